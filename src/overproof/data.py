@@ -1,0 +1,331 @@
+"""The rows that flow through the house: requests, completions, sets. Frozen, keyword-only, no I/O."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Completeness = Literal["stop", "length", "filtered", "error", "unknown"]
+
+
+def digest_of(value: Any) -> str:
+    """
+    SHA-256 of a JSON value in one canonical spelling (sorted keys, UTF-8, no spaces).
+
+    Args:
+        value: strings, finite numbers, booleans, None, lists, tuples, string-keyed mappings.
+
+    Returns: 64 hexadecimal digits.
+    Raises: ValueError for NaN or infinity, TypeError for anything else that JSON can't say.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Folder:
+    """A folder of files inside an artifact: weights, a tokenizer, a report."""
+
+    path: Path = field(compare=False)
+    """Where the files are now; absolute once the store has them."""
+    digest: str = ""
+    """SHA-256 over (relative path, size, SHA-256) of every file; empty until the store has them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """One production input."""
+
+    id: str
+    """Unique within the traffic log."""
+    fields: Mapping[str, str]
+    """Input field name to text."""
+    at: str | None = None
+    """When it arrived, ISO 8601 in UTC; None where the log doesn't say."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """What slices are cut by: tier, language, channel, …"""
+    session: str | None = None
+    """Session, thread or user that the request belongs to; rows of one session are not independent."""
+
+    @property
+    def text(self) -> str:
+        """All fields, joined by a blank line in their own order."""
+        return "\n\n".join(self.fields.values())
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the fields alone: two requests with the same content have the same digest."""
+        return digest_of(dict(self.fields))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completion:
+    """One answer of a model."""
+
+    text: str
+    """Raw answer."""
+    value: str | None
+    """Parsed answer; None where `text` doesn't parse."""
+    model: str
+    """The model id that the answer came with."""
+    finish: Completeness = "stop"
+    """Only "stop" may become a label; a log that doesn't say is "unknown" and is treated as the log's owner says."""
+    tokens_in: int | None = None
+    """Prompt tokens."""
+    tokens_out: int | None = None
+    """Answer tokens."""
+    latency_s: float | None = None
+    """Seconds from request to complete answer."""
+    cost_usd: float | None = None
+    """What this one answer cost."""
+    reason: str | None = None
+    """Why the answer can't be a label; None where it can."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrafficRecord:
+    """One row of the traffic log: the request and what was served for it."""
+
+    request: Request
+    completion: Completion | None = None
+    """What the caller got; None where the log holds inputs only."""
+    gold: str | None = None
+    """The true answer where somebody knows it; never shown to a teacher or a student."""
+    source: str = ""
+    """Where the row came from: file and format."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Skipped:
+    """One input row that could not be read; it is counted and kept aside, never dropped silently."""
+
+    where: str
+    """File and line, for example "logs/may.jsonl:12"."""
+    reason: str
+    """What was wrong with it."""
+    raw: str
+    """The row as found, at most 2,000 characters."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Traffic:
+    """An immutable snapshot of the log window that a run works on, oldest first."""
+
+    records: tuple[TrafficRecord, ...]
+    window: tuple[str | None, str | None]
+    """First and last time in the snapshot, ISO 8601; None where the log has no times."""
+    left_out: Mapping[str, int]
+    """Reason to count: rows of the log that are not in the snapshot."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptRow:
+    """One chosen request with its weight and its place in the near-duplicate grouping."""
+
+    request: Request
+    weight: float
+    """How many requests of the live traffic the row stands for, relative to the others; mean 1."""
+    group: str
+    """Near-duplicate group and session: rows of one group are in one split."""
+    recorded: Completion | None = None
+    """What the log holds as the served answer, for teachers that replay a log."""
+    gold: str | None = None
+    """The true answer, where known."""
+    near_train: float | None = None
+    """For calibration and test rows: similarity in [0, 1] to the nearest training row."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SliceMatch:
+    """How one segment's share in the prompt set compares with its share in the live traffic."""
+
+    attribute: str
+    value: str
+    live_share: float
+    """Fraction of the live rows, in [0, 1]."""
+    set_share: float
+    """Weighted fraction of the prompt set, in [0, 1]."""
+    n_live: int
+    n_set: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptSet:
+    """Requests sampled to match the live traffic, already split by group and time."""
+
+    train: tuple[PromptRow, ...]
+    calibration: tuple[PromptRow, ...]
+    test: tuple[PromptRow, ...]
+    funnel: Mapping[str, int]
+    """Ordered: rows read, exact duplicates, near-duplicates, …, rows in each split. Every row is in one of them."""
+    match: tuple[SliceMatch, ...]
+    """Per attribute value, live against set."""
+    distance: float
+    """Total variation distance between live and set over all segments, in [0, 1]."""
+    leaks: Mapping[str, int]
+    """Check name to the number of rows that straddle two splits; all zero in a sound set."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the report should know, one sentence each."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TeacherPin:
+    """The exact teacher: changing any of it is another teacher."""
+
+    use: str
+    """Part name, for example "openai.v1"."""
+    provider: str
+    model: str
+    """Exact id, dated or with a revision; never an alias that moves."""
+    revision: str
+    """Revision, fingerprint, or the digest of the recording that is replayed."""
+    base_url: str = ""
+    parameters: Mapping[str, float | int | str] = field(default_factory=dict)
+    """Sampling parameters, all of them."""
+    prompt_digest: str = ""
+    """SHA-256 of the prompt."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clearance:
+    """The permission to use a teacher's answers. Only `steps.clear` makes one."""
+
+    id: str
+    """Digest of everything below."""
+    pin: TeacherPin
+    registry_id: str
+    """The terms entry, for example "openai-api"."""
+    registry_digest: str
+    posture: str
+    """What the text was found to say: one of governance's closed set of words."""
+    cited: tuple[str, ...]
+    """Clauses relied on: document, reference, quote."""
+    obligations: tuple[str, ...]
+    attested_by: str
+    attested_on: str
+    expires: str | None
+    """ISO date; None for weights bound to a revision."""
+    statement: str
+    """The attestor's own words."""
+    student_kind: str
+    distribution: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answered:
+    """One prompt row with all that the teacher said."""
+
+    row: PromptRow
+    completions: tuple[Completion, ...]
+    """Samples in order; empty where every try failed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answers:
+    """Everything that the teacher said, by split."""
+
+    train: tuple[Answered, ...]
+    calibration: tuple[Answered, ...]
+    test: tuple[Answered, ...]
+    pin: TeacherPin
+    clearance_id: str
+    spent_usd: float
+    """Cost of all answers in here, cached ones included."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judgement:
+    """A verifier's word on one answer."""
+
+    keep: bool
+    reason: str = ""
+    """Why not; empty where kept."""
+    score: float | None = None
+    """In [0, 1] where the verifier has one, for example the agreement of samples."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+    """A request and the label to learn or to compare with."""
+
+    request: Request
+    target: str
+    """The teacher's label."""
+    weight: float = 1.0
+    agreement: float = 1.0
+    """Share of the teacher's samples that gave `target`, in (0, 1]."""
+    samples: int = 1
+    gold: str | None = None
+    near_train: float | None = None
+    """See `PromptRow.near_train`."""
+    latency_s: float | None = None
+    """The teacher's own latency on this request."""
+    cost_usd: float | None = None
+    """The teacher's own cost for one answer to this request."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dropped:
+    """A row that will not be learned from, with the reason and who dropped it."""
+
+    request: Request
+    split: str
+    by: str
+    """The verifier or step, for example "label_set.v1"."""
+    reason: str
+    text: str
+    """The answer that was rejected, at most 500 characters."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainSet:
+    """What students are fitted on, and nothing else."""
+
+    examples: tuple[Example, ...]
+    labels: tuple[str, ...]
+    """The task's labels, in its order."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CalibrationSet:
+    """Development rows: temperature, choice between students, plan of the thresholds."""
+
+    examples: tuple[Example, ...]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TestSet:
+    """Sealed rows: read for certificates and verdicts only, each use counted."""
+
+    __test__ = False  # not a test case, whatever pytest thinks of the name
+
+    examples: tuple[Example, ...]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Labelled:
+    """The filter's result: three sets that can't be mixed up, and what was left out."""
+
+    train: TrainSet
+    calibration: CalibrationSet
+    test: TestSet
+    dropped: tuple[Dropped, ...]
+    counts: Mapping[str, int]
+    """"SPLIT: REASON" to rows, kept ones included."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """What a candidate answers to one request."""
+
+    value: str
+    confidence: float
+    """In [0, 1]."""
+    calibrated: bool = False
+    """True where the confidence went through a map fitted on calibration rows."""

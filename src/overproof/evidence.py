@@ -1,0 +1,310 @@
+"""What a verdict stands on: fitted candidates, figures with intervals, certificates, findings, release or refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from overproof.data import Folder
+
+Verdict = Literal["pass", "fail", "undecided"]
+Outcome = Literal["pass", "fail", "waived", "not-run"]
+CandidateKind = Literal["student", "baseline", "teacher"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figure:
+    """A measured fraction with all that makes it trustworthy, and the bar that it is judged by."""
+
+    metric: str
+    """"accuracy", "fidelity", "kept", "kept_error", …"""
+    value: float | None
+    """Fraction in [0, 1]; None where n = 0."""
+    low: float
+    high: float
+    """Two-sided interval at `level`; [0, 1] where n = 0."""
+    level: float
+    """Confidence of the interval, for example 0.95."""
+    method: str
+    """For example "clopper-pearson"."""
+    n: int
+    good: int
+    """How many of the n count for the metric."""
+    bar: float | None = None
+    """The least value admitted, where there is a bar."""
+    verdict: Verdict | None = None
+    """None where there is no bar. Undecided is never a pass."""
+    rows_needed: int | None = None
+    """Where undecided: about how many more rows of this slice would decide it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trained:
+    """A fitted candidate: its files and its size."""
+
+    name: str
+    """Shown name, unique in the run, for example "encoder.v1"."""
+    use: str
+    """Part name that loads the folder again."""
+    kind: CandidateKind
+    folder: Folder
+    """Everything that answering needs; no pickle."""
+    size_bytes: int
+    parameters: int
+    """Learned numbers, frozen ones included."""
+    rows: int
+    """Training rows that were used."""
+    seed: int
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """A candidate's answers to a list of requests, in the order of the set that they were made for."""
+
+    name: str
+    kind: CandidateKind
+    folder: Folder
+    """`logits.npy`, float32, shape (n, k), log-probabilities up to a constant per row, columns in label order."""
+    n: int
+    latency_s: float
+    """Median seconds for one request answered alone on one thread."""
+    latency_p95_s: float
+    cost_usd_per_1000: float
+    size_bytes: int
+    parameters: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CurvePoint:
+    """One bin of a reliability curve."""
+
+    confidence: float
+    accuracy: float
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """How a candidate's confidence is read, fitted on calibration rows against the teacher's labels."""
+
+    name: str
+    temperature: float
+    ece_before: float
+    ece_after: float
+    """Expected calibration error, fraction in [0, 1], on the calibration rows."""
+    log_loss_before: float
+    log_loss_after: float
+    n: int
+    fidelity: Figure
+    """Agreement with the teacher on the calibration rows: what the choice between candidates rests on."""
+    accuracy: Figure | None
+    """Against gold on the calibration rows, where there is gold."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SlicePlan:
+    """What is fixed for one certification slice before any sealed label is read."""
+
+    slice: str
+    alpha: float
+    """Largest share of wrong answers among those that the student keeps."""
+    weight: float
+    """Share of delta; all weights sum to 1."""
+    grid: tuple[float, ...]
+    """Thresholds, strict to loose; the last one (-1.0) keeps everything. Confidence lies in [0, 1]."""
+    start: int
+    """Where the walk starts."""
+    dev_n: int
+    dev_keep: float
+    """Share kept at the start on the calibration rows."""
+    dev_error: float
+    """Error among kept at the start on the calibration rows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Everything that is fixed before unsealing; its digest goes into the ledger."""
+
+    chosen: str
+    """The candidate that may be released."""
+    reason: str
+    """Why this one, in one sentence."""
+    label_kind: str
+    """"gold" or "teacher:<model>"."""
+    delta: float
+    slices: tuple[SlicePlan, ...]
+    certify_share: float
+    """Share of sealed rows that choose the thresholds; the others judge the bars."""
+    salt: str
+    """Seed of the split into certify and judge rows."""
+    temperature: float
+    digests: Mapping[str, str]
+    """Names to digests of what is fixed: weights, calibration, prompt, bars."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SliceCertificate:
+    """The outcome for one certification slice."""
+
+    slice: str
+    alpha: float
+    delta: float
+    threshold: float | None
+    """The student answers at or above it; None: the slice stays on the teacher."""
+    n: int
+    kept: int
+    wrong: int
+    upper: float
+    """Upper bound of the share of wrong answers among kept."""
+    keep_share: Figure
+    verdict: Verdict
+    rows_needed: int | None = None
+    counts: tuple[tuple[int, int], ...] = ()
+    """(wrong, kept) at each grid point: enough to recompute the bound."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Certificate:
+    """A statement about the kept answers, with its assumptions."""
+
+    plan_hash: str
+    sealed_digest: str
+    label_kind: str
+    use_k: int
+    """Which use of these sealed rows this is; later uses get a smaller share of the error budget."""
+    delta_spent: float
+    slices: tuple[SliceCertificate, ...]
+    assumptions: tuple[str, ...]
+    window: tuple[str | None, str | None]
+    expires: str
+    """ISO date."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TwoByTwo:
+    """Teacher right or wrong against student agreeing or not; counts over rows with gold."""
+
+    right_agree: int
+    right_differ: int
+    wrong_agree: int
+    """The student inherited the teacher's error."""
+    wrong_differ: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SliceReport:
+    """One candidate on one slice of the sealed rows."""
+
+    slice: str
+    kind: Literal["all", "attribute", "label", "novelty"]
+    critical: bool
+    n: int
+    fidelity: Figure
+    accuracy: Figure | None
+    teacher_accuracy: Figure | None
+    served_fidelity: Figure | None
+    """Student where it may answer, teacher elsewhere; judged on rows that did not choose the thresholds."""
+    served_accuracy: Figure | None
+    kept: Figure | None
+    """Share that the student answers."""
+    two_by_two: TwoByTwo | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Disagreement:
+    """One sealed-free row (calibration) on which student and teacher differ."""
+
+    request_id: str
+    text: str
+    teacher: str
+    student: str
+    confidence: float
+    gold: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CandidateReport:
+    """Everything about one candidate."""
+
+    name: str
+    kind: CandidateKind
+    size_bytes: int
+    parameters: int
+    latency_s: float
+    latency_p95_s: float
+    cost_usd_per_1000: float
+    calibration: Calibration | None
+    ece_test: float | None
+    reliability_before: tuple[CurvePoint, ...]
+    reliability_after: tuple[CurvePoint, ...]
+    slices: tuple[SliceReport, ...]
+    """The first is "all"."""
+    clears_bars: Verdict
+    margin: float | None
+    """Least distance of a bound from its bar over all bars; negative where one is missed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvalReport:
+    """All candidates on the same sealed rows; the chosen one with its certificate."""
+
+    candidates: tuple[CandidateReport, ...]
+    chosen: str
+    reason: str
+    certificate: Certificate
+    n_test: int
+    n_gold: int
+    weak_labels: tuple[SliceReport, ...]
+    """Labels on which the teacher itself is wrong more than half the time, worst first."""
+    disagreements: tuple[Disagreement, ...]
+    """Worst first, from calibration rows: sealed rows are never shown."""
+    cheaper: str | None
+    """The do-nothing baseline that clears the bars at lower cost, if there is one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One gate check's outcome."""
+
+    id: str
+    """For example "G08"."""
+    title: str
+    outcome: Outcome
+    slice: str | None
+    value: float | None
+    bound: float | None
+    bar: float | None
+    n: int | None
+    reason: str
+    next_action: str
+    evidence: Mapping[str, str] = field(default_factory=dict)
+    """Name to digest."""
+    waivable: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """Nothing ships: the findings, failing ones first."""
+
+    task: str
+    findings: tuple[Finding, ...]
+    headline: str
+    """One sentence for a person in a hurry."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Release:
+    """The bundle that may serve. Only `steps.gate` makes one."""
+
+    id: str
+    task: str
+    findings: tuple[Finding, ...]
+    headline: str
+    candidate: str
+    bundle: Folder
+    certificate: Certificate
+    owner: str
+    review_due: str
+    """ISO date."""
