@@ -216,12 +216,36 @@ class Clearance:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What one wire request to a teacher came to; only "ok" may become a label."""
+
+    kind: Literal["ok", "bad", "transient", "permanent", "fatal"]
+    """bad: answered, not acceptable; transient: worth a retry; permanent: never for this row; fatal: stop the run."""
+    completion: Completion | None
+    """The answer, also where it is bad and cost money; None where there was none."""
+    reason: str
+    """Why it is not ok; empty where it is."""
+    http_status: int | None
+    """Status of the response; None where none came or the teacher uses no HTTP."""
+    retry_after_s: float | None
+    """What the provider asked us to wait, in seconds."""
+    fingerprint: str | None
+    """The provider's fingerprint of the system that answered."""
+    request_id: str | None
+    """The provider's id of the request, for disputes about a bill."""
+    sent: bool = True
+    """False where the request certainly never reached the provider, so that nothing can be billed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Answered:
     """One prompt row with all that the teacher said."""
 
     row: PromptRow
     completions: tuple[Completion, ...]
     """Samples in order; empty where every try failed."""
+    reason: str = ""
+    """Why there is none; empty where there is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -37,6 +37,8 @@ class Figure:
     """None where there is no bar. Undecided is never a pass."""
     rows_needed: int | None = None
     """Where undecided: about how many more rows of this slice would decide it."""
+    delta: float | None = None
+    """Chance of a false pass that the verdict's one-sided test admits; None where there is no verdict."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +76,10 @@ class Scores:
     cost_usd_per_1000: float
     size_bytes: int
     parameters: int
+    latency_n: int = 0
+    """Answers that the latencies rest on; 0: nobody measured them, and they are 0.0 for want of a figure."""
+    cost_n: int = 0
+    """Answers that the cost rests on; 0: not known, and 0.0 for want of a figure."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,6 +169,12 @@ class SliceCertificate:
     rows_needed: int | None = None
     counts: tuple[tuple[int, int], ...] = ()
     """(wrong, kept) at each grid point: enough to recompute the bound."""
+    grid: tuple[float, ...] = ()
+    """The plan's thresholds, one for each pair of `counts`."""
+    start: int = 0
+    """Where the walk over the grid started."""
+    weight: float = 1.0
+    """The slice's share of `delta_spent`, before what other slices handed on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

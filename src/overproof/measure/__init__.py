@@ -1,0 +1,1 @@
+"""Numbers: pure functions on arrays and counts, each with its source. Import the module that you need."""

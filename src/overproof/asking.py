@@ -1,0 +1,136 @@
+"""Who is asked and how it is paid: teachers and endpoint baselines, each behind the one ledger of the project."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from datetime import date
+from typing import Any
+from urllib.parse import urlsplit
+
+from overproof import registry
+from overproof.data import Clearance, Completion, Request, TeacherPin, digest_of
+from overproof.project import Part, Project
+from overproof.steps.teach import Sampler
+from overproof.store.artifacts import Artifact
+from overproof.store.labels import LedgeredTeacher, Prices
+from overproof.store.project_store import Store
+from overproof.task import Task
+
+NOT_OPTIONS = ("shots",)  # what [[baseline]] says to the step, not to the part
+
+
+class Buyer:
+    """
+    Makes samplers that open a connection, a recording or the ledger only when a step really asks something.
+
+    Args:
+        store: holds the ledger.
+        project: names teacher, prices and budget.
+        today: for the run's name.
+    """
+
+    def __init__(self, *, store: Store, project: Project, today: date) -> None:
+        self._store = store
+        self._project = project
+        self._run_id = f"{today.isoformat()}-{uuid.uuid4().hex[:8]}"
+        self._opened = False
+
+    def teacher(self, clearance: Artifact[Clearance]) -> Sampler:
+        """
+        The project's teacher.
+
+        Args:
+            clearance: the permission that its answers are stored with.
+
+        Returns: a sampler with cache, retries and ledger.
+        """
+        table = self._project.teacher
+        given = {f.name: getattr(table, f.name) for f in fields(table)} | dict(self._project.teacher_options)
+
+        def build() -> Sampler:
+            return self._wrapped(table.use, given, self._project.task, self._project.pin, clearance.value.id)
+
+        return _Lazy(build)
+
+    def baseline_pin(self, part: Part, prompt_digest: str) -> TeacherPin:
+        """
+        The exact model behind an endpoint baseline.
+
+        Args:
+            part: a [[baseline]] table that names a teacher part.
+            prompt_digest: of the prompt that it gets.
+
+        Returns: its pin.
+        """
+        address = str(part.options.get("base_url", ""))
+        return TeacherPin(
+            use=part.use,
+            provider=str(part.options.get("provider") or urlsplit(address).hostname or "recording"),
+            model=str(part.options.get("model", "")),
+            revision=str(part.options.get("revision", "")),
+            base_url=address,
+            parameters={k: v for k, v in part.options.items() if k in ("temperature", "max_tokens", "seed")},
+            prompt_digest=prompt_digest,
+        )
+
+    def baseline(self, part: Part, pin: TeacherPin, prompt: Artifact[str]) -> Sampler:
+        """
+        An off-the-shelf model, asked with a prompt of its own; nothing that it says is ever learned from.
+
+        Args:
+            part: a [[baseline]] table that names a teacher part.
+            pin: from `baseline_pin`.
+            prompt: instructions, with examples or without.
+
+        Returns: a sampler with cache, retries and ledger.
+        """
+
+        def build() -> Sampler:
+            task = replace(self._project.task, prompt=prompt.value)
+            return self._wrapped(part.use, part.options, task, pin, "evaluation only")
+
+        return _Lazy(build)
+
+    def _wrapped(
+        self, use: str, given: Mapping[str, Any], task: Task, pin: TeacherPin, clearance_id: str
+    ) -> LedgeredTeacher:
+        if not self._opened:
+            self._store.ledger.open_run(self._run_id, cap_usd=self._project.teacher.budget_usd)
+            self._opened = True
+        part = registry.resolve("teachers", use)
+        known = {f.name for f in fields(part.Options)}
+        options = {k: v for k, v in given.items() if k in known and v not in ("", None)}
+        if options.get("path"):
+            options["path"] = str(self._project.root / options["path"])
+        low, high = given.get("price_in_usd_per_million"), given.get("price_out_usd_per_million")
+        return LedgeredTeacher(
+            part(task=task, options=part.Options(**options)),
+            self._store.ledger,
+            pin=pin,
+            prices=None if low is None or high is None else Prices(usd_per_million_in=low, usd_per_million_out=high),
+            clearance_id=clearance_id,
+            run_id=self._run_id,
+            output_digest=digest_of(task.output.json_schema()),
+        )
+
+
+class _Lazy:
+    """A sampler that is built at the first question and again after it was closed."""
+
+    def __init__(self, build: Callable[[], Sampler]) -> None:
+        self._build = build
+        self._inner: Sampler | None = None
+
+    async def sample(
+        self, request: Request, *, n: int, recorded: Completion | None = None
+    ) -> Sequence[Completion]:
+        if self._inner is None:
+            self._inner = self._build()
+        return await self._inner.sample(request, n=n, recorded=recorded)
+
+    async def close(self) -> None:
+        inner, self._inner = self._inner, None
+        if inner is not None:
+            await inner.close()

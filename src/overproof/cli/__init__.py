@@ -1,0 +1,106 @@
+"""The command line: verbs are looked up when they are used, so that help comes at once."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from overproof.errors import EXIT_INTERRUPTED, EXIT_OUTSIDE_WORLD, EXIT_USER_FILE, OverproofError
+
+# verb: ("module:function", one line for the overview)
+VERBS = {
+    "init": ("overproof.cli.setup:init", "Write a project file, a prompt and a terms record to fill in."),
+    "check": ("overproof.cli.setup:check", "Validate everything offline; say what the next run costs."),
+    "import": ("overproof.cli.intake:import_files", "Take logs that you already have into the traffic log."),
+    "run": ("overproof.cli.walk:run", "Do what is missing, up to the verdict."),
+    "status": ("overproof.cli.walk:status", "Say what exists, what is stale and why."),
+    "show": ("overproof.cli.show:show", "Print a result of the last run."),
+    "diff": ("overproof.cli.show:diff", "Compare two runs slice by slice."),
+    "demo": ("overproof.cli.walk:demo", "Walk the whole road on bundled data; no key, no network."),
+}
+
+
+class Verbs(click.Group):
+    """A group whose commands are imported on use, and whose errors are told to people, not to debuggers."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Verbs in the order of a first day."""
+        del ctx
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command behind a verb."""
+        del ctx
+        if cmd_name not in VERBS:
+            return None
+        module, _, name = VERBS[cmd_name][0].partition(":")
+        found = getattr(importlib.import_module(module), name)
+        assert isinstance(found, click.Command)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The overview, from the table alone."""
+        del ctx
+        with formatter.section("Verbs"):
+            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Say which verb may have been meant."""
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            from overproof.registry import suggest
+
+            raise click.UsageError(f"no verb named {args[0]!r}. {suggest(args[0], list(VERBS))}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        """Run, and turn whatever happens into an exit code and a message with a next action."""
+        given = list(sys.argv[1:] if args is None else args)
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(given, *rest, **extra)
+        except OverproofError as error:
+            code = _told(error, as_json="--json" in given, debug="--debug" in given)
+        except click.ClickException as error:
+            error.show()
+            code = EXIT_USER_FILE
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("\ninterrupted; everything finished so far is kept. Next: run again to resume.", err=True)
+            code = EXIT_INTERRUPTED
+        except BrokenPipeError:
+            code = EXIT_OUTSIDE_WORLD
+        except Exception as error:
+            if "--debug" in given:
+                raise
+            click.echo(f"error: unexpected {type(error).__name__}: {error}", err=True)
+            click.echo("next: run again with --debug and report the traceback; this is a bug of overproof", err=True)
+            code = EXIT_OUTSIDE_WORLD
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _told(error: OverproofError, *, as_json: bool, debug: bool) -> int:
+    if debug:
+        raise error
+    if as_json:
+        problems = getattr(error, "problems", ())
+        body = {"error": error.what, "next": error.next_action, "exit_code": error.exit_code, "problems": list(problems)}
+        click.echo(json.dumps(body, ensure_ascii=False, indent=1))
+    from overproof.cli.door import tell
+
+    tell(error)
+    return error.exit_code
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="overproof", prog_name="overproof")
+def main() -> None:
+    """Distil a large model on one narrow task into a small model that you own, and prove that it holds up.
+
+    A first day: init, check, import, run, read the verdict, mend, run again.
+    """

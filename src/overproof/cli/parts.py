@@ -1,0 +1,73 @@
+"""Whether the parts that the user's file names can be loaded and take the options that it gives them."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from overproof import registry
+from overproof.errors import OverproofError
+
+if TYPE_CHECKING:
+    from overproof.project import Project
+
+OF_THE_RUN = ("shots", "provider", "revision", "price_in_usd_per_million", "price_out_usd_per_million")  # not the part's
+GIVEN = ("labels", "seed", "task", "kind", "self", "cls")  # what the steps hand to every part
+
+
+def check_parts(project: Project) -> list[str]:
+    """
+    Load every part and compare its options with what its constructor takes; calls nothing.
+
+    Args:
+        project: a loaded project.
+
+    Returns: one line per mistake; empty where all is well.
+    """
+    sys.path.insert(0, str(project.root))  # the user's own "module:function" lies beside the file
+    try:
+        lists = {"students": ("[[student]]", project.students), "verifiers": ("[[verify]]", project.verifiers)}
+        problems = [
+            line
+            for kind, (where, parts) in lists.items()
+            for part in parts
+            for line in _faults(kind, part.use, part.options, f"{where} {part.name!r}")
+        ]
+        for part in project.baselines:
+            asked = part.use in registry.names("teachers")
+            options = {k: v for k, v in part.options.items() if not (asked and k in OF_THE_RUN)}
+            problems += _faults("teachers" if asked else "students", part.use, options, f"[[baseline]] {part.name!r}")
+        problems += _faults("teachers", project.teacher.use, project.teacher.options, "[teacher.options]")
+        for table in project.slices:
+            if isinstance(table.where, str):
+                problems += _faults("students", table.where, {}, f"[[slice]] {table.name!r}")
+        return problems
+    finally:
+        sys.path.remove(str(project.root))
+
+
+def _faults(kind: str, use: str, options: Mapping[str, Any], where: str) -> list[str]:
+    try:
+        made = registry.resolve(kind, use)
+    except OverproofError as error:
+        return [f"{where}: {error.what}; {error.next_action}"]
+    known = _known(made)
+    if known is None:
+        return []
+    return [f"{where}: unknown option {name!r}. {registry.suggest(name, known)}" for name in options if name not in known]
+
+
+def _known(made: Any) -> list[str] | None:
+    """Names of the options that a part takes; None where it takes whatever comes."""
+    declared = getattr(made, "Options", None)
+    if dataclasses.is_dataclass(declared):
+        return sorted(f.name for f in dataclasses.fields(declared))
+    if not inspect.isclass(made):
+        return []
+    takes = inspect.signature(made).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+        return None
+    return sorted(set(takes) - set(GIVEN))

@@ -1,0 +1,203 @@
+"""The verbs that print what is there: show and diff."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from overproof.cli.door import Door, verb
+from overproof.errors import EXIT_PASS, DataError, TermsError
+
+if TYPE_CHECKING:
+    from overproof.pipeline import RunResult
+
+WHAT = ("traffic", "skipped", "terms", "prompts", "labels", "dropped", "report", "candidates", "certificate", "verdict", "dossier")
+SOME = 20  # rows of a listing on a screen; --json has all
+
+
+@click.command(short_help="Print a result of the last run.")
+@click.argument("what", metavar="WHAT")
+@click.option("--run", "run_id", default=None, help="A run id; the last run where absent.")
+@verb
+def show(door: Door, what: str, run_id: str | None) -> int:
+    """Print WHAT: traffic, skipped, terms, prompts, labels, dropped, report, candidates, certificate, verdict, dossier."""
+    if what not in WHAT:
+        from overproof.registry import suggest
+
+        raise DataError(f"there is nothing called {what!r} to show. {suggest(what, list(WHAT))}", next_action="use one of the names")
+    project = door.load()
+    if what == "terms":
+        return _terms(door, project)
+    from overproof.store.project_store import open_store
+
+    if not (project.root / ".overproof").is_dir():
+        raise DataError("the project has no store yet", next_action="run `overproof import FILES` first")
+    with open_store(project.root) as store:
+        if what in ("traffic", "skipped"):
+            return _log(door, store, what)
+        from overproof.pipeline import load_run
+
+        _result(door, load_run(store, run_id), what)
+    return EXIT_PASS
+
+
+def _log(door: Door, store: Any, what: str) -> int:
+    from rich.markup import escape
+
+    from overproof.cli.tables import grid
+
+    if what == "skipped":
+        rows = list(store.traffic.skipped())
+        table = grid(f"Kept aside: {len(rows)} rows that could not be read", "where", "reason", "as found")
+        for row in rows[:SOME]:
+            table.add_row(escape(row.where), escape(row.reason), escape(row.raw[:60]))
+        door.emit(rows, table, *_rest(len(rows)))
+        return EXIT_PASS
+    counts = store.traffic.counts()
+    values: dict[str, dict[str, int]] = {}
+    first = last = None
+    for record in store.traffic.read():
+        first, last = first or record.request.at, record.request.at or last
+        for key, value in record.request.attributes.items():
+            table_of = values.setdefault(key, {})
+            table_of[value] = table_of.get(value, 0) + 1
+    table = grid(f"Traffic log: {counts.records} rows, {first or 'no times'} to {last or 'no times'}", "attribute", "value", "rows", right=(2,))
+    for key, found in values.items():
+        for value, n in sorted(found.items(), key=lambda item: -item[1])[:SOME]:
+            table.add_row(escape(key), escape(value[:40]), str(n))
+    door.emit({"counts": counts, "first": first, "last": last, "attributes": values}, table)
+    return EXIT_PASS
+
+
+def _result(door: Door, result: RunResult, what: str) -> None:
+    from overproof.cli import tables
+    from overproof.cli.walk import find
+    from overproof.data import Labelled, PromptSet
+    from overproof.evidence import EvalReport
+
+    if what == "dossier":
+        path = result.dossier_path or _missing(what)
+        door.emit({"dossier": str(path)}, path)
+    elif what == "verdict":
+        verdict = result.verdict or _missing(what)
+        door.emit(verdict, *tables.verdict_page(verdict, everything=True))
+    elif what == "prompts":
+        prompts = find(result.artifacts, PromptSet) or _missing(what)
+        door.emit(prompts, tables.funnel_table(prompts, None), *_match(prompts))
+    elif what in ("labels", "dropped"):
+        _labels(door, find(result.artifacts, Labelled) or _missing(what), what)
+    else:
+        report = find(result.artifacts, EvalReport) or _missing(what)
+        pages: dict[str, Iterable[Any]] = {
+            "report": [*tables.weak_labels_page(report), tables.slices_table(report, labels=True)],
+            "candidates": [tables.candidates_table(report)],
+            "certificate": tables.certificate_page(report.certificate),
+        }
+        values = {"report": report, "candidates": report.candidates, "certificate": report.certificate}
+        door.emit(values[what], *pages[what])
+
+
+def _missing(what: str) -> NoReturn:
+    raise DataError(f"the run has no {what}: it did not get that far", next_action="run `overproof run`")
+
+
+def _match(prompts: Any) -> Iterable[Any]:
+    from rich.markup import escape
+
+    from overproof.cli.tables import grid, percent
+
+    if not prompts.match:
+        return
+    table = grid(f"Live traffic against prompt set, distance {prompts.distance:.3f}", "segment", "live", "n", "set", "n", right=range(1, 5))
+    for m in prompts.match:
+        table.add_row(escape(f"{m.attribute}={m.value}"), percent(m.live_share), str(m.n_live), percent(m.set_share), str(m.n_set))
+    yield table
+    yield from (f"  {escape(note)}" for note in prompts.notes)
+
+
+def _labels(door: Door, labelled: Any, what: str) -> None:
+    from rich.markup import escape
+
+    from overproof.cli.tables import funnel_table, grid
+
+    if what == "dropped":
+        table = grid(f"Dropped: {len(labelled.dropped)} rows", "split", "by", "reason", "answer")
+        for d in labelled.dropped[:SOME]:
+            table.add_row(d.split, escape(d.by), escape(d.reason), escape(d.text[:40]))
+        door.emit(labelled.dropped, table, *_rest(len(labelled.dropped)))
+        return
+    table = grid("Labels per split", "label", "train", "calibration", "test", right=(1, 2, 3))
+    splits = (labelled.train, labelled.calibration, labelled.test)
+    counts = {label: [sum(e.target == label for e in s.examples) for s in splits] for label in labelled.train.labels}
+    for label, row in counts.items():
+        table.add_row(escape(label), *(str(n) for n in row))
+    door.emit({"counts": labelled.counts, "labels": counts}, table, "", funnel_table(None, labelled))
+
+
+def _rest(n: int) -> Iterable[str]:
+    if n > SOME:
+        yield f"and {n - SOME} more; --json prints all"
+
+
+def _terms(door: Door, project: Any) -> int:
+    """Clauses, what they ask of an attestation, and whether the record brings it; needs no run."""
+    import time
+
+    from rich.markup import escape
+
+    from overproof.cli.setup import cleared
+    from overproof.steps.clear import DISCLAIMER, registry_digest, sentence, student_kind
+    from overproof.steps.terms import posture, read_terms
+
+    if not project.teacher.terms:
+        cleared(project)  # says what is missing
+    terms = read_terms(project.root / project.teacher.terms, base_url=project.teacher.base_url)
+    kind = student_kind([p.use for p in project.students])
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    found = posture(terms.entries, student_kind=kind, distribution=project.teacher.distribution, today=today)
+    problem = None
+    try:
+        cleared(project)
+    except TermsError as error:
+        problem = error.what
+    by = terms.attestation
+    lines = [
+        f"[bold]{escape(' + '.join(e.id for e in terms.entries))}[/] for a {kind}, {project.teacher.distribution}: {found.word}",
+        "registry_digest to write:",
+        f"  {registry_digest(terms.entries)}",
+        *(f"  {escape(sentence(d, c))}" for d, c in found.cited),
+        *(f"  obligation: {o}" for o in found.obligations),
+        *(f"  to answer under \\[conditions]: {escape(c)}" for c in found.conditions),
+        *(f"  evidence asked for: {' or '.join(kinds)}" for kinds in found.evidence),
+        *(["  a second person is asked for"] if found.second_person else []),
+        f"{escape(by.attested_by.name) or 'Nobody'} attested on {escape(by.attested_on) or 'no date'}: «{escape(by.statement)}»",
+        *([f"[bold red]{escape(problem)}[/]"] if problem else ["[green]the record covers this use[/]"]),
+        DISCLAIMER,
+    ]
+    door.emit({"posture": found, "attestation": by, "entries": terms.entries, "problem": problem, "note": DISCLAIMER}, *lines)
+    return TermsError.exit_code if problem else EXIT_PASS
+
+
+@click.command(short_help="Compare two runs slice by slice.")
+@click.argument("a")
+@click.argument("b")
+@verb
+def diff(door: Door, a: str, b: str) -> int:
+    """Compare runs A and B (ids from `status`) slice by slice; a change counts only where the intervals are apart."""
+    from overproof.cli.tables import compare_table, comparison
+    from overproof.cli.walk import find
+    from overproof.evidence import EvalReport
+    from overproof.pipeline import load_run
+    from overproof.store.project_store import open_store
+
+    project = door.load()
+    with open_store(project.root) as store:
+        first, second = load_run(store, a), load_run(store, b)
+        left, right = find(first.artifacts, EvalReport), find(second.artifacts, EvalReport)
+        if left is None or right is None:
+            _missing("evaluation")
+        body = {"a": a, "b": b, "verdicts": [type(r.verdict).__name__ for r in (first, second)], "slices": comparison(left, right)}
+        door.emit(body, compare_table(left, right, (a, b)), "intervals that overlap say nothing about a change")
+    return EXIT_PASS

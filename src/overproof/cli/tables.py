@@ -1,0 +1,402 @@
+"""How values look in a terminal: tables and sentences in which each figure has its interval, its n and its bar."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from overproof.evidence import (
+    CandidateReport,
+    Certificate,
+    EvalReport,
+    Figure,
+    Finding,
+    Refusal,
+    Release,
+    SliceReport,
+)
+
+if TYPE_CHECKING:
+    from overproof.cli.setup import Need
+    from overproof.data import Labelled, PromptSet
+
+WORDS = {
+    "pass": "[green]pass[/]", "fail": "[bold red]fail[/]", "undecided": "[yellow]not enough data[/]",
+    "not-run": "[yellow]not run[/]", "waived": "[magenta]waived[/]", None: "",
+}  # fmt: skip
+WIDE = 9  # so many columns fit 80 characters only with one space between them
+MOST_DROPS = 6  # reasons in the funnel before "and more"
+
+
+def percent(value: float | None) -> str:
+    """
+    A fraction as people read it.
+
+    Args:
+        value: in [0, 1], or None where n = 0.
+
+    Returns: one decimal, or a dash.
+    """
+    return "-" if value is None else f"{100 * value:.1f}%"
+
+
+def interval(figure: Figure) -> str:
+    """
+    Where the truth lies.
+
+    Args:
+        figure: a measured fraction.
+
+    Returns: both ends, in per cent.
+    """
+    return f"{100 * figure.low:.1f}-{100 * figure.high:.1f}"
+
+
+class Sheet(Table):
+    """A plain table that fits 80 columns; its heading and note are as wide as the screen, not as the columns."""
+
+    heading = ""
+    note = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Heading, table, note."""
+        if self.heading:
+            yield Text.from_markup(f"[bold]{self.heading}[/]")
+        yield from super().__rich_console__(console, options)
+        if self.note:
+            yield Text(self.note, style="dim")
+
+
+def grid(heading: str, *columns: str, right: Iterable[int] = ()) -> Sheet:
+    """
+    A table to fill.
+
+    Args:
+        heading: what it shows, with markup.
+        columns: headings of the columns.
+        right: columns of figures, counted from 0.
+
+    Returns: the table, without rows.
+    """
+    gap = 2 if len(columns) < WIDE else 1
+    table = Sheet(box=None, pad_edge=False, padding=(0, gap, 0, 0))
+    table.heading = heading
+    numbers = set(right)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i in numbers else "left", header_style="dim", overflow="fold")
+    return table
+
+
+def step_line(name: str, action: str, seconds: float, why: str) -> Text:
+    """
+    One step as it ends.
+
+    Args:
+        name: the step.
+        action: "run", "reuse", "stale" or "waits".
+        seconds: how long it took.
+        why: why it ran; empty for reuse.
+
+    Returns: a line.
+    """
+    style = {"run": "cyan", "reuse": "dim", "stale": "yellow", "waits": "yellow"}.get(action, "")
+    took = f"{seconds:7.2f} s" if action == "run" else " " * 9
+    return Text.assemble(("  " + f"{action:6}", style), f"{name:14}", (took, "dim"), ("  " + why if why else "", "dim"))
+
+
+def check_page(body: Mapping[str, Any]) -> Iterator[Any]:
+    """
+    What `check` shows.
+
+    Args:
+        body: what `check --json` prints.
+
+    Returns: lines and tables.
+    """
+    pin, cost = body["teacher"], body["cost"]
+    yield f"[bold]{escape(body['file'])}[/]: task {escape(body['task'])!r}, {body['labels']} labels"
+    yield f"  teacher    {escape(pin.model)} through {escape(pin.use)}, revision {escape(pin.revision[:12]) or 'in the name'}"
+    yield f"  students   {escape(', '.join(s.name for s in body['students']))}"
+    yield f"  baselines  {escape(', '.join(body['baselines']))}"
+    if "recording" in body["digests"]:
+        yield f"  recording  {body['digests']['recording']}"
+    state = f"[green]covered[/], posture of the texts: {body['terms']}" if body["terms"] else "[bold red]not covered[/], see below"
+    yield f"  terms      {state}"
+    yield f"  traffic    {body['traffic_rows']} rows in the log"
+    yield f"  next run   at most {cost['usd']:.2f} USD: {cost['how']}"
+    if body["traffic_rows"]:
+        yield ""
+        yield needs_table(body["needs"])
+    if body["terms"]:
+        yield f"[bold]next:[/] {body['next']}"
+
+
+def needs_table(needs: Sequence[Need]) -> Sheet:
+    """
+    Rows that each bar asks for.
+
+    Args:
+        needs: one per slice and metric.
+
+    Returns: a table.
+    """
+    table = grid("Sealed rows that a bar asks for (80% chance to pass, if the true error is half of what it admits)",
+                 "slice", "metric", "bar", "needs", "has about", "", right=(2, 3, 4))  # fmt: skip
+    for need in needs:
+        enough = need.rows_needed is not None and need.rows_expected >= need.rows_needed
+        needed = "over 10^6" if need.rows_needed is None else str(need.rows_needed)
+        word = "[green]enough[/]" if enough else "[yellow]too few[/]"
+        table.add_row(escape(need.slice), need.metric, percent(need.bar), needed, str(need.rows_expected), word)
+    return table
+
+
+def import_page(body: Mapping[str, Any]) -> Iterator[Any]:
+    """
+    What `import` shows.
+
+    Args:
+        body: what `import --json` prints.
+
+    Returns: a table and what to do next.
+    """
+    table = grid("Imported", "file", "format", "added", "there", "skipped", "conflicts", right=(2, 3, 4, 5))
+    for row in body["files"]:
+        counts = [str(row[k]) for k in ("added", "already_there", "skipped", "conflicts")]
+        table.add_row(escape(row["file"]), row["format"], *counts)
+    yield table
+    log = body["log"]
+    yield f"the log holds {log['rows']} rows"
+    for reason, n in log["skipped"].items():
+        yield f"  kept aside: {n} x {escape(reason)}"
+    if log["conflicts"]:
+        yield f"  kept aside: {log['conflicts']} with a known id and other content; --replace takes the newer"
+    yield "[bold]next:[/] overproof check" if log["rows"] else "[bold]next:[/] overproof show skipped"
+
+
+def funnel_table(prompts: PromptSet | None, labelled: Labelled | None) -> Sheet:
+    """
+    From rows read to rows learned from.
+
+    Args:
+        prompts: the prompt set, where there is one.
+        labelled: the filter's result, where there is one.
+
+    Returns: a table whose counts account for every row.
+    """
+    table = grid("From traffic to rows", "", "rows", right=(1,))
+    for what, n in (prompts.funnel if prompts else {}).items():
+        table.add_row(escape(what), str(n))
+    if labelled:
+        table.add_section()
+        for what, n in list(labelled.counts.items())[: 3 + MOST_DROPS]:
+            table.add_row(escape(what), str(n))
+        if len(labelled.counts) > 3 + MOST_DROPS:
+            table.add_row(f"and {len(labelled.counts) - 3 - MOST_DROPS} more reasons (`overproof show dropped`)", "")
+    return table
+
+
+def chosen_of(report: EvalReport) -> CandidateReport | None:
+    """
+    The candidate that may be released.
+
+    Args:
+        report: the evaluation.
+
+    Returns: its report, or None where none was chosen.
+    """
+    return next((c for c in report.candidates if c.name == report.chosen), None)
+
+
+def slices_table(report: EvalReport, *, labels: bool = False) -> Sheet:
+    """
+    The served system on each slice against its bars.
+
+    Args:
+        report: the evaluation.
+        labels: also slices that are labels.
+
+    Returns: a table; critical slices are marked.
+    """
+    table = grid("Served: student where it may answer, teacher elsewhere; sealed rows that chose no threshold",
+                 "slice", "kept", "metric", "value", "95%", "n", "bar", "verdict", "needs", right=(1, 3, 4, 5, 6, 8))  # fmt: skip
+    chosen = chosen_of(report)
+    for row in chosen.slices if chosen else ():
+        for figure in (row.served_fidelity, row.served_accuracy):
+            plain = row.kind in ("all", "attribute") or row.critical
+            if figure is not None and (labels or (plain and (figure.bar is not None or row.slice == "all"))):
+                table.add_row(*_slice_cells(row, figure))
+    table.note = "kept: share that the student answers itself; ! marks critical slices; needs: about so many more rows"
+    return table
+
+
+def _slice_cells(row: SliceReport, figure: Figure) -> list[str]:
+    name = escape(row.slice) + (" [bold]![/]" if row.critical else "")
+    kept = percent(row.kept.value) if row.kept is not None else "-"
+    more = f"+{figure.rows_needed}" if figure.verdict == "undecided" and figure.rows_needed else ""
+    bar = "" if figure.bar is None else percent(figure.bar)
+    metric = figure.metric.removeprefix("served_")
+    return [name, kept, metric, percent(figure.value), interval(figure), str(figure.n), bar, WORDS[figure.verdict], more]
+
+
+def candidates_table(report: EvalReport) -> Sheet:
+    """
+    All candidates on the same sealed rows, each alone.
+
+    Args:
+        report: the evaluation.
+
+    Returns: a table; the chosen one is marked.
+    """
+    table = grid("Candidates alone, on all sealed rows", "", "fidelity", "95%", "accuracy", "95%", "ms", "USD/1000", "MB",
+                 right=range(1, 8))  # fmt: skip
+    for c in report.candidates:
+        whole = c.slices[0] if c.slices else None
+        cells = []
+        for figure in (whole.fidelity if whole else None, whole.accuracy if whole else None):
+            cells += [percent(figure.value), interval(figure)] if figure is not None else ["-", ""]
+        name = ("[bold]> [/]" if c.name == report.chosen else "  ") + escape(c.name)
+        cost = f"{c.cost_usd_per_1000:.2g}"
+        table.add_row(name, *cells, f"{1000 * c.latency_s:.1f}", cost, f"{c.size_bytes / 1e6:.1f}")
+    n, gold = report.n_test, report.n_gold
+    table.note = f"n = {n} sealed rows, {gold} of them with gold; chosen on calibration rows: {report.reason}"
+    return table
+
+
+def certificate_page(certificate: Certificate) -> Iterator[Any]:
+    """
+    What is certified, and on what assumptions.
+
+    Args:
+        certificate: from the evaluation.
+
+    Returns: a table and sentences.
+    """
+    table = grid(f"Certificate ({escape(certificate.label_kind)}): wrong answers among those that the student keeps",
+                 "slice", "from", "keeps", "95%", "wrong", "bound", "bar", "verdict", "needs",
+                 right=(1, 2, 3, 4, 5, 6, 8))  # fmt: skip
+    for s in certificate.slices:
+        threshold = "teacher" if s.threshold is None else "all" if s.threshold < 0 else f"{s.threshold:.3f}"
+        more = f"+{s.rows_needed}" if s.rows_needed else ""
+        counted = s.kept > 0
+        table.add_row(escape(s.slice), threshold, percent(s.keep_share.value), interval(s.keep_share), f"{s.wrong}/{s.kept}",
+                      percent(s.upper) if counted else "-", percent(s.alpha), WORDS[s.verdict], more)  # fmt: skip
+    yield table
+    yield (
+        f"use {certificate.use_k} of these sealed rows, error budget spent {certificate.delta_spent:.4f}, "
+        f"valid until {certificate.expires}, on these assumptions:"
+    )
+    yield from (Padding("- " + escape(a), (0, 0, 0, 2)) for a in certificate.assumptions)
+
+
+def findings_page(findings: Sequence[Finding], *, everything: bool) -> Iterator[Any]:
+    """
+    The gate's findings, failing ones first.
+
+    Args:
+        findings: as the gate sorted them.
+        everything: passing ones too.
+
+    Returns: lines.
+    """
+    for f in findings:
+        if f.outcome == "pass" and not everything:
+            continue
+        where = f" [{f.slice}]" if f.slice else ""
+        facts = {"value": f.value, "bound": f.bound, "bar": f.bar}
+        figures = [f"{k} {v:.4g}" for k, v in facts.items() if v is not None] + ([f"n {f.n}"] if f.n is not None else [])
+        shown = f" ({', '.join(figures)})" if figures and everything else ""
+        yield f"{WORDS[f.outcome]} {f.id} {escape(f.title + where)}{shown}"
+        action = f"\n[bold]next:[/] {escape(f.next_action)}" if f.next_action and f.outcome != "pass" else ""
+        yield Padding(escape(f.reason) + action, (0, 0, 0, 4))
+
+
+def verdict_page(verdict: Release | Refusal, *, everything: bool = False) -> Iterator[Any]:
+    """
+    Release or refusal with its reasons.
+
+    Args:
+        verdict: the gate's word.
+        everything: passing findings too.
+
+    Returns: lines.
+    """
+    good = isinstance(verdict, Release)
+    yield f"[bold {'green' if good else 'red'}]{'RELEASE' if good else 'REFUSED'}[/]  {escape(verdict.headline)}"
+    passed = sum(f.outcome == "pass" for f in verdict.findings)
+    yield f"{passed} of {len(verdict.findings)} checks pass" + ("" if passed == len(verdict.findings) else ". The others:")
+    yield from findings_page(verdict.findings, everything=everything)
+
+
+def weak_labels_page(report: EvalReport) -> Iterator[Any]:
+    """
+    Labels on which the teacher itself is mostly wrong; nothing where there are none.
+
+    Args:
+        report: the evaluation.
+
+    Returns: a table.
+    """
+    if not report.weak_labels:
+        return
+    table = grid("The teacher itself is wrong more often than right on these labels (against gold)",
+                 "label", "teacher right", "95%", "n", right=(1, 2, 3))  # fmt: skip
+    for row in report.weak_labels:
+        figure = row.teacher_accuracy
+        if figure is not None:
+            table.add_row(escape(row.slice), percent(figure.value), interval(figure), str(figure.n))
+    yield table
+
+
+def compare_table(before: EvalReport, after: EvalReport, names: Sequence[str]) -> Sheet:
+    """
+    Two runs slice by slice.
+
+    Args:
+        before: evaluation of the first run.
+        after: evaluation of the second run.
+        names: their run ids.
+
+    Returns: a table; a change counts as one only where the intervals are apart.
+    """
+    table = grid(f"{escape(names[0])} ({escape(before.chosen)}) against {escape(names[1])} ({escape(after.chosen)})",
+                 "slice", "metric", "before", "95%", "n", "after", "95%", "n", "", right=range(2, 8))  # fmt: skip
+    for row in comparison(before, after):
+        left, right = row["before"], row["after"]
+        cells = [x for f in (left, right) for x in ((percent(f.value), interval(f), str(f.n)) if f else ("-", "", ""))]
+        table.add_row(escape(row["slice"]), row["metric"], *cells, row["word"])
+    return table
+
+
+def comparison(before: EvalReport, after: EvalReport) -> list[dict[str, Any]]:
+    """
+    The rows of `compare_table` as values.
+
+    Args:
+        before: evaluation of the first run.
+        after: evaluation of the second run.
+
+    Returns: one dict per slice and metric with both figures and "up", "down" or "no clear change".
+    """
+    sides = []
+    for report in (before, after):
+        chosen = chosen_of(report)
+        sides.append({
+            (s.slice, f.metric): f
+            for s in (chosen.slices if chosen else ()) if s.kind != "novelty"
+            for f in (s.served_fidelity or s.fidelity, s.served_accuracy or s.accuracy, s.kept) if f is not None
+        })  # fmt: skip
+    left, right = sides
+    rows = []
+    for key in dict.fromkeys([*left, *right]):
+        a, b = left.get(key), right.get(key)
+        word = "only in one"
+        if a is not None and b is not None:
+            word = "up" if b.low > a.high else "down" if b.high < a.low else "no clear change"
+        rows.append({"slice": key[0], "metric": key[1].removeprefix("served_"), "before": a, "after": b, "word": word})
+    return rows

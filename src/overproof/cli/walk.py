@@ -1,0 +1,244 @@
+"""The verbs that walk the road: run, status, demo; and the story that they tell at the end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from overproof.cli.door import Door, console_on, verb
+from overproof.errors import EXIT_PASS, EXIT_REFUSED, ProjectError, TermsError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from overproof.pipeline import RunResult
+    from overproof.store.artifacts import StepEvent
+
+T = TypeVar("T")
+
+
+@click.command(short_help="Do what is missing, up to the verdict.")
+@click.option("--to", default=None, metavar="STEP", help="Stop after this step.")
+@verb
+def run(door: Door, to: str | None) -> int:
+    """Do what is missing up to STEP, by default the gate; what is done already is reused."""
+    from overproof.cli.parts import check_parts
+
+    project = door.load()
+    if problems := check_parts(project):
+        raise ProjectError(problems, file=project.file)
+    return walk(door, project, to=to)
+
+
+def walk(door: Door, project: Any, *, to: str | None) -> int:
+    """
+    Run the pipeline, tell each step as it ends, then the story.
+
+    Args:
+        door: how to talk.
+        project: a loaded project.
+        to: the last step, or None for all.
+
+    Returns: the exit code: 0 for a release or a stop before the gate, 1 for a refusal.
+    """
+    from overproof.evidence import Refusal
+    from overproof.pipeline import distil
+    from overproof.store.project_store import open_store
+
+    steps = Steps(console_on(sys.stderr if door.as_json else sys.stdout))
+    with open_store(project.root) as store:
+        result = distil(store, project, to=to, on_event=steps.tell)
+        steps.flush()
+        door.emit(summary(result), *story(result))
+    return EXIT_REFUSED if isinstance(result.verdict, Refusal) else EXIT_PASS
+
+
+class Steps:
+    """
+    Each step as it ends: what ran with its seconds, what was reused in one line.
+
+    Args:
+        console: where to.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._reused: list[str] = []
+
+    def tell(self, event: StepEvent) -> None:
+        """Take one event of the memo."""
+        from overproof.cli.tables import step_line
+
+        if event.action == "reuse":
+            self._reused.append(event.step)
+        elif event.action != "start":
+            self.flush()
+            self._console.print(step_line(event.step, event.action, event.seconds, ""))
+
+    def flush(self) -> None:
+        """Print what was reused since the last step that ran."""
+        if self._reused:
+            names = ", ".join(dict.fromkeys(self._reused))
+            self._console.print(f"  reuse {len(self._reused)} steps: {names}", style="dim")
+        self._reused = []
+
+
+def find(artifacts: Mapping[str, Any], kind: type[T]) -> T | None:
+    """
+    The first result of a kind.
+
+    Args:
+        artifacts: name to artifact, as a run returns them.
+        kind: the type that is looked for.
+
+    Returns: the value, or None where the run did not get that far.
+    """
+    return next((a.value for a in artifacts.values() if isinstance(a.value, kind)), None)
+
+
+def summary(result: RunResult) -> dict[str, Any]:
+    """
+    What `run --json` prints.
+
+    Args:
+        result: of the pipeline.
+
+    Returns: verdict, figures and where the dossier is.
+    """
+    from overproof.evidence import EvalReport, Release
+
+    report = find(result.artifacts, EvalReport)
+    verdict = result.verdict
+    return {
+        "verdict": None if verdict is None else "release" if isinstance(verdict, Release) else "refusal",
+        "headline": getattr(verdict, "headline", None),
+        "findings": getattr(verdict, "findings", ()),
+        "chosen": report.chosen if report else None,
+        "certificate": report.certificate if report else None,
+        "candidates": report.candidates if report else (),
+        "dossier": None if result.dossier_path is None else str(result.dossier_path),
+        "steps": result.events,
+        "digests": {name: artifact.digest for name, artifact in result.artifacts.items()},
+    }
+
+
+def story(result: RunResult) -> Iterator[Any]:
+    """
+    A run as a person reads it: rows, figures, certificate, verdict, dossier.
+
+    Args:
+        result: of the pipeline.
+
+    Returns: tables and lines.
+    """
+    from overproof.cli import tables
+    from overproof.data import Labelled, PromptSet
+    from overproof.evidence import EvalReport
+
+    done = [e for e in result.events if e.action in ("run", "reuse")]
+    reused = sum(e.action == "reuse" for e in done)
+    yield f"{len(done)} steps, {reused} reused, {len(done) - reused} run in {sum(e.seconds for e in done):.1f} s"
+    yield ""
+    prompts, labelled = find(result.artifacts, PromptSet), find(result.artifacts, Labelled)
+    if prompts or labelled:
+        yield tables.funnel_table(prompts, labelled)
+        yield ""
+    report = find(result.artifacts, EvalReport)
+    if report is not None:
+        yield from tables.weak_labels_page(report)
+        yield tables.candidates_table(report)
+        yield ""
+        yield tables.slices_table(report)
+        yield ""
+        yield from tables.certificate_page(report.certificate)
+        yield ""
+        if report.cheaper:
+            yield f"[bold yellow]don't distil:[/] {report.cheaper} clears the bars at lower cost"
+    if result.verdict is not None:
+        yield from tables.verdict_page(result.verdict)
+    if result.dossier_path is not None:
+        yield "\n[bold]dossier:[/]"
+        yield result.dossier_path
+
+
+@click.command(short_help="Say what exists and what is stale.")
+@verb
+def status(door: Door) -> int:
+    """Say what the project has, which steps the next run would do and why, and which runs there were."""
+    from rich.markup import escape
+
+    from overproof.cli.tables import grid, step_line
+    from overproof.pipeline import runs_of
+    from overproof.pipeline import status as ahead
+    from overproof.store.project_store import open_store
+
+    project = door.load()
+    with open_store(project.root) as store:
+        counts, runs, release = store.traffic.counts(), runs_of(store), store.releases.latest()
+        problem: str | None = None
+        events: tuple[Any, ...] = ()
+        try:
+            events = tuple(e for e in ahead(store, project) if e.action != "start")
+        except TermsError as error:  # the road ends at the terms gate, which is worth knowing, not an error
+            problem = error.what
+        spent = store.ledger.spent_usd
+    body = {
+        "task": project.task.name, "rows": counts.records, "skipped": sum(counts.skipped.values()), "spent_usd": spent,
+        "release": release.id if release else None, "runs": runs, "next_run": events, "terms_problem": problem,
+    }  # fmt: skip
+    stale = [e for e in events if e.action != "reuse"]
+    named = escape(release.id) if release else "none"
+    lines: list[Any] = [
+        f"[bold]{escape(project.file)}[/]: task {escape(project.task.name)!r}",
+        f"{counts.records} rows in the log, {spent:.2f} USD spent on labels, release: {named}",
+        "nothing to do: all steps are done" if events and not (stale or problem) else "the next run:",
+        *(step_line(e.step, e.action, e.seconds, e.why) for e in (stale and events)),
+        *([f"[bold red]stops at the terms gate:[/] {escape(problem)}"] if problem else []),
+    ]
+    if runs:
+        table = grid("Runs", "id", "at", "outcome", "headline")
+        for r in runs:
+            table.add_row(r.id, r.at[:16], r.outcome, escape(r.headline))
+        lines.append(table)
+    door.emit(body, *lines)
+    return EXIT_PASS
+
+
+@click.command(short_help="Walk the whole road on bundled data.")
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("overproof-demo"))
+@verb
+def demo(door: Door, folder: Path) -> int:
+    """Put the bundled shop inbox into FOLDER and distil it: traffic, verdict, dossier; no key and no network."""
+    from overproof.cli.intake import take
+    from overproof.project import load_project
+    from overproof.store.project_store import open_store
+
+    _unpack(files("overproof") / "inbox", folder)
+    project = load_project(folder, overrides=door.overrides)
+    told = console_on(sys.stderr if door.as_json else sys.stdout)
+    told.print(
+        "Northlane sells home gadgets. A large model reads its inbox today: can a small one take over?\n"
+        f"2,700 messages, four languages, 15 queues, one of them critical. Project: {folder}\n"
+    )
+    with open_store(project.root) as store:
+        take(store, project, [folder / "messages.jsonl"])
+    code = walk(door, project, to=None)
+    told.print(f"[bold]next:[/] read the dossier, change {folder}/overproof.toml, then `overproof run --project {folder}`")
+    return code
+
+
+def _unpack(source: Traversable, folder: Path) -> None:
+    """Copy what is not there yet: a second demo goes on with the first one's files, changed or not."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for item in source.iterdir():
+        target = folder / item.name
+        if item.is_dir():
+            _unpack(item, target)
+        elif not target.exists() and not item.name.endswith((".py", ".pyc")):
+            target.write_bytes(item.read_bytes())

@@ -1,0 +1,279 @@
+"""Near-duplicate groups, similarity to the nearest training row, novelty bins."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from overproof.errors import MeasureError
+from overproof.progress import track
+
+LONG_WORDS = 12
+"""Distinct words from which on one changed word leaves the request the same. Below it, one word is often the whole
+meaning: grouping one-word edits of all lengths put 17 % of the rows of Banking77 (77 intents, median 10 words) into
+a group of another intent, against 0.3 % with this rule."""
+LONG_JACCARD = 0.75
+"""Least shared part of the distinct words of two long texts: one edit of 12 words gives 11/13 = .85 or more."""
+SHORT_JACCARD = 0.8
+"""Least shared part of the character trigrams where a text is short: spelling, spaces and marks, not other words."""
+PERMUTATIONS = 120
+BAND_ROWS = 5
+"""24 bands of 5: a pair at .75 becomes a candidate with chance 1 - (1 - .75^5)^24 = .998, at .85 with 1 - 2e-6."""
+WINDOW = 3
+"""How many neighbours in a band's bucket are compared. All pairs of a hot bucket would be quadratic in its size;
+neighbours are enough, since a pair meets in many bands and groups are joined transitively."""
+PREFILTER = 0.15
+"""Candidates whose signatures agree less than the threshold minus this are dropped before the exact comparison: over
+three standard errors of a Jaccard estimate from 120 permutations."""
+NOVELTY_EDGES = (0.0, 0.3, 0.4, 0.5, 0.6, 0.8)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clusters:
+    """Near-duplicate grouping of n texts."""
+
+    exact: NDArray[np.int64]
+    """Shape (n,): the same number iff the normalised texts are equal."""
+    near: NDArray[np.int64]
+    """Shape (n,): the same number iff a chain of near-duplicates joins the texts; coarser than `exact`."""
+
+
+def normalised(text: str) -> str:
+    """
+    Fold what doesn't make a request another one: width, case, white space.
+
+    Args:
+        text: a request's text.
+
+    Returns: NFKC, case-folded, runs of white space as one space, stripped.
+    Raises: nothing.
+    Source: Unicode Standard Annex 15 (NFKC).
+
+    >>> normalised("  Where IS  my order ")
+    'where is my order'
+    """
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+_WORD = re.compile(r"\w+")
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(text)) or frozenset([text])
+
+
+def _trigrams(text: str) -> frozenset[str]:
+    found = _WORD.findall(text)
+    padded = f" {' '.join(found)} " if found else text
+    return frozenset(padded[i : i + 3] for i in range(max(1, len(padded) - 2)))
+
+
+def jaccard(left: frozenset[str], right: frozenset[str]) -> float:
+    """
+    Shared part of two sets.
+
+    Args:
+        left: a set of tokens.
+        right: a set of tokens.
+
+    Returns: a fraction in [0, 1]; 1 for two empty sets.
+    Raises: nothing.
+    Source: Broder 1997, On the resemblance and containment of documents.
+
+    >>> jaccard(frozenset("ab"), frozenset("bc")) == 1 / 3
+    True
+    """
+    both = len(left | right)
+    return len(left & right) / both if both else 1.0
+
+
+def near_duplicate(left: str, right: str) -> bool:
+    """
+    True iff two texts are the same request for the purpose of keeping splits apart.
+
+    Args:
+        left: normalised text.
+        right: normalised text.
+
+    Returns: whether they share enough: words where both have at least `LONG_WORDS` distinct ones, else trigrams.
+    Raises: nothing.
+    Source: thresholds chosen on two real data sets, see `LONG_WORDS`.
+
+    >>> near_duplicate("i lost my card", "i lost my card!"), near_duplicate("i lost my card", "i lost my phone")
+    (True, False)
+    """
+    one, two = _words(left), _words(right)
+    if min(len(one), len(two)) >= LONG_WORDS:
+        return jaccard(one, two) >= LONG_JACCARD
+    return jaccard(_trigrams(left), _trigrams(right)) >= SHORT_JACCARD
+
+
+def clusters(texts: Sequence[str], *, near: bool = True) -> Clusters:
+    """
+    Group texts that are the same request: equal after normalising, or verified near-duplicates, transitively.
+
+    Args:
+        texts: n texts, raw.
+        near: False groups equal texts only.
+
+    Returns: group numbers, shape (n,) each; they don't depend on the order of the texts except by name.
+    Raises: nothing.
+    Source: Broder 1997 (MinHash), Indyk and Motwani 1998 (banding); every candidate pair is verified by the exact
+        Jaccard similarity, because unverified bands join unlike texts.
+
+    >>> clusters(["Hello there", "hello  there", "goodbye"]).near.tolist()
+    [1, 1, 0]
+    """
+    folded = [normalised(text) for text in texts]
+    distinct = sorted(set(folded))
+    place = {text: i for i, text in enumerate(distinct)}
+    exact = np.array([place[text] for text in folded], dtype=np.int64)
+    if not near or len(distinct) < 2:
+        return Clusters(exact=exact, near=exact.copy())
+    sizes = np.array([len(_words(text)) for text in distinct])
+    long = np.flatnonzero(sizes >= LONG_WORDS)
+    # At a trigram overlap of .8 the longer text has at most a quarter more trigrams than the shorter one.
+    short = np.flatnonzero(sizes < 1.5 * LONG_WORDS)
+    parent = list(range(len(distinct)))
+    for rows, by_word in ((long, True), (short, False)):
+        for a, b in _candidates(distinct, rows, by_word=by_word):
+            one, two = _root(parent, a), _root(parent, b)
+            # Already joined pairs need no comparison: it is what keeps a template with 50,000 fillings fast.
+            if one != two and near_duplicate(distinct[a], distinct[b]):
+                parent[max(one, two)] = min(one, two)
+    root = np.array([_root(parent, i) for i in range(len(distinct))], dtype=np.int64)
+    return Clusters(exact=exact, near=root[exact])
+
+
+def _root(parent: list[int], i: int) -> int:
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
+    return i
+
+
+def _candidates(texts: Sequence[str], rows: NDArray[np.int64], *, by_word: bool) -> Iterator[tuple[int, int]]:
+    """Pairs of `rows` that meet in a band and whose signatures agree well enough to be worth comparing."""
+    if len(rows) < 2:
+        return
+    signatures = _signatures([texts[i] for i in rows], by_word=by_word)
+    floor = (LONG_JACCARD if by_word else SHORT_JACCARD) - PREFILTER
+    codes = _band_pairs(signatures)
+    block = 200_000  # pairs at a time: 2 x 96 MB of signatures
+    for start in range(0, len(codes), block):
+        left, right = np.divmod(codes[start : start + block], len(rows))
+        agree = (signatures[left] == signatures[right]).mean(axis=1) >= floor
+        yield from zip(rows[left[agree]].tolist(), rows[right[agree]].tolist(), strict=True)
+
+
+def _signatures(texts: Sequence[str], *, by_word: bool) -> NDArray[np.uint32]:
+    import rensa
+
+    tokens = _words if by_word else _trigrams
+    step = 2_000  # rows whose signatures exist as Python integers at one time
+    found = np.empty((len(texts), PERMUTATIONS), dtype=np.uint32)
+    for start in track(range(0, len(texts), step), "near-duplicates", total=-(-len(texts) // step)):
+        sets = [sorted(tokens(text)) for text in texts[start : start + step]]
+        found[start : start + len(sets)] = rensa.RMinHash.digest_matrix_from_token_sets(
+            sets, num_perm=PERMUTATIONS, seed=1
+        ).to_rows()
+    return found
+
+
+def _band_pairs(signatures: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """Codes a * n + b (a < b) of rows that are neighbours in a bucket of at least one band, sorted."""
+    n = len(signatures)
+    codes = []
+    for first in range(0, PERMUTATIONS, BAND_ROWS):
+        band = signatures[:, first : first + BAND_ROWS]
+        order = np.lexsort(band.T)
+        rows = band[order]
+        for gap in range(1, min(WINDOW, n - 1) + 1):
+            same = (rows[gap:] == rows[:-gap]).all(axis=1)
+            left, right = order[:-gap][same], order[gap:][same]
+            codes.append(np.minimum(left, right) * n + np.maximum(left, right))
+    return np.unique(np.concatenate(codes))
+
+
+def nearest_similarity(train: Sequence[str], others: Sequence[str]) -> NDArray[np.float64]:
+    """
+    How familiar each text is: TF-IDF cosine of words to the nearest training text.
+
+    Args:
+        train: m training texts, at least one.
+        others: n texts.
+
+    Returns: shape (n,), in [0, 1]; it depends on the training texts and the text itself only. A word that training
+        never saw counts in the text's length, so a text of new words is not familiar through its one known word.
+    Raises: MeasureError without training texts.
+    Source: Salton and Buckley 1988, term weighting; smoothed inverse document frequency as in scikit-learn.
+
+    >>> nearest_similarity(["where is my order"], ["Where is my order", "zebra"]).round(3).tolist()
+    [1.0, 0.0]
+    """
+    from scipy import sparse
+    from sklearn.feature_extraction.text import HashingVectorizer
+    from sklearn.preprocessing import normalize
+
+    if not train:
+        raise MeasureError("no training texts to compare with", next_action="give at least one training text")
+    if not others:
+        return np.zeros(0)
+    counter = HashingVectorizer(
+        tokenizer=_WORD.findall,
+        token_pattern=None,
+        preprocessor=normalised,
+        norm=None,
+        alternate_sign=False,
+        n_features=2**20,
+    )
+    known = counter.transform(train)
+    seen = np.bincount(known.indices, minlength=known.shape[1])
+    rarity = sparse.diags(np.log((1 + len(train)) / (1 + seen)) + 1)
+    columns = normalize(known @ rarity).T.tocsr()
+    found = np.zeros(len(others))
+    step = 256  # rows of the dense-ish product held at one time
+    for start in track(range(0, len(others), step), "similarity to training rows", total=-(-len(others) // step)):
+        rows = normalize(counter.transform(others[start : start + step]) @ rarity)
+        found[start : start + rows.shape[0]] = (rows @ columns).max(axis=1).toarray().ravel()
+    return np.asarray(np.clip(found, 0.0, 1.0))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoveltyBins:
+    """Rows by how familiar they are."""
+
+    names: tuple[str, ...]
+    """Least familiar first, for example "0.3-0.4"."""
+    index: NDArray[np.int64]
+    """Shape (n,): position in `names`; -1 where the similarity is not known (NaN)."""
+
+
+def novelty_bins(similarity: NDArray[np.float64]) -> NoveltyBins:
+    """
+    The bin of each row on the novelty axis, least familiar first.
+
+    Args:
+        similarity: shape (n,), in [0, 1] or NaN, from `nearest_similarity`.
+
+    Returns: bin names and shape (n,) positions.
+    Raises: MeasureError for a similarity outside [0, 1].
+    Source: the bins on which accuracy rose from .73 to .99 on real text, statistics of the house, section 16.
+
+    >>> bins = novelty_bins(np.array([0.35, 0.99]))
+    >>> [bins.names[i] for i in bins.index]
+    ['0.3-0.4', '0.8-1.0']
+    """
+    values = np.asarray(similarity, dtype=float)
+    known = ~np.isnan(values)
+    if ((values[known] < 0) | (values[known] > 1)).any():
+        raise MeasureError("a similarity lies outside [0, 1]", next_action="take it from nearest_similarity")
+    names = tuple(f"{low:.1f}-{high:.1f}" for low, high in zip(NOVELTY_EDGES, (*NOVELTY_EDGES[1:], 1.0), strict=True))
+    index = np.full(values.shape, -1, dtype=np.int64)
+    index[known] = np.searchsorted(NOVELTY_EDGES, values[known], side="right") - 1
+    return NoveltyBins(names=names, index=index)

@@ -1,0 +1,600 @@
+"""overproof.toml to a frozen `Project`: strict, every mistake at once, each with its table, key and a suggestion."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from overproof import registry
+from overproof.data import TeacherPin
+from overproof.errors import DataError, NotYetError, ProjectError
+from overproof.task import Bar, Slice, Task, output_of
+
+PRICES = ("price_in_usd_per_million", "price_out_usd_per_million")
+BUILT_IN_BASELINES = ("majority.v1", "nearest.v1", "ngram.v1")
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+Money = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Days = Annotated[str, Field(pattern=r"^\d+d$")]
+Name = Annotated[str, Field(min_length=1)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskTable:
+    """[task]: the bounded job."""
+
+    __pydantic_config__ = STRICT
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    """Lower-case letters, digits and dashes."""
+    input: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """Names of the input fields, in the order in which they are joined."""
+    output: Mapping[str, Any]
+    """What an answer is: { classes = ["label one", "label two"] }."""
+    prompt: str
+    """File with the teacher's instructions; identified by its bytes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Owner:
+    """[owner]: the person who answers for the student; the gate refuses without one."""
+
+    __pydantic_config__ = STRICT
+    name: Name
+    """A person, not a team."""
+    email: Name
+    """The person's own address."""
+    deputy: str = ""
+    """Somebody else, who takes over."""
+    review_every: Days = "90d"
+    """From 7d to 180d."""
+
+    @property
+    def review_days(self) -> int:
+        """Days between two reviews."""
+        return int(self.review_every[:-1])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrafficTable:
+    """[traffic]: which rows of the log a run works on."""
+
+    __pydantic_config__ = STRICT
+    source: str = "log"
+    """"log" is what `overproof import` filled; "jsonl:logs/*.jsonl" reads files, with any importer's name."""
+    window: Days | None = None
+    """The last so many days of the log, counted from its newest row; absent for all."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Role or input field to column of the log, where they differ: { gold = "queue" }."""
+
+    @property
+    def window_days(self) -> int | None:
+        """Days, or None for all."""
+        return int(self.window[:-1]) if self.window else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptSetTable:
+    """[promptset]: how rows are chosen and split."""
+
+    __pydantic_config__ = STRICT
+    requests: Annotated[int, Field(ge=50)] | None = None
+    """The most rows to work on; absent for all."""
+    seed: int = 0
+    """Seed of every draw."""
+    test_share: OpenFraction = 0.2
+    """Share of rows that is sealed."""
+    calibration_share: OpenFraction = 0.2
+    """Share of rows for temperature, choice and plan."""
+    split: Annotated[str, Field(pattern=r"^(time|attribute:.+)$")] = "time"
+    """"time" seals the newest rows; "attribute:NAME" reads train, calibration or test from the rows."""
+    match: tuple[Name, ...] = ()
+    """Attributes whose shares have to match the live traffic."""
+    near_duplicates: bool = True
+    """Find near-duplicates, not only exact ones."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TeacherTable:
+    """[teacher]: the exact model that answers today, and under which terms its answers are used."""
+
+    __pydantic_config__ = STRICT
+    use: Name
+    """Part name: "openai.v1" or "recorded.v1"."""
+    model: str = ""
+    """Exact id with a date or version; an alias that moves is refused."""
+    revision: str = ""
+    """Revision or fingerprint; for recorded answers the digest of the recording, taken by itself."""
+    provider: str = ""
+    """Shown name; from the address where absent."""
+    base_url: str = ""
+    """Address of an OpenAI-compatible API, up to and including /v1."""
+    api_key_env: str = ""
+    """Name of the environment variable that holds the key; never the key."""
+    terms: str = ""
+    """File of the attestation: who read which clause, when."""
+    distribution: Literal["internal", "hosted", "distributed"] = "internal"
+    """Who gets the student: own use, callers of a service, or whoever gets the weights."""
+    path: str = ""
+    """recorded.v1: file of the recording; absent where the traffic log holds the answers."""
+    samples: Count = 1
+    """Answers per request."""
+    hard_samples: Count | None = None
+    """Answers per request where the first ones disagree or `extra_on` names it."""
+    extra_on: tuple[Name, ...] = ()
+    """Labels and slices that always get `hard_samples`."""
+    budget_usd: Money | None = None
+    """Cap over all runs; the next call is not made where it could cost more than is left."""
+    price_in_usd_per_million: Money | None = None
+    """USD per million prompt tokens."""
+    price_out_usd_per_million: Money | None = None
+    """USD per million answer tokens."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """Sampling temperature."""
+    max_tokens: Count = 64
+    """Most answer tokens; a longer answer is cut and never becomes a label."""
+    concurrency: Annotated[int, Field(ge=1, le=512)] = 8
+    """Calls in flight."""
+    timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds for one whole call."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further options of the part, as the table [teacher.options]."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """One [[student]], [[baseline]] or [[verify]]: a part and its options."""
+
+    use: str
+    name: str
+    """Shown name, unique among candidates."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Whatever else the table says; the part's own options."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BarsTable:
+    """[bars]: the least that each metric may be."""
+
+    __pydantic_config__ = STRICT
+    accuracy: Fraction | None = None
+    """Against gold."""
+    fidelity: Fraction | None = None
+    """Agreement with the teacher."""
+    ece: Fraction | None = None
+    """The most that stated confidence may be off, on average."""
+    min_n: Annotated[int, Field(ge=0)] = 0
+    """Below so many rows a bar is undecided."""
+
+    @property
+    def bars(self) -> tuple[Bar, ...]:
+        """Accuracy and fidelity as bars."""
+        return _bars(self.accuracy, self.fidelity, self.min_n)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SliceTable:
+    """[[slice]]: a segment with bars of its own."""
+
+    __pydantic_config__ = STRICT
+    name: str = ""
+    """Unique."""
+    where: Mapping[str, str | tuple[str, ...]] | str | None = None
+    """{ attribute = "value" } or a list of values, all must hold; or "module:function"."""
+    by: str | None = None
+    """An attribute: one slice per value that the data has."""
+    critical: bool = False
+    """A critical slice can't be waived."""
+    min_n: Annotated[int, Field(ge=0)] = 0
+    """Below so many rows its bars are undecided."""
+    accuracy: Fraction | None = None
+    """Overrides [bars] accuracy here."""
+    fidelity: Fraction | None = None
+    """Overrides [bars] fidelity here."""
+
+    def slice_of(self, name: str, where: Mapping[str, str | tuple[str, ...]] | str) -> Slice:
+        """The slice of this table under a name and a rule."""
+        bars, function = _bars(self.accuracy, self.fidelity, self.min_n), where if isinstance(where, str) else None
+        pairs = {} if isinstance(where, str) else where
+        rule = tuple((key, (value,) if isinstance(value, str) else value) for key, value in pairs.items())
+        return Slice(name=name, where=rule, function=function, critical=self.critical, bars=bars)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServeTable:
+    """[serve]: when the student answers, and what answering costs."""
+
+    __pydantic_config__ = STRICT
+    accuracy_when_confident: OpenFraction = 0.97
+    """Share of kept answers that have to be right; sets the fallback thresholds."""
+    cpu_usd_per_hour: Money = 0.05
+    """Price of one CPU core; about what large clouds ask."""
+    requests_per_month: Count | None = None
+    """For money per month; measured from the log where absent."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProofTable:
+    """[proof]: how sure the certificate has to be."""
+
+    __pydantic_config__ = STRICT
+    delta: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    """Probability that a certificate is wrong."""
+    certify_share: OpenFraction = 0.5
+    """Share of sealed rows that choose thresholds; the others judge the bars."""
+    label: Literal["teacher", "gold"] = "teacher"
+    """What the certificate speaks of: agreement with the teacher, or truth."""
+
+
+TABLES: Mapping[str, type] = {
+    "task": TaskTable, "owner": Owner, "traffic": TrafficTable, "promptset": PromptSetTable,
+    "teacher": TeacherTable, "bars": BarsTable, "serve": ServeTable, "proof": ProofTable,
+}  # fmt: skip
+LISTS = {"verify": "verifiers", "student": "students", "baseline": "baselines", "slice": ""}
+STAND_INS: Mapping[str, Any] = {"name": "x", "input": ["x"], "output": {}, "prompt": "", "use": "", "email": "x@x.xx"}
+PATTERNS = {r"^\d+d$": 'write days as "30d"', r"^(time|attribute:.+)$": 'write "time" or "attribute:NAME"',
+            r"^[a-z0-9][a-z0-9-]*$": "write lower-case letters, digits and dashes"}  # fmt: skip
+REQUIRED = {"task": "name the job, its input fields and its labels", "teacher": "name the model that answers today",
+            "bars": "say how good is good enough", "student": "name at least one as [[student]]"}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Project:
+    """Everything that the user's file says, checked."""
+
+    file: str
+    """The project file's name, for messages."""
+    root: Path = field(compare=False)
+    """Folder of the project file; all paths are relative to it."""
+    task: Task
+    owner: Owner | None
+    traffic: TrafficTable
+    promptset: PromptSetTable
+    teacher: TeacherTable
+    verifiers: tuple[Part, ...]
+    students: tuple[Part, ...]
+    baselines: tuple[Part, ...]
+    """The built-in do-nothing baselines, then those of the file."""
+    bars: BarsTable
+    slices: tuple[SliceTable, ...]
+    """In file order; `expand_slices` turns them into slices."""
+    serve: ServeTable
+    proof: ProofTable
+    digests: Mapping[str, str]
+    """"project", "prompt", "terms", "recording": SHA-256 of each file that there is."""
+
+    @property
+    def teacher_options(self) -> Mapping[str, Any]:
+        """What the part takes beside the keys of [teacher]."""
+        return self.teacher.options
+
+    @property
+    def pin(self) -> TeacherPin:
+        """The exact teacher, sampling parameters and prompt included."""
+        t = self.teacher
+        recorded = t.use.startswith("recorded.")
+        parameters = {} if recorded else {"temperature": t.temperature, "max_tokens": t.max_tokens}
+        provider = t.provider or ("recording" if recorded else urlsplit(t.base_url).hostname or "")
+        return TeacherPin(
+            use=t.use, provider=provider, model=t.model, revision=t.revision or self.digests.get("recording", ""),
+            base_url=t.base_url, parameters=parameters, prompt_digest=self.task.prompt_digest,
+        )  # fmt: skip
+
+
+def expand_slices(tables: Sequence[SliceTable], values: Mapping[str, Sequence[str]]) -> tuple[Slice, ...]:
+    """
+    Slices in file order, with one slice for each value where the file says `by`.
+
+    Args:
+        tables: `Project.slices`.
+        values: attribute to the values that the data has.
+
+    Returns: slices with unique names; a `by` slice is called "attribute=value".
+    """
+    found: list[Slice] = []
+    for table in tables:
+        by, one = table.by or "", {table.name: table.where or {}}
+        rules: Mapping[str, Any] = {f"{by}={v}": {by: v} for v in sorted(values.get(by, ()))} if by else one
+        found += [table.slice_of(name, rule) for name, rule in rules.items()]
+    return tuple({s.name: s for s in reversed(found)}.values())[::-1]
+
+
+def moving_model(model: str, revision: str) -> str | None:
+    """
+    Why a model id doesn't pin anything.
+
+    Args:
+        model: the id as the provider takes it.
+        revision: revision, fingerprint or digest, where there is one.
+
+    Returns: the reason, or None where the id carries a date or version, or the revision pins it.
+    """
+    moving = ("latest", "main", "master", "head", "preview")
+    for word in (model, revision):
+        if set(re.split(r"[^a-z0-9]+", word.casefold())) & set(moving[:1]) or word.casefold() in moving:
+            return f"model {model!r} moves: {word!r} is an alias; name a dated id or a revision"
+    dated = re.search(r"20\d{2}[-.]?[01]\d([-.]?[0-3]\d)?(?!\d)|[-@_:](\d{3,4}|\d{6,8}|[0-9a-f]{7,64})$", model)
+    return None if dated or re.search(r"[0-9a-f]{7,64}|\d", revision) else f"model {model!r} moves: it carries no date, version or digest; add one, or a revision"
+
+
+def is_person(name: str, email: str) -> str | None:
+    """
+    Why a name or address isn't a person's.
+
+    Args:
+        name: the name that was given.
+        email: the address that was given.
+
+    Returns: the reason, or None.
+    """
+    groups = {"team", "group", "squad", "department", "support", "ops", "devops", "everyone", "admin"}
+    if not name.strip() or name.startswith("<") or groups & set(re.split(r"\W+", name.casefold())):
+        return f"name is {name!r}; write a person's name, not a group's"
+    good = re.fullmatch(r"[^@\s<>]+@[^@\s<>]+\.[^@\s<>.]+", email)
+    return None if good else f"email {email!r} is not an address"
+
+
+def load_project(path: Path, *, overrides: Sequence[str] = ()) -> Project:
+    """
+    Read and check the user's file, without importing any part.
+
+    Args:
+        path: overproof.toml, or the folder that holds it.
+        overrides: "table.key=value" each; for lists "student.2.C=3" means the second one.
+
+    Returns: the project.
+    Raises: ProjectError with every mistake at once.
+    """
+    path = path / "overproof.toml" if path.is_dir() else path
+    try:
+        text = path.read_bytes().decode("utf-8")
+        raw = tomllib.loads(text)
+    except OSError as error:
+        remedy = "; `overproof init` writes one" if isinstance(error, FileNotFoundError) else ""
+        raise ProjectError([f"can't be read: {error.strerror}{remedy}"], file=path.name) from error
+    except ValueError as error:  # not UTF-8, or not TOML: both say where
+        raise ProjectError([f"syntax: {error}"], file=path.name) from error
+    return _Reading(path=path, raw=raw).project(overrides, text)
+
+
+class _Reading:
+    """One pass over the file that collects problems and never stops at the first."""
+
+    def __init__(self, *, path: Path, raw: dict[str, Any]) -> None:
+        self.path, self.raw = path, raw
+        self.problems: list[str] = []
+        self.digests: dict[str, str] = {}
+
+    def project(self, overrides: Sequence[str], text: str) -> Project:
+        for override in overrides:
+            self.override(override)
+        self.digests["project"], known = _sha256("\n".join([text, *overrides]).encode()), [*TABLES, *LISTS]
+        self.problems += [f"[{key}]: unknown table. {registry.suggest(key, known)}" for key in self.raw if key not in known]
+        self.problems += [f"[{key}]: missing; {why}" for key, why in REQUIRED.items() if key not in self.raw]
+        tables = {key: self.table(key, kind) for key, kind in TABLES.items()}
+        parts = {key: self.parts(key, kind) for key, kind in LISTS.items() if kind}
+        task = self.task(tables["task"])
+        slices = self.slices(task.output.labels if task else ())
+        self.teacher(tables["teacher"], task, slices)
+        self.rest(tables)
+        students, extra = parts["student"], parts["baseline"]
+        baselines = [Part(use=use, name=use) for use in BUILT_IN_BASELINES if use not in {p.name for p in extra}] + extra
+        self.unique([p.name for p in students + baselines], "[[student]] and [[baseline]]", "give each a `name` of its own")
+        if self.problems or task is None:
+            raise ProjectError(self.problems, file=self.path.name)
+        same = {key: tables[key] for key in ("owner", "traffic", "promptset", "teacher", "bars", "serve", "proof")}
+        return Project(
+            file=self.path.name, root=self.path.parent, task=task, verifiers=tuple(parts["verify"]), students=tuple(students),
+            baselines=tuple(baselines), slices=tuple(slices), digests=self.digests, **same,
+        )  # fmt: skip
+
+    def say(self, where: str, faults: Mapping[str, bool]) -> None:
+        self.problems += [f"{where}: {text}" for text, wrong in faults.items() if wrong]
+
+    def override(self, text: str) -> None:
+        keys, equals, value = text.partition("=")
+        *path, last = keys.strip().split(".")
+        at: Any = self.raw
+        for key in path:
+            if isinstance(at, list):
+                at = at[int(key) - 1] if key.isdigit() and 1 <= int(key) <= len(at) else None
+            elif isinstance(at, dict):
+                at = at.setdefault(key, {})
+        if not (equals and path and isinstance(at, dict)):
+            self.say(f"--set {text!r}", {"write table.key=value, or student.2.key=value for the second [[student]]": True})
+            return
+        try:
+            at[last] = tomllib.loads(f"v = {value}")["v"]
+        except tomllib.TOMLDecodeError:
+            at[last] = value.strip()
+
+    def table(self, key: str, kind: type) -> Any:
+        needed = key in ("task", "owner", "teacher", "bars")  # every key of the others has a default
+        return None if needed and key not in self.raw else self.read(self.raw.get(key, {}), kind, f"[{key}]")
+
+    def read(self, raw: Any, kind: type, where: str) -> Any:
+        if not isinstance(raw, dict):
+            self.problems.append(f"{where}: got {raw!r}; write it as a table")
+            return None
+        try:
+            return TypeAdapter(kind).validate_json(json.dumps(raw, default=str))
+        except ValidationError as error:
+            self.problems += _lines(error, kind, where)
+            bad = {str(item["loc"][0]) for item in error.errors() if item["loc"]}  # stand-ins let later checks see the rest
+            needed = {f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING} & bad & set(STAND_INS)
+            rest = {k: v for k, v in raw.items() if k not in bad} | {k: STAND_INS[k] for k in needed}
+            return None if bad == set() else TypeAdapter(kind).validate_json(json.dumps(rest, default=str))
+
+    def entries(self, key: str) -> list[tuple[str, dict[str, Any]]]:
+        raw = self.raw.get(key, [])
+        if not isinstance(raw, list) or not all(isinstance(item, dict) for item in raw):
+            self.problems.append(f"[{key}]: got a single table; write [[{key}]], with two brackets")
+            return []
+        words = [*ORDINALS, *(f"{i}th" for i in range(len(ORDINALS) + 1, len(raw) + 1))]
+        return [(f"{word} [[{key}]]" if len(raw) > 1 else f"[[{key}]]", item) for word, item in zip(words, raw, strict=False)]
+
+    def parts(self, key: str, kind: str) -> list[Part]:
+        found = []
+        known = registry.names(kind) + (registry.names("teachers") if key == "baseline" else [])
+        known = sorted({*known, *(BUILT_IN_BASELINES if key == "baseline" else ())})
+        for where, raw in self.entries(key):
+            rest = {k: v for k, v in raw.items() if k not in ("use", "name")}
+            odd = {k: v for k, v in rest.items() if isinstance(v, date | time) or str(v) in ("nan", "inf", "-inf")}
+            part = Part(use=str(raw.get("use", "")), name=str(raw.get("name", raw.get("use", ""))), options=rest)
+            unknown = part.use not in known and not _is_function(part.use)
+            self.say(where, {
+                f"no part named {part.use!r} among {kind}. {registry.suggest(part.use, known)}": unknown,
+                "name is empty": not part.name and not unknown,
+                **{f"{k} = {v!r} is neither text, number, list nor table": True for k, v in odd.items()},
+            })  # fmt: skip
+            found.append(part)
+        return found
+
+    def slices(self, labels: Sequence[str]) -> list[SliceTable]:
+        found, names = [], []
+        for where, raw in self.entries("slice"):
+            names.append(raw.get("name") or raw.get("by"))
+            if (table := self.read(raw, SliceTable, where)) is None:
+                continue
+            rule = table.where
+            values = rule.get("label", ()) if isinstance(rule, Mapping) else ()
+            strange = [v for v in ((values,) if isinstance(values, str) else values) if labels and v not in labels]
+            self.say(where, {
+                'write either where = { attribute = "value" } or by = "attribute"': (rule is None) == (table.by is None),
+                "name is missing": table.by is None and not table.name,
+                f'where = {rule!r} is no "module:function"': isinstance(rule, str) and not _is_function(rule),
+                **{f"no label {v!r}. {registry.suggest(v, list(labels))}": True for v in strange},
+            })  # fmt: skip
+            found.append(table)
+        self.unique(names, "[[slice]]", "rename one of them")
+        return found
+
+    def unique(self, names: list[Any], where: str, remedy: str) -> None:
+        twice = dict.fromkeys(n for n in names if n and names.count(n) > 1)
+        self.say(where, {f"{names.count(name)} are named {name!r}; {remedy}": True for name in twice})
+
+    def file(self, where: str, key: str, name: str) -> bytes | None:
+        try:
+            data = (self.path.parent / name).read_bytes()
+        except OSError as error:
+            self.problems.append(f"{where}: {key} = {name!r}: {error.strerror or 'can not be read'}, looked beside {self.path.name}")
+            return None
+        self.digests[key if key != "path" else "recording"] = _sha256(data)
+        return data
+
+    def task(self, table: TaskTable | None) -> Task | None:
+        if table is None:
+            return None
+        data = self.file("[task]", "prompt", table.prompt) if table.prompt else None
+        output, labels = None, table.output.get("classes", [])
+        if not (isinstance(labels, list) and all(isinstance(v, str) for v in labels)):
+            self.problems.append(f"[task]: output.classes = {labels!r}; write a list of labels in quotes")
+        elif table.output:
+            try:
+                output = output_of(table.output)
+            except (DataError, NotYetError) as error:
+                self.problems.append(f"[task]: {error.what}; {error.next_action}")
+        prompt = (data or b"").decode("utf-8", "replace")
+        faults = {"is empty": not prompt.strip(), "is not UTF-8": "\ufffd" in prompt} if data is not None else {}
+        self.say(f"[task]: prompt = {table.prompt!r}", faults)
+        return Task(name=table.name, input=table.input, output=output, prompt=prompt) if output else None
+
+    def teacher(self, table: TeacherTable | None, task: Task | None, slices: Sequence[SliceTable]) -> None:
+        if table is None:
+            return
+        known, recorded = registry.names("teachers"), table.use.startswith("recorded.")
+        if table.path:
+            self.file("[teacher]", "path", table.path)
+        if table.terms and (self.path.parent / table.terms).is_file():  # a missing one is the terms gate's to refuse
+            self.file("[teacher]", "terms", table.terms)
+        moving = moving_model(table.model, table.revision or self.digests.get("recording", ""))
+        hard = table.hard_samples or table.samples
+        names = [*(task.output.labels if task else ()), *(s.name or s.by or "" for s in slices)]
+        strange = [name for name in table.extra_on if task and name not in names]
+        unknown = bool(table.use) and table.use not in known and not _is_function(table.use)
+        self.say("[teacher]", {
+            f"no part named {table.use!r} among teachers. {registry.suggest(table.use, known)}": unknown,
+            "model is missing; name the exact model that gave the answers": not table.model,
+            moving or "": bool(table.model and moving),
+            "base_url and api_key_env contradict recorded.v1, which calls nobody":
+                recorded and bool(table.base_url or table.api_key_env),
+            f"path belongs to recorded.v1, not to {table.use!r}": bool(table.path) and not recorded,
+            f"hard_samples = {hard} is less than samples = {table.samples}": hard < table.samples,
+            "extra_on without hard_samples above samples has no effect": bool(table.extra_on) and hard <= table.samples,
+            **{f"extra_on names {name!r}, neither a label nor a slice. {registry.suggest(name, names)}": True for name in strange},
+        })  # fmt: skip
+        if table.use == "openai.v1":
+            self.paid(table)
+
+    def paid(self, table: TeacherTable) -> None:
+        address, variable = urlsplit(table.base_url), table.api_key_env
+        absent = [k for k in ("budget_usd", *PRICES) if getattr(table, k) is None]
+        self.say("[teacher]", {
+            f'base_url = {table.base_url!r}; write "https://HOST/v1"':
+                address.scheme not in ("http", "https") or not address.hostname,
+            "api_key_env must be the NAME of a variable in capitals, never the key itself":
+                bool(variable) and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", variable),
+            **{f"{key} is missing; without it no paid call is made": True for key in absent},
+        })  # fmt: skip
+
+    def rest(self, tables: Mapping[str, Any]) -> None:
+        owner, bars, chosen, traffic = tables["owner"], tables["bars"], tables["promptset"], tables["traffic"]
+        if owner is not None:
+            why = is_person(owner.name, owner.email)
+            self.say("[owner]", {
+                why or "": why is not None,
+                "deputy is the owner; name somebody else": owner.deputy.casefold() == owner.name.casefold(),
+                f"review_every = {owner.review_every!r}; from 7d to 180d": not 7 <= owner.review_days <= 180,
+            })  # fmt: skip
+        empty = bars is not None and bars.accuracy is None and bars.fidelity is None
+        self.say("[bars]", {"neither accuracy nor fidelity has a bar; nothing could be proven": empty})
+        taken = chosen.test_share + chosen.calibration_share if chosen is not None else 0.0
+        full = f"test_share + calibration_share = {taken:.2f} leaves no rows to learn from"
+        self.say("[promptset]", {full: taken >= 1 - 1e-9})
+        formats = sorted({n.partition(".")[0] for n in registry.names("importers")})
+        if traffic is not None and traffic.source.partition(":")[0] not in ("log", "gateway", *formats):
+            text = f'source = {traffic.source!r}; write "log" or "FORMAT:FILES", FORMAT one of {", ".join(formats)}'
+            self.say("[traffic]", {text: True})
+
+
+def _bars(accuracy: float | None, fidelity: float | None, min_n: int) -> tuple[Bar, ...]:
+    pairs = (("accuracy", accuracy), ("fidelity", fidelity))
+    return tuple(Bar(metric=name, at_least=value, min_n=min_n) for name, value in pairs if value is not None)
+
+
+def _lines(error: ValidationError, kind: type, where: str) -> list[str]:
+    known = [f.name for f in dataclasses.fields(kind)]
+    lines: dict[str, str] = {}
+    for item in error.errors(include_url=False):
+        key = str(item["loc"][0]) if item["loc"] else ""
+        got = f"{where}: {key} = {item['input']!r}; "
+        texts = {
+            "unexpected_keyword_argument": f"{where}: unknown key {key!r}. {registry.suggest(key, known)}",
+            "missing": f"{where}: key {key!r} is missing",
+            "string_pattern_mismatch": got + PATTERNS.get(item.get("ctx", {}).get("pattern", ""), "has another form"),
+        }
+        line = texts.get(item["type"], got + item["msg"].replace("Input should", "should"))
+        lines.setdefault(key, line)  # a union reports one mistake once per member
+    return list(lines.values())
+
+
+def _is_function(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name) is not None
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

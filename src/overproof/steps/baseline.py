@@ -1,0 +1,172 @@
+"""Do-nothing baselines behind an endpoint: an off-the-shelf small model, asked with no examples or with a few."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from overproof.data import CalibrationSet, Completion, Example, Folder, TeacherPin, TestSet, TrainSet
+from overproof.errors import TeacherError
+from overproof.evidence import Scores
+from overproof.progress import reporter
+from overproof.steps.predict import LOGITS
+from overproof.steps.teach import Sampler
+from overproof.store.artifacts import Step
+
+UNCHOSEN = -30.0  # log-probability of the labels that were not answered: an endpoint gives one label and no more
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShotsRecipe:
+    """Which examples go into the prompt."""
+
+    prompt: str
+    """The task's instructions."""
+    shots: int
+    """Examples, spread over the labels; 0 asks without any."""
+    seed: int = 0
+    """Seed of the draw."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AskRecipe:
+    """Who is asked."""
+
+    name: str
+    """Shown name of the candidate."""
+    pin: TeacherPin
+    """The exact model, with the digest of the prompt that it gets."""
+
+
+def write_prompt(rows: TrainSet, recipe: ShotsRecipe) -> str:
+    """
+    The instructions, followed by labelled examples from training rows.
+
+    Args:
+        rows: training rows; nothing else may be shown to a candidate.
+        recipe: how many, and the seed.
+
+    Returns: the prompt. Labels take turns, so that with few examples as many labels as possible are shown.
+    """
+    if recipe.shots == 0:
+        return recipe.prompt
+    by_label: dict[str, list[Example]] = defaultdict(list)
+    for example in sorted(rows.examples, key=lambda e: e.request.id):
+        by_label[example.target].append(example)
+    draw = random.Random(recipe.seed)  # noqa: S311 - a draw that must repeat, no secret
+    for group in by_label.values():
+        draw.shuffle(group)
+    turns = [group[i] for i in range(recipe.shots) for group in by_label.values() if i < len(group)]
+    lines = [f"Message: {e.request.text}\nAnswer: {e.target}" for e in turns[: recipe.shots]]
+    # Braces of a message are no places to fill in.
+    examples = "\n\n".join(lines).replace("{", "(").replace("}", ")")
+    return f"{recipe.prompt.rstrip()}\n\nExamples:\n\n{examples}\n"
+
+
+def ask_dev(
+    rows: CalibrationSet, recipe: AskRecipe, *, teacher: Sampler, workdir: Path, concurrency: int = 8
+) -> Scores:
+    """
+    Ask the model about the calibration rows.
+
+    Args:
+        rows: calibration rows.
+        recipe: who is asked.
+        teacher: the endpoint with retries, cache and ledger round it.
+        workdir: a fresh folder.
+        concurrency: requests in flight.
+
+    Returns: scores of kind "baseline"; an answer that names no label is scored as wrong.
+    Raises: TeacherError where the endpoint stops the run, or no row was answered.
+    """
+    return _ask(rows.examples, rows.labels, recipe, teacher, workdir, concurrency)
+
+
+def ask_test(
+    rows: TestSet, recipe: AskRecipe, *, teacher: Sampler, workdir: Path, concurrency: int = 8
+) -> Scores:
+    """
+    Ask the model about the sealed rows; see `ask_dev`.
+
+    Args:
+        rows: sealed rows.
+        recipe: who is asked.
+        teacher: the endpoint with retries, cache and ledger round it.
+        workdir: a fresh folder.
+        concurrency: requests in flight.
+
+    Returns: scores of kind "baseline".
+    Raises: TeacherError where the endpoint stops the run, or no row was answered.
+    """
+    return _ask(rows.examples, rows.labels, recipe, teacher, workdir, concurrency)
+
+
+def _ask(
+    examples: Sequence[Example], labels: tuple[str, ...], recipe: AskRecipe, teacher: Sampler, workdir: Path, concurrency: int
+) -> Scores:
+    answers = asyncio.run(_sample_all(examples, teacher, concurrency))
+    if not any(a.value is not None for a in answers):
+        raise TeacherError(
+            f"baseline {recipe.name!r} answered none of {len(examples)} rows with a label ({answers[0].reason})",
+            next_action="ask the endpoint by hand, or take the [[baseline]] out",
+        )
+    column = {label: i for i, label in enumerate(labels)}
+    logits = np.full((len(examples), len(labels)), UNCHOSEN, dtype=np.float32)
+    for i, (example, answer) in enumerate(zip(examples, answers, strict=True)):
+        said = answer.value if answer.value is not None else _wrong(example, labels)
+        logits[i, column[said]] = 0.0
+    folder = workdir / "scores"
+    folder.mkdir()
+    np.save(folder / LOGITS, logits, allow_pickle=False)
+    seconds = [a.latency_s for a in answers if a.latency_s is not None]
+    costs = [a.cost_usd for a in answers if a.cost_usd is not None]
+    return Scores(
+        name=recipe.name,
+        kind="baseline",
+        folder=Folder(path=folder),
+        n=len(examples),
+        latency_s=float(np.median(seconds)) if seconds else 0.0,
+        latency_p95_s=float(np.quantile(seconds, 0.95)) if seconds else 0.0,
+        cost_usd_per_1000=float(np.mean(costs)) * 1000 if costs else 0.0,
+        size_bytes=0,
+        parameters=0,
+        latency_n=len(seconds),
+        cost_n=len(costs),
+    )
+
+
+def _wrong(example: Example, labels: tuple[str, ...]) -> str:
+    """A label that is neither the teacher's nor gold where there is one: an unusable answer never counts as right."""
+    return next((x for x in labels if x not in (example.target, example.gold)), next(x for x in labels if x != example.target))
+
+
+async def _sample_all(examples: Sequence[Example], teacher: Sampler, concurrency: int) -> list[Completion]:
+    advance = reporter.get().start("baseline answers", len(examples))
+    room = asyncio.Semaphore(concurrency)
+
+    async def one(example: Example) -> Completion:
+        async with room:
+            found = await teacher.sample(example.request, n=1)
+            advance(1)
+            return found[0]
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(example)) for example in examples]
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from None
+    finally:
+        await teacher.close()
+        advance(-1)
+    return [task.result() for task in tasks]
+
+
+SHOTS = Step(name="shots", version=1, fn=write_prompt)
+ASK_DEV = Step(name="ask-dev", version=1, fn=ask_dev, workdir=True)
+ASK_TEST = Step(name="ask-test", version=1, fn=ask_test, workdir=True)

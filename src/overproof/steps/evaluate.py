@@ -1,0 +1,516 @@
+"""Open the sealed rows once: certify thresholds, judge the bars as served, and report every candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from overproof.data import CalibrationSet, TestSet
+from overproof.errors import DataError
+from overproof.evidence import (
+    Calibration,
+    CandidateReport,
+    Certificate,
+    Disagreement,
+    EvalReport,
+    Figure,
+    Plan,
+    Scores,
+    SliceReport,
+    Verdict,
+)
+from overproof.measure.calibration import expected_calibration_error, reliability_curve
+from overproof.measure.certify import certify_slices, ledger_delta
+from overproof.measure.intervals import figure, judge
+from overproof.measure.leakage import novelty_bins
+from overproof.measure.scores import two_by_two
+from overproof.measure.slices import NO_FUNCTIONS, Functions, assign, partition, split_hash
+from overproof.steps.calibrate import Reading, Sheet, logits_of, read, sheet_of
+from overproof.steps.plan import bars_of
+from overproof.store.artifacts import Step
+from overproof.task import Bar, Slice
+
+Mask = NDArray[np.bool_]
+SliceKind = Literal["all", "attribute", "label", "novelty"]
+HALF = 0.5
+TEXT_CHARS = 600  # as much of a request as a person reads in a list
+
+ASSUMPTIONS = (
+    "The sealed rows are an independent draw from the traffic of the window named, one request per session.",
+    "Student, calibration, grids, slices and bars were fixed before any label of a sealed row was read.",
+    "Labels are what this certificate names: gold, or the teacher's own answers.",
+    "Earlier uses of these sealed rows showed verdicts and counts, never rows.",
+    "Nothing is said about traffic that differs from that window; hence the end date.",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyRecipe:
+    """How much of the calibration rows a reader is shown."""
+
+    most: int = 60
+    """Disagreements to list."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Study:
+    """What the report takes from the calibration rows."""
+
+    calibrations: tuple[Calibration, ...]
+    """One per calibrated candidate."""
+    disagreements: tuple[Disagreement, ...]
+    """Of the chosen candidate, worst first."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateRecipe:
+    """Bars, and where this use of the sealed rows stands in the ledger."""
+
+    use_k: int
+    """Which use of these sealed rows this is, from 1."""
+    plan_hash: str
+    """Digest of the plan that the ledger holds."""
+    sealed_digest: str
+    """Digest of the sealed rows."""
+    bars: tuple[Bar, ...]
+    """Overall bars."""
+    slices: tuple[Slice, ...]
+    """In file order."""
+    window: tuple[str | None, str | None]
+    """First and last time of the traffic."""
+    expires: str
+    """ISO date of the certificate's end."""
+    bins: int = 15
+    """Bins of the reliability curves."""
+    level: float = 0.95
+    """Confidence of intervals without a bar."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """One reported slice: which rows, and what is asked there."""
+
+    name: str
+    kind: SliceKind
+    critical: bool
+    mask: Mask
+    bars: Mapping[str, Bar]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sealed:
+    """The sealed rows, opened."""
+
+    sheet: Sheet
+    groups: tuple[Group, ...]
+    judge: Mask
+    """Rows that judge the bars; the others chose the thresholds."""
+    delta: float
+    """Error budget of this use."""
+    level: float
+
+
+def study(
+    plan: Plan,
+    calibrations: tuple[Calibration, ...],
+    scores: tuple[Scores, ...],
+    rows: CalibrationSet,
+    recipe: StudyRecipe,
+) -> Study:
+    """
+    Where the chosen candidate and the teacher differ, on rows that may be shown.
+
+    Args:
+        plan: names the chosen candidate.
+        calibrations: of every calibrated candidate.
+        scores: of the calibration rows.
+        rows: calibration rows; sealed ones are never listed.
+        recipe: how many to list.
+
+    Returns: disagreements, first those where the teacher is right by gold, then by the student's confidence in
+        its other answer.
+    """
+    chosen = _named(scores, plan.chosen)
+    reading = read(logits_of(chosen, rows), plan.temperature)
+    sheet = sheet_of(rows)
+    differ = np.flatnonzero(reading.answer != sheet.target)
+
+    def badness(i: int) -> tuple[int, float, int]:
+        gold, sure = sheet.gold[i], float(np.nan_to_num(reading.confidence[i]))
+        rank = 0 if gold == sheet.target[i] else 2 if gold == reading.answer[i] else 1
+        return rank, -sure, i
+
+    shown = sorted((int(i) for i in differ), key=badness)[: recipe.most]
+    return Study(
+        calibrations=calibrations,
+        disagreements=tuple(
+            Disagreement(
+                request_id=rows.examples[i].request.id,
+                text=rows.examples[i].request.text[:TEXT_CHARS],
+                teacher=rows.examples[i].target,
+                student=rows.labels[int(reading.answer[i])],
+                confidence=float(np.nan_to_num(reading.confidence[i])),
+                gold=rows.examples[i].gold,
+            )
+            for i in shown
+        ),
+    )
+
+
+def evaluate(
+    plan: Plan,
+    study: Study,
+    scores: tuple[Scores, ...],
+    rows: TestSet,
+    recipe: EvaluateRecipe,
+    *,
+    functions: Functions = NO_FUNCTIONS,
+) -> EvalReport:
+    """
+    Certify the chosen candidate's thresholds on one part of the sealed rows, and judge the bars on the other.
+
+    Args:
+        plan: fixed before; its hash is in the ledger.
+        study: what the calibration rows showed.
+        scores: of the sealed rows, every candidate and the teacher.
+        rows: sealed rows.
+        recipe: bars and ledger position.
+        functions: "module:function" to the function, for slices that equality can't say.
+
+    Returns: the report. Bars of the chosen candidate are judged as served, on rows that chose nothing; figures of
+        the other candidates are for comparison and no part of the certificate.
+    """
+    sheet = sheet_of(rows)
+    certify_rows = split_hash([e.request.id for e in rows.examples], plan.salt, plan.certify_share)
+    delta = ledger_delta(plan.delta, recipe.use_k)
+    sealed = Sealed(
+        sheet=sheet,
+        groups=groups_of(rows, recipe, functions),
+        judge=~certify_rows,
+        delta=delta,
+        level=recipe.level,
+    )
+    chosen = read(logits_of(_named(scores, plan.chosen), rows), plan.temperature)
+    part = partition(recipe.slices, [e.request for e in rows.examples], functions=functions)
+    cells = {name: part.index == i for i, name in enumerate(part.names)}
+    certificate = certify(plan, chosen, sheet, {n: m & certify_rows for n, m in cells.items()}, recipe)
+    kept = np.zeros(len(sheet.target), dtype=bool)
+    for one in certificate.slices:
+        if one.threshold is not None:
+            kept |= cells[one.slice] & (chosen.confidence >= one.threshold)  # NaN is not >= anything
+    by_name = {c.name: c for c in study.calibrations}
+    baselines = sum(s.kind == "baseline" for s in scores)
+    candidates = tuple(
+        report_candidate(
+            s,
+            logits_of(s, rows),
+            by_name.get(s.name),
+            # a false "this baseline is enough" has the whole budget, so each baseline gets its part
+            sealed if s.kind != "baseline" else _with_delta(sealed, delta / baselines),
+            recipe.bins,
+            kept=kept if s.name == plan.chosen else None,
+        )
+        for s in scores
+    )
+    best = next(c for c in candidates if c.name == plan.chosen)
+    report = EvalReport(
+        candidates=candidates,
+        chosen=plan.chosen,
+        reason=plan.reason,
+        certificate=certificate,
+        n_test=len(sheet.target),
+        n_gold=int(sheet.has_gold.sum()),
+        weak_labels=weak_labels(best),
+        disagreements=study.disagreements,
+        cheaper=None,
+    )
+    return _with_cheaper(report)
+
+
+def certify(
+    plan: Plan, reading: Reading, sheet: Sheet, cells: Mapping[str, Mask], recipe: EvaluateRecipe
+) -> Certificate:
+    """
+    Walk each slice's thresholds on the certify rows.
+
+    Args:
+        plan: grids, starts and shares of the budget.
+        reading: the chosen candidate's sealed answers.
+        sheet: sealed labels.
+        cells: certification slice to its certify rows.
+        recipe: ledger position, window, end date.
+
+    Returns: the certificate; slices without a threshold stay on the teacher.
+    """
+    gold = plan.label_kind == "gold"
+    truth = sheet.target
+    counted = {p.slice: cells[p.slice] & sheet.has_gold if gold else cells[p.slice] for p in plan.slices}
+    wrong = reading.answer != truth
+    delta = ledger_delta(plan.delta, recipe.use_k)
+    return Certificate(
+        plan_hash=recipe.plan_hash,
+        sealed_digest=recipe.sealed_digest,
+        label_kind=plan.label_kind,
+        use_k=recipe.use_k,
+        delta_spent=delta,
+        slices=certify_slices(
+            plan.slices,
+            {name: reading.confidence[mask] for name, mask in counted.items()},
+            {name: wrong[mask] for name, mask in counted.items()},
+            delta,
+        ),
+        assumptions=ASSUMPTIONS,
+        window=recipe.window,
+        expires=recipe.expires,
+    )
+
+
+def groups_of(rows: TestSet, recipe: EvaluateRecipe, functions: Functions) -> tuple[Group, ...]:
+    """
+    Everything that is reported apart: all rows, named slices, familiarity, each label.
+
+    Args:
+        rows: sealed rows.
+        recipe: slices and bars.
+        functions: see `evaluate`.
+
+    Returns: "all" first. A row's label is the true one where known, else the teacher's.
+    """
+    n = len(rows.examples)
+    labels = [e.target if e.gold is None else e.gold for e in rows.examples]
+    member = assign(recipe.slices, [e.request for e in rows.examples], labels, functions=functions)
+    found = [_group("all", "all", np.ones(n, dtype=bool), recipe.bars)]
+    for i, one in enumerate(recipe.slices):
+        kind: SliceKind = "label" if one.reads_label else "attribute"
+        found.append(_group(one.name, kind, member[:, i], bars_of(one.bars, recipe.bars), critical=one.critical))
+    near = np.array([np.nan if e.near_train is None else e.near_train for e in rows.examples])
+    if not np.isnan(near).all():
+        bins = novelty_bins(near)
+        found += [_group(f"familiarity {name}", "novelty", bins.index == i, ()) for i, name in enumerate(bins.names)]
+    named = {one.where for one in recipe.slices}
+    column = np.array(labels)
+    found += [
+        _group(label, "label", column == label, ())
+        for label in rows.labels
+        if (("label", (label,)),) not in named  # the project's own slice says the same, with bars
+    ]
+    return tuple(g for g in found if g.mask.any() or g.kind in ("all", "attribute") or g.bars)
+
+
+def _group(name: str, kind: SliceKind, mask: Mask, bars: tuple[Bar, ...], *, critical: bool = False) -> Group:
+    return Group(name=name, kind=kind, critical=critical, mask=mask, bars={b.metric: b for b in bars})
+
+
+def report_candidate(
+    scores: Scores,
+    logits: NDArray[np.float64],
+    calibration: Calibration | None,
+    sealed: Sealed,
+    bins: int,
+    *,
+    kept: Mask | None,
+) -> CandidateReport:
+    """
+    One candidate on every group.
+
+    Args:
+        scores: size, cost, latency.
+        logits: shape (n, k), sealed rows.
+        calibration: its temperature; None reads the scores as they are.
+        sealed: the opened rows.
+        bins: of the reliability curves.
+        kept: the rows that it answers as served; None for candidates that are not chosen, which are judged alone.
+
+    Returns: the report; "clears_bars" is judged as served where `kept` is given, else for the candidate alone.
+    """
+    before = read(logits, 1.0)
+    after = read(logits, calibration.temperature) if calibration is not None else before
+    right = after.answer == sealed.sheet.target
+    sound = ~np.isnan(after.confidence)
+    bins = min(bins, max(1, int(sound.sum())))
+    slices = tuple(report_slice(group, after, sealed, kept) for group in sealed.groups)
+    judged = [f for s in slices for f in bars_judged(s, served=kept is not None)]
+    return CandidateReport(
+        name=scores.name,
+        kind=scores.kind,
+        size_bytes=scores.size_bytes,
+        parameters=scores.parameters,
+        latency_s=scores.latency_s,
+        latency_p95_s=scores.latency_p95_s,
+        cost_usd_per_1000=scores.cost_usd_per_1000,
+        calibration=calibration,
+        ece_test=expected_calibration_error(after.confidence[sound], right[sound], bins=bins) if sound.any() else None,
+        reliability_before=reliability_curve(before.confidence[sound], right[sound], bins=bins) if sound.any() else (),
+        reliability_after=reliability_curve(after.confidence[sound], right[sound], bins=bins) if sound.any() else (),
+        slices=slices,
+        clears_bars=overall([f.verdict for f in judged]),
+        margin=min((f.low - f.bar for f in judged if f.bar is not None), default=None),
+    )
+
+
+def bars_judged(report: SliceReport, *, served: bool) -> list[Figure]:
+    """
+    The figures of a slice that have a bar.
+
+    Args:
+        report: one slice.
+        served: as served, or the candidate alone.
+
+    Returns: accuracy and fidelity, where a bar is set.
+    """
+    both = (report.served_accuracy, report.served_fidelity) if served else (report.accuracy, report.fidelity)
+    return [f for f in both if f is not None and f.bar is not None]
+
+
+def overall(verdicts: list[Verdict | None]) -> Verdict:
+    """
+    All bars at once.
+
+    Args:
+        verdicts: of every bar.
+
+    Returns: "fail" if one fails, "pass" if there is at least one and all pass, else "undecided".
+    """
+    if "fail" in verdicts:
+        return "fail"
+    return "pass" if verdicts and all(v == "pass" for v in verdicts) else "undecided"
+
+
+def report_slice(group: Group, reading: Reading, sealed: Sealed, kept: Mask | None) -> SliceReport:
+    """
+    One candidate on one group.
+
+    Args:
+        group: rows and bars.
+        reading: the candidate's sealed answers.
+        sealed: the opened rows.
+        kept: rows that the candidate answers as served, or None.
+
+    Returns: figures with intervals. Alone on all sealed rows; as served on the rows that judge.
+    """
+    sheet, alone = sealed.sheet, kept is None
+    known = group.mask & sheet.has_gold
+    served = np.where(kept, reading.answer, sheet.target) if kept is not None else None
+    fresh, fresh_known = group.mask & sealed.judge, known & sealed.judge
+    asked = group.bars
+    teacher_bar = asked.get("accuracy") if group.critical and group.kind == "label" else None
+    wants_accuracy = bool(known.any()) or "accuracy" in asked
+
+    def measured(metric: str, hit: Mask, mask: Mask, bar: Bar | None) -> Figure:
+        good, n = int(hit[mask].sum()), int(mask.sum())
+        if bar is None:
+            return figure(good, n, metric=metric, level=sealed.level)
+        level = 1 - 2 * sealed.delta  # so that the interval's lower end meets the bar exactly where the test passes
+        return judge(good, n, bar.at_least, sealed.delta, level=level, metric=metric, min_n=bar.min_n)
+
+    agrees, true = reading.answer == sheet.target, reading.answer == sheet.gold
+    return SliceReport(
+        slice=group.name,
+        kind=group.kind,
+        critical=group.critical,
+        n=int(group.mask.sum()),
+        fidelity=measured("fidelity", agrees, group.mask, asked.get("fidelity") if alone else None),
+        accuracy=measured("accuracy", true, known, asked.get("accuracy") if alone else None) if wants_accuracy else None,
+        teacher_accuracy=(
+            measured("accuracy", sheet.target == sheet.gold, known, teacher_bar) if wants_accuracy else None
+        ),
+        served_fidelity=(
+            measured("fidelity", served == sheet.target, fresh, asked.get("fidelity")) if served is not None else None
+        ),
+        served_accuracy=(
+            measured("accuracy", served == sheet.gold, fresh_known, asked.get("accuracy"))
+            if served is not None and wants_accuracy
+            else None
+        ),
+        kept=measured("kept", kept, fresh, None) if kept is not None else None,
+        two_by_two=(
+            two_by_two(_text(reading.answer[known]), _text(sheet.target[known]), _text(sheet.gold[known]))
+            if known.any()
+            else None
+        ),
+    )
+
+
+def _text(columns: NDArray[np.int64]) -> list[str]:
+    return [str(c) for c in columns.tolist()]
+
+
+def weak_labels(chosen: CandidateReport) -> tuple[SliceReport, ...]:
+    """
+    Labels on which the teacher is wrong more often than right, against gold.
+
+    Args:
+        chosen: the chosen candidate's report; it holds every label.
+
+    Returns: worst first. The interval says whether it is shown (its upper end lies under one half) or likely.
+    """
+    weak = [
+        s
+        for s in chosen.slices
+        if s.kind == "label" and s.teacher_accuracy is not None and (s.teacher_accuracy.value or 0.0) < HALF
+        and s.teacher_accuracy.n > 0
+    ]
+    return tuple(sorted(weak, key=lambda s: (s.teacher_accuracy.value, -s.n, s.slice)))  # type: ignore[union-attr]
+
+
+def teacher_of(report: EvalReport) -> CandidateReport | None:
+    """
+    The teacher among the candidates.
+
+    Args:
+        report: any report.
+
+    Returns: its report, or None.
+    """
+    return next((c for c in report.candidates if c.kind == "teacher"), None)
+
+
+def served_cost_usd_per_1000(report: EvalReport) -> float | None:
+    """
+    What 1,000 requests cost as served: the student reads all of them, the teacher answers what it doesn't keep.
+
+    Args:
+        report: with the chosen candidate and the teacher.
+
+    Returns: USD; None where the teacher's price is not known.
+    """
+    chosen = next(c for c in report.candidates if c.name == report.chosen)
+    teacher, kept = teacher_of(report), chosen.slices[0].kept
+    if teacher is None or teacher.cost_usd_per_1000 <= 0 or kept is None or kept.value is None:
+        return None
+    return chosen.cost_usd_per_1000 + (1.0 - kept.value) * teacher.cost_usd_per_1000
+
+
+def _with_cheaper(report: EvalReport) -> EvalReport:
+    chosen = next(c for c in report.candidates if c.name == report.chosen)
+    served = served_cost_usd_per_1000(report)
+    ceiling = chosen.cost_usd_per_1000 if served is None else served
+    enough = [
+        c for c in report.candidates
+        if c.kind == "baseline" and c.clears_bars == "pass" and c.cost_usd_per_1000 < ceiling
+    ]
+    if not enough:
+        return report
+    return replace(report, cheaper=min(enough, key=lambda c: c.cost_usd_per_1000).name)
+
+
+def _with_delta(sealed: Sealed, delta: float) -> Sealed:
+    return replace(sealed, delta=delta)
+
+
+def _named(scores: tuple[Scores, ...], name: str) -> Scores:
+    for one in scores:
+        if one.name == name:
+            return one
+    raise DataError(
+        f"no scores of {name!r}; there are {sorted(s.name for s in scores)!r}",
+        next_action="predict these rows with the chosen candidate",
+    )
+
+
+STUDY = Step(name="study", version=1, fn=study)
+EVALUATE = Step(name="evaluate", version=1, fn=evaluate)

@@ -1,0 +1,172 @@
+"""Answer a set's requests with one candidate, and time it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from overproof.data import CalibrationSet, Example, Folder, Request, TestSet
+from overproof.errors import DataError
+from overproof.evidence import Scores, Trained
+from overproof.progress import track
+from overproof.registry import resolve
+from overproof.store.artifacts import Step
+from overproof.students import ABSENT_LOGIT, Student
+
+LOGITS = "logits.npy"
+TIMED = 100  # requests answered alone; enough for a median, and for a 95th percentile as a rough figure
+WARM_UP = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictRecipe:
+    """What an answer costs."""
+
+    cost_usd_per_cpu_hour: float
+    """Price of one core for one hour."""
+
+
+def predict_dev(trained: Trained, rows: CalibrationSet, recipe: PredictRecipe, *, workdir: Path) -> Scores:
+    """
+    A candidate's scores on the calibration rows.
+
+    Args:
+        trained: the candidate.
+        rows: calibration rows, at least one.
+        recipe: prices.
+        workdir: gets `logits.npy`.
+
+    Returns: scores in the order of the rows.
+    Raises: DataError.
+    """
+    return _predict(trained, rows.examples, rows.labels, recipe, workdir)
+
+
+def predict_test(trained: Trained, rows: TestSet, recipe: PredictRecipe, *, workdir: Path) -> Scores:
+    """
+    A candidate's scores on the sealed rows; reads their requests, never their labels.
+
+    Args:
+        trained: the candidate.
+        rows: sealed rows, at least one.
+        recipe: prices.
+        workdir: gets `logits.npy`.
+
+    Returns: scores in the order of the rows.
+    Raises: DataError.
+    """
+    return _predict(trained, rows.examples, rows.labels, recipe, workdir)
+
+
+def teacher_scores(rows: CalibrationSet | TestSet, recipe: PredictRecipe, *, workdir: Path) -> Scores:
+    """
+    The teacher as a candidate: certain of its own labels, with the latency and the cost that it had.
+
+    Args:
+        rows: calibration or sealed rows, at least one.
+        recipe: not used; the teacher's cost is what was paid for its answers.
+        workdir: gets `logits.npy`.
+
+    Returns: scores whose `latency_n` and `cost_n` say on how many rows those figures rest.
+    Raises: DataError.
+    """
+    del recipe
+    _require_rows("teacher", rows.examples)
+    at = {label: i for i, label in enumerate(rows.labels)}
+    logits = np.full((len(rows.examples), len(rows.labels)), ABSENT_LOGIT, dtype=np.float32)
+    for i, example in enumerate(rows.examples):
+        if example.target not in at:
+            raise DataError(
+                f"request {example.request.id!r}: target {example.target!r} is not among the labels",
+                next_action="filter the labels first, see label_set.v1",
+            )
+        logits[i, at[example.target]] = 0
+    latencies = [e.latency_s for e in rows.examples if e.latency_s is not None]
+    costs = [e.cost_usd for e in rows.examples if e.cost_usd is not None]
+    return Scores(
+        name="teacher",
+        kind="teacher",
+        folder=_save(logits, workdir),
+        n=len(logits),
+        latency_s=float(np.median(latencies)) if latencies else 0.0,
+        latency_p95_s=float(np.quantile(latencies, 0.95)) if latencies else 0.0,
+        cost_usd_per_1000=1000 * float(np.mean(costs)) if costs else 0.0,
+        size_bytes=0,
+        parameters=0,
+        latency_n=len(latencies),
+        cost_n=len(costs),
+    )
+
+
+def _require_rows(name: str, examples: Sequence[Example]) -> None:
+    if not examples:
+        raise DataError(
+            f"{name!r} was given no rows to answer",
+            next_action="collect more traffic, or give the split a larger share",
+        )
+
+
+def _predict(
+    trained: Trained, examples: Sequence[Example], labels: tuple[str, ...], recipe: PredictRecipe, workdir: Path
+) -> Scores:
+    _require_rows(trained.name, examples)
+    student: Student = resolve("students", trained.use).load(trained.folder.path)
+    if tuple(student.labels) != labels:
+        raise DataError(
+            f"candidate {trained.name!r} was fitted for other labels than these rows have",
+            next_action="train it again on the current task",
+        )
+    requests = [example.request for example in examples]
+    logits = np.asarray(student.logits(requests), dtype=np.float32)
+    if logits.shape != (len(requests), len(labels)) or not np.isfinite(logits).all():
+        raise DataError(
+            f"candidate {trained.name!r} ({trained.use}) answered with shape {logits.shape} or with NaN, "
+            f"expected finite {(len(requests), len(labels))}",
+            next_action="mend the part: logits must be finite, one column for each label",
+        )
+    seconds = _time_alone(student, requests)
+    median = float(np.median(seconds))
+    return Scores(
+        name=trained.name,
+        kind=trained.kind,
+        folder=_save(logits, workdir),
+        n=len(logits),
+        latency_s=median,
+        latency_p95_s=float(np.quantile(seconds, 0.95)),
+        cost_usd_per_1000=median * recipe.cost_usd_per_cpu_hour / 3600 * 1000,
+        size_bytes=trained.size_bytes,
+        parameters=trained.parameters,
+        latency_n=len(seconds),
+        cost_n=len(seconds),
+    )
+
+
+def _time_alone(student: Student, requests: Sequence[Request]) -> list[float]:
+    """Seconds for one request at a time, spread over the rows, after a warm-up."""
+    count = min(TIMED, len(requests))
+    chosen = [requests[i * len(requests) // count] for i in range(count)]
+    for request in chosen[:WARM_UP]:
+        student.logits([request])
+    seconds = []
+    for request in track(chosen, "timing single answers", total=count):
+        start = time.perf_counter()
+        student.logits([request])
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def _save(logits: NDArray[np.float32], workdir: Path) -> Folder:
+    folder = workdir / "scores"
+    folder.mkdir()
+    np.save(folder / LOGITS, logits, allow_pickle=False)
+    return Folder(path=folder)
+
+
+PREDICT_DEV = Step(name="predict-dev", version=1, fn=predict_dev, workdir=True)
+PREDICT_TEST = Step(name="predict-test", version=1, fn=predict_test, workdir=True)
+TEACHER_SCORES = Step(name="teacher-scores", version=1, fn=teacher_scores, workdir=True)

@@ -1,0 +1,86 @@
+"""Fit one candidate on the training rows."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from overproof.data import Folder, TrainSet
+from overproof.errors import DataError
+from overproof.evidence import Trained
+from overproof.registry import resolve
+from overproof.store.artifacts import Step
+from overproof.students import Student
+from overproof.students.files import folder_size
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudentRecipe:
+    """Which candidate to fit, and how."""
+
+    name: str
+    """Shown name, unique in the run."""
+    use: str
+    """Part name, or "module:Class"."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the part, what JSON can say."""
+    seed: int = 0
+    kind: Literal["student", "baseline"] = "student"
+
+
+def train(rows: TrainSet, recipe: StudentRecipe, *, workdir: Path) -> Trained:
+    """
+    Fit one candidate.
+
+    Args:
+        rows: training rows with at least two different targets.
+        recipe: which candidate.
+        workdir: an empty folder; the candidate's files stay in it.
+
+    Returns: the candidate with its files.
+    Raises: DataError where the rows can't teach, or the part doesn't know an option; what the part raises.
+    """
+    found = sorted({example.target for example in rows.examples})
+    if len(found) < 2:
+        raise DataError(
+            f"{recipe.name!r} can't be fitted: {len(rows.examples)} training rows with {len(found)} different labels "
+            f"({', '.join(map(repr, found)) or 'none'}), at least 2 are needed",
+            next_action="collect more traffic, or look at what the teacher answers and what the filter drops",
+        )
+    student = _make(rows, recipe)
+    folder = workdir / "student"
+    folder.mkdir()
+    student.fit(rows, workdir=folder)
+    return Trained(
+        name=recipe.name,
+        use=recipe.use,
+        kind=recipe.kind,
+        folder=Folder(path=folder),
+        size_bytes=folder_size(folder),
+        parameters=student.parameters,
+        rows=len(rows.examples),
+        seed=recipe.seed,
+        options={key: value if isinstance(value, str) else json.dumps(value) for key, value in recipe.options.items()},
+    )
+
+
+def _make(rows: TrainSet, recipe: StudentRecipe) -> Student:
+    cls = resolve("students", recipe.use)
+    arguments = {**recipe.options, "labels": rows.labels, "seed": recipe.seed}
+    try:
+        inspect.signature(cls).bind(**arguments)
+    except TypeError as error:
+        known = sorted(set(inspect.signature(cls).parameters) - {"labels", "seed"})
+        raise DataError(
+            f"student {recipe.name!r} ({recipe.use}): {error}; its options are {', '.join(known) or 'none'}",
+            next_action="mend the student's table in the project file",
+        ) from error
+    student: Student = cls(**arguments)
+    return student
+
+
+STEP = Step(name="train", version=1, fn=train, workdir=True)

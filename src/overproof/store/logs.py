@@ -1,0 +1,386 @@
+"""Append-only logs: the traffic that runs work on, and the decisions that people made."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from typing import Any
+
+import apsw
+
+from overproof import progress
+from overproof.data import Completion, Request, Skipped, TrafficRecord, digest_of
+from overproof.errors import CorruptArtifact, StoreError
+from overproof.store.local import Db, Row
+
+BATCH = 1_000  # rows in one transaction: a commit costs about 9 ms whatever its size
+_COMPLETION_FIELDS = tuple(f.name for f in fields(Completion))
+_IN_ORDER = "at_us IS NULL, at_us, seq"
+_INSERT = "INSERT OR IGNORE INTO record(id, digest, at_us, source, body) VALUES(?, ?, ?, ?, ?)"
+_KEEP_ASIDE = "INSERT OR IGNORE INTO conflict(id, digest, source, reason, body) VALUES(?, ?, ?, ?, ?)"
+_KEEP_SKIPPED = "INSERT OR IGNORE INTO skipped(place, reason, raw, source) VALUES(?, ?, ?, ?)"
+_PUT_META = "INSERT INTO meta VALUES(?, ?) ON CONFLICT(name) DO UPDATE SET value=excluded.value"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AppendReport:
+    """What one import did; every row is in exactly one count."""
+
+    added: int = 0
+    """New rows."""
+    already_there: int = 0
+    """Rows that were in the log with the same content."""
+    skipped: int = 0
+    """Rows that could not be read; kept aside with their reasons."""
+    conflicts: int = 0
+    """Rows whose id is in the log with other content; kept aside, the log has what came first."""
+    replaced: int = 0
+    """With `replace`: rows that took the place of others with the same id; those are kept aside."""
+
+    @property
+    def total(self) -> int:
+        """Rows that were offered."""
+        return self.added + self.already_there + self.skipped + self.conflicts + self.replaced
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogVersion:
+    """A moment of the log: while it's equal, the log is unchanged."""
+
+    epoch: int
+    """Raised whenever a row is replaced."""
+    last_seq: int
+    """Number of the newest row; 0 for an empty log."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogCounts:
+    """How much the log holds."""
+
+    records: int
+    skipped: Mapping[str, int]
+    """Reason to rows."""
+    conflicts: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Line:
+    """A record as the database holds it."""
+
+    id: str
+    digest: str
+    at_us: int | None
+    body: str
+
+
+class TrafficLog:
+    """
+    The requests that were served, with the answers where they are known.
+
+    Args:
+        db: the open `traffic.db`.
+    """
+
+    def __init__(self, db: Db) -> None:
+        self._db = db
+
+    def append(
+        self, records: Iterable[TrafficRecord | Skipped], source: str, *, replace: bool = False
+    ) -> AppendReport:
+        """
+        Add rows; those that are there already add nothing.
+
+        Durable in batches: after a kill, importing the same file again adds the rest.
+
+        Args:
+            records: what an importer yields.
+            source: where they come from, for rows that don't say themselves.
+            replace: let a row take the place of one with the same id and other content.
+
+        Returns: what became of every row.
+        Raises: StoreError where the log can't be written.
+        """
+        counts = dict.fromkeys((f.name for f in fields(AppendReport)), 0)
+        rows = iter(progress.track(records, "importing"))
+        while batch := list(itertools.islice(rows, BATCH)):
+            for name, count in self._append_batch(batch, source, replace=replace).items():
+                counts[name] += count
+        return AppendReport(**counts)
+
+    def version(self) -> LogVersion:
+        """The log's present moment, cheap."""
+        ((epoch, last),) = self._db.rows(
+            "SELECT (SELECT value FROM meta WHERE name='epoch'), (SELECT coalesce(max(seq), 0) FROM record)"
+        )
+        return LogVersion(epoch=int(epoch), last_seq=last)
+
+    def snapshot_digest(self, version: LogVersion | None = None) -> str:
+        """
+        SHA-256 over all rows in reading order; remembered while the log is unchanged.
+
+        Args:
+            version: the moment that is meant; now by default.
+
+        Returns: 64 hexadecimal digits, equal for equal content however it was imported.
+        """
+        version = version or self.version()
+        key = f"{version.epoch}/{version.last_seq}"
+        for (known,) in self._db.rows("SELECT value FROM meta WHERE name='snapshot'"):
+            moment, _, digest = known.partition(" ")
+            if moment == key:
+                return str(digest)
+        whole = hashlib.sha256()
+        query = f"SELECT digest, source FROM record WHERE seq<=? ORDER BY {_IN_ORDER}"  # noqa: S608 - a constant
+        for digest, source in self._db.stream(query, (version.last_seq,)):
+            whole.update(f"{digest} {source}\n".encode())
+        with self._db.write() as connection:
+            connection.execute(_PUT_META, ("snapshot", f"{key} {whole.hexdigest()}"))
+        return whole.hexdigest()
+
+    def read(self, version: LogVersion | None = None) -> Iterator[TrafficRecord]:
+        """
+        All rows in order of time, then of arrival; rows without a time last.
+
+        Args:
+            version: the moment that is meant, so that the rows are those of its `snapshot_digest`; now by default.
+
+        Returns: the rows, lazily, from one moment.
+        Raises: StoreError where rows of that moment have been replaced since.
+        """
+        version = version or self.version()
+        query = f"SELECT body, source FROM record WHERE seq<=? ORDER BY {_IN_ORDER}"  # noqa: S608 - a constant
+        for body, source in self._db.stream(query, (version.last_seq,)):
+            yield _record_of(body, source)
+        if self.version().epoch != version.epoch:
+            raise StoreError(
+                "rows of the traffic log were replaced while it was read", next_action="run again"
+            )
+
+    def skipped(self) -> Iterator[Skipped]:
+        """Rows that could not be read, as they came."""
+        for place, reason, raw in self._db.stream("SELECT place, reason, raw FROM skipped ORDER BY seq"):
+            yield Skipped(where=place, reason=reason, raw=raw)
+
+    def conflicts(self) -> Iterator[TrafficRecord]:
+        """Rows that were kept aside, since the log has their id with other content."""
+        for body, source in self._db.stream("SELECT body, source FROM conflict ORDER BY seq"):
+            yield _record_of(body, source)
+
+    def counts(self) -> LogCounts:
+        """How many rows there are of each sort."""
+        ((records, conflicts),) = self._db.rows(
+            "SELECT (SELECT count(*) FROM record), (SELECT count(*) FROM conflict)"
+        )
+        reasons = self._db.rows(
+            "SELECT reason, count(*) AS n FROM skipped GROUP BY reason ORDER BY n DESC, reason"
+        )
+        return LogCounts(records=records, conflicts=conflicts, skipped={str(r): int(n) for r, n in reasons})
+
+    def _append_batch(
+        self, batch: list[TrafficRecord | Skipped], source: str, *, replace: bool
+    ) -> dict[str, int]:
+        counts = dict.fromkeys((f.name for f in fields(AppendReport)), 0)
+        with self._db.write() as connection:
+            for item in batch:
+                line = _line_of(item) if isinstance(item, TrafficRecord) else item
+                if isinstance(line, Skipped):
+                    row = tuple(
+                        _storable(text) for text in (line.where, line.reason, line.raw[:2000], source)
+                    )
+                    connection.execute(_KEEP_SKIPPED, row)
+                    counts["skipped"] += 1
+                    continue
+                origin = item.source if isinstance(item, TrafficRecord) and item.source else source
+                counts[self._put(connection, line, _storable(origin), replace=replace)] += 1
+            if counts["replaced"]:
+                connection.execute("UPDATE meta SET value=CAST(value AS INTEGER)+1 WHERE name='epoch'")
+        return counts
+
+    def _put(self, connection: apsw.Connection, line: _Line, origin: str, *, replace: bool) -> str:
+        connection.execute(_INSERT, (line.id, line.digest, line.at_us, origin, line.body))
+        if connection.changes():
+            return "added"
+        query = "SELECT digest, source, body FROM record WHERE id=?"
+        ((digest, source, body),) = connection.execute(query, (line.id,)).fetchall()
+        if digest == line.digest:
+            return "already_there"
+        if not replace:
+            aside = (line.id, line.digest, origin, "another row with this id came first", line.body)
+            connection.execute(_KEEP_ASIDE, aside)
+            return "conflicts"
+        connection.execute(_KEEP_ASIDE, (line.id, digest, source, "replaced by a later import", body))
+        connection.execute("DELETE FROM conflict WHERE id=? AND digest=?", (line.id, line.digest))
+        connection.execute(
+            "UPDATE record SET digest=?, at_us=?, source=?, body=? WHERE id=?",
+            (line.digest, line.at_us, origin, line.body, line.id),
+        )
+        return "replaced"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """One entry of the decisions log, chained to the one before."""
+
+    seq: int
+    """1, 2, 3, … without gaps."""
+    at: str
+    """ISO 8601 in UTC, never earlier than an entry before."""
+    kind: str
+    """For example "release" or "waiver"."""
+    actor: str
+    """Who decided."""
+    subject: str
+    """What it is about: a release, a task, a finding."""
+    body: Mapping[str, Any]
+    """The particulars, a JSON object."""
+    prev: str
+    """Digest of the entry before; empty for the first."""
+    digest: str
+    """SHA-256 over all of the above."""
+
+
+class Decisions:
+    """
+    What people decided, and the gate with them: append-only, hash-chained.
+
+    Args:
+        db: the open `project.db`.
+    """
+
+    def __init__(self, db: Db) -> None:
+        self._db = db
+
+    def append(self, kind: str, *, actor: str, subject: str, body: Mapping[str, Any]) -> Decision:
+        """
+        Record a decision; durable on return.
+
+        Args:
+            kind: a word for the sort of decision.
+            actor: who decided.
+            subject: what it is about.
+            body: particulars that JSON can say.
+
+        Returns: the entry.
+        """
+        with self._db.write() as connection:
+            last: list[Row] = connection.execute(
+                "SELECT seq, at, digest FROM decision ORDER BY seq DESC LIMIT 1"
+            ).fetchall()
+            seq, newest, prev = last[0] if last else (0, "", "")
+            row = {
+                "seq": seq + 1,
+                "at": max(newest, now()),  # a clock that was set back must not put entries out of order
+                "kind": kind,
+                "actor": actor,
+                "subject": subject,
+                "body": json.loads(json.dumps(dict(body), allow_nan=False)),
+                "prev": prev,
+            }
+            decision = Decision(**row, digest=digest_of(row))
+            values = {**row, "body": json.dumps(row["body"], allow_nan=False), "digest": decision.digest}
+            connection.execute(
+                "INSERT INTO decision VALUES(:seq, :at, :kind, :actor, :subject, :body, :prev, :digest)",
+                values,
+            )
+        return decision
+
+    def read(self) -> Iterator[Decision]:
+        """All entries, oldest first."""
+        query = "SELECT seq, at, kind, actor, subject, body, prev, digest FROM decision ORDER BY seq"
+        for seq, at, kind, actor, subject, body, prev, digest in self._db.stream(query):
+            yield Decision(
+                seq=seq,
+                at=at,
+                kind=kind,
+                actor=actor,
+                subject=subject,
+                body=json.loads(body),
+                prev=prev,
+                digest=digest,
+            )
+
+    def verify(self) -> int:
+        """
+        Check the whole chain: numbers, links and digests. Entries cut off at the end can't be seen from here.
+
+        Returns: number of entries.
+        Raises: CorruptArtifact that names the first entry that was changed, removed or put in.
+        """
+        prev, seq = "", 0
+        for decision in self.read():
+            row = asdict(decision)
+            claimed = row.pop("digest")
+            if decision.seq != seq + 1 or decision.prev != prev or digest_of(row) != claimed:
+                raise CorruptArtifact(
+                    f"decision {decision.seq} of {decision.at} doesn't fit the chain: it, or what came before, was changed",
+                    next_action="compare project.db with a backup; don't release on this log",
+                )
+            prev, seq = claimed, decision.seq
+        return seq
+
+
+def now() -> str:
+    """The present time, ISO 8601 in UTC, with microseconds so that texts sort as times do."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _line_of(record: TrafficRecord) -> _Line | Skipped:
+    request, completion = record.request, record.completion
+    body = {
+        "id": request.id,
+        "fields": dict(request.fields),
+        "at": request.at,
+        "attributes": dict(request.attributes),
+        "session": request.session,
+        "completion": None if completion is None else {n: getattr(completion, n) for n in _COMPLETION_FIELDS},
+        "gold": record.gold,
+    }
+    try:
+        text = _storable_json(json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+        key = request.id.encode().decode()
+        at_us = None if request.at is None else _microseconds(request.at)
+    except (ValueError, TypeError) as error:
+        return Skipped(
+            where=f"{record.source} {request.id!r}", reason=f"can't be stored: {error}", raw=repr(body)[:2000]
+        )
+    return _Line(id=key, digest=hashlib.sha256(text.encode()).hexdigest(), at_us=at_us, body=text)
+
+
+def _record_of(body: str, source: str) -> TrafficRecord:
+    row = json.loads(body)
+    completion = row["completion"]
+    return TrafficRecord(
+        request=Request(
+            id=row["id"],
+            fields=row["fields"],
+            at=row["at"],
+            attributes=row["attributes"],
+            session=row["session"],
+        ),
+        completion=None if completion is None else Completion(**completion),
+        gold=row["gold"],
+        source=source,
+    )
+
+
+def _microseconds(at: str) -> int:
+    moment = datetime.fromisoformat(at)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def _storable(text: str) -> str:
+    """Lone surrogates can't be UTF-8; they are spelled out."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _storable_json(text: str) -> str:
+    r"""As `_storable`; inside JSON the spelling \ud800 means the very character."""
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -1,0 +1,329 @@
+"""Content-addressed files under `.overproof`: written whole or not at all, verified before use."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from overproof import progress
+from overproof.data import Folder, digest_of
+from overproof.errors import CorruptArtifact, StoreError
+
+_BLOCK = 1 << 20
+_SHOW_PROGRESS_ABOVE = (
+    200_000_000  # bytes; hashing runs at about 1 GB/s, so this is where two seconds come near
+)
+
+
+class Objects:
+    """
+    The files of one project's store.
+
+    A value lies in `objects/aa/DIGEST.value`; a folder in `objects/aa/DIGEST/` with its list of files in
+    `objects/aa/DIGEST.tree`, which is written last: no list, no folder.
+
+    Args:
+        home: the `.overproof` folder; made on the first write.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.home = home.absolute()
+        self._scratch: Path | None = None
+        self._lock = -1
+        self._verified: set[str] = set()
+
+    def value_path(self, digest: str) -> Path:
+        """Where the bytes of a value with this digest are or would be."""
+        return self.home / "objects" / digest[:2] / f"{digest}.value"
+
+    def has_value(self, digest: str) -> bool:
+        """True iff the value is there (its bytes are checked when they are read)."""
+        return self.value_path(digest).exists()
+
+    def has_tree(self, digest: str) -> bool:
+        """True iff the folder is there whole (its files are checked when they are first used)."""
+        return self._tree_list(digest).exists()
+
+    def put_value(self, digest: str, data: bytes) -> Path:
+        """Store bytes under their digest; does nothing where they are there already."""
+        path = self.value_path(digest)
+        if not path.exists():
+            self.write_whole(path, data)
+        return path
+
+    def get_value(self, digest: str) -> bytes:
+        """
+        The bytes of a value, verified.
+
+        Args:
+            digest: SHA-256 of the bytes.
+
+        Returns: the bytes.
+        Raises: CorruptArtifact where they are missing or differ.
+        """
+        path = self.value_path(digest)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise self._corrupt(path, "is missing") from error
+        except OSError as error:
+            raise self._corrupt(path, f"can't be read: {error.strerror}") from error
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise self._corrupt(path, "doesn't have the digest that its name says")
+        return data
+
+    def keep(self, folder: Folder) -> str:
+        """
+        Take a folder's files into the store.
+
+        Args:
+            folder: with a digest that the store has, nothing happens; else the files are moved (from the session's
+                own scratch space) or copied (from anywhere else).
+
+        Returns: the tree digest.
+        Raises: StoreError for a missing folder, a link or a special file; CorruptArtifact where the folder names a
+            digest that its files don't have.
+        """
+        if folder.digest and self.has_tree(folder.digest):
+            return folder.digest
+        files = _files_of(folder.path)
+        rows = [_row_of(folder.path, name) for name in _shown(files, folder.path, "storing files")]
+        digest = digest_of(rows)
+        if folder.digest and folder.digest != digest:
+            raise self._corrupt(folder.path, f"has digest {digest[:12]}, expected {folder.digest[:12]}")
+        if not self.has_tree(digest):
+            self._move_in(folder.path, rows, digest)
+        return digest
+
+    def find(self, digest: str) -> Path:
+        """
+        The folder with this tree digest, every file verified the first time in this process.
+
+        Args:
+            digest: tree digest.
+
+        Returns: absolute path.
+        Raises: CorruptArtifact where a file is missing, added, or has another size or SHA-256.
+        """
+        place = self.home / "objects" / digest[:2] / digest
+        if digest in self._verified:
+            return place
+        try:
+            rows = json.loads(self._tree_list(digest).read_bytes())
+            listed = digest_of(rows) == digest
+        except (OSError, ValueError, TypeError):
+            listed = False
+        if not listed:
+            raise self._corrupt(self._tree_list(digest), "is missing or damaged")
+        try:
+            there = _files_of(place)
+        except StoreError as error:
+            raise self._corrupt(place, "is damaged") from error
+        if there != [row[0] for row in rows]:
+            raise self._corrupt(place, "has files missing or added")
+        for row in rows:
+            if (place / row[0]).stat().st_size != row[1]:
+                raise self._corrupt(place / row[0], f"doesn't have {row[1]} bytes")
+        for name, row in zip(_shown(there, place, "checking files"), rows, strict=True):
+            if _row_of(place, name) != row:
+                raise self._corrupt(place / name, "doesn't have the SHA-256 that was recorded")
+        self._verified.add(digest)
+        return place
+
+    def write_whole(self, path: Path, data: bytes) -> None:
+        """Write a read-only file so that a reader sees all of it or none, also after a power cut."""
+        scratch = self.scratch() / uuid.uuid4().hex
+        with _clear_errors(path):
+            with scratch.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                os.fchmod(file.fileno(), 0o444)
+            _make_folder(path.parent, self.home)
+            scratch.rename(path)
+            _sync_folder(path.parent)
+
+    def scratch(self) -> Path:
+        """The session's own folder for unfinished files; a kill leaves it behind, the next session sweeps it."""
+        if self._scratch is None:
+            place = self.home / "tmp"
+            with _clear_errors(place):
+                place.mkdir(parents=True, exist_ok=True)
+                name = self._take_name(place)
+                (place / name).mkdir()
+            self._scratch = place / name
+        return self._scratch
+
+    def sweep(self) -> int:
+        """Remove what killed sessions left unfinished; returns how many were removed."""
+        swept = 0
+        place = self.home / "tmp"
+        names = sorted(p.stem for p in place.glob("*.lock")) if place.exists() else []
+        for name in names:
+            lock = place / f"{name}.lock"
+            with contextlib.suppress(OSError):
+                handle = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _remove(place / name)
+                    lock.unlink()
+                    swept += 1
+                finally:
+                    os.close(handle)
+        return swept
+
+    def close(self) -> None:
+        """Remove this session's scratch space."""
+        if self._scratch is not None:
+            _remove(self._scratch)
+            self._scratch.with_name(f"{self._scratch.name}.lock").unlink(missing_ok=True)
+            os.close(self._lock)
+            self._scratch = None
+
+    def _tree_list(self, digest: str) -> Path:
+        return self.home / "objects" / digest[:2] / f"{digest}.tree"
+
+    def _take_name(self, place: Path) -> str:
+        """Lock a fresh name; the lock comes before the folder, so that no sweep can meet the folder unlocked."""
+        while True:
+            name = uuid.uuid4().hex
+            self._lock = os.open(place / f"{name}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            if os.fstat(self._lock).st_nlink:  # else a sweep met the file between its creation and the lock
+                return name
+            os.close(self._lock)
+
+    def tree_digest(self, folder: Folder) -> str:
+        """The digest that `keep` would give, without storing anything."""
+        return folder.digest or digest_of([_row_of(folder.path, name) for name in _files_of(folder.path)])
+
+    def _move_in(self, source: Path, rows: Sequence[Sequence[Any]], digest: str) -> None:
+        own = source.absolute().is_relative_to(self.scratch())
+        stage = self.scratch() / uuid.uuid4().hex
+        place = self.home / "objects" / digest[:2] / digest
+        with _clear_errors(place):
+            stage.mkdir()
+            for name, *_ in rows:
+                target = stage / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if own:
+                    (source / name).rename(target)
+                else:
+                    shutil.copyfile(source / name, target)
+                _sync_file(target)
+            for folder in [p for p in stage.rglob("*") if p.is_dir()] + [stage]:
+                _sync_folder(folder)
+            _make_folder(place.parent, self.home)
+            _remove(place)  # without its list it's the leftover of a kill
+            stage.rename(place)
+            _sync_folder(place.parent)
+        self.write_whole(self._tree_list(digest), json.dumps(rows).encode())
+        if not own:  # a copied file may have changed under the hash
+            self.find(digest)
+        self._verified.add(digest)
+
+    def _corrupt(self, path: Path, what: str) -> CorruptArtifact:
+        root = self.home / "objects"
+        if not path.is_relative_to(root):
+            return CorruptArtifact(f"{str(path)!r} {what}; it is not used", next_action="run again")
+        prefix, name = path.relative_to(root).parts[:2]
+        shown = path.relative_to(self.home.parent)
+        drop = f"{self.home.name}/objects/{prefix}/{name.partition('.')[0]}*"
+        return CorruptArtifact(
+            f"{str(shown)!r} {what}; it is not used",
+            next_action=f"delete it (rm -rf {drop}), then run again: the step that made it is repeated",
+        )
+
+
+def _files_of(folder: Path) -> list[str]:
+    """Relative names of all files, sorted; only plain files and folders are admitted."""
+    try:
+        mode = folder.lstat().st_mode
+    except OSError as error:
+        raise StoreError(
+            f"folder {str(folder)!r} can't be read: {error.strerror}",
+            next_action="run again; if it stays, report it",
+        ) from error
+    if not stat.S_ISDIR(mode):
+        raise StoreError(
+            f"{str(folder)!r} is not a folder", next_action="let the step return a Folder of files"
+        )
+    names: list[str] = []
+    for path in folder.rglob("*"):
+        kind = path.lstat().st_mode
+        if stat.S_ISREG(kind):
+            names.append(path.relative_to(folder).as_posix())
+        elif not stat.S_ISDIR(kind):
+            raise StoreError(
+                f"{str(path)!r} is a link or a special file; only plain files can be stored",
+                next_action="write a plain file instead",
+            )
+    return sorted(names)
+
+
+def _row_of(folder: Path, name: str) -> list[Any]:
+    """[relative name, size in bytes, SHA-256]."""
+    digest = hashlib.sha256()
+    size = 0
+    with (folder / name).open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            size += len(block)
+    return [name, size, digest.hexdigest()]
+
+
+def _shown(names: list[str], folder: Path, what: str) -> Iterator[str]:
+    heavy = sum((folder / name).stat().st_size for name in names) > _SHOW_PROGRESS_ABOVE
+    return progress.track(names, what, total=len(names)) if heavy else iter(names)
+
+
+def _sync_file(path: Path) -> None:
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+        os.fchmod(handle, 0o444)
+    finally:
+        os.close(handle)
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _make_folder(path: Path, home: Path) -> None:
+    if path.is_dir():
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in (path.parent, *path.parent.parents):
+        _sync_folder(folder)
+        if folder == home:
+            break
+
+
+def _remove(path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)
+
+
+@contextlib.contextmanager
+def _clear_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{str(path)!r} can't be written: {error.strerror or error}",
+            next_action="free some space or make the folder writable, then run again: finished steps are kept",
+        ) from error

@@ -1,0 +1,125 @@
+"""One project's store: everything under `PROJECT/.overproof` behind one handle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, Self
+
+from overproof.errors import StoreError
+from overproof.store.artifacts import Memo, StepEvent
+from overproof.store.labels import LabelLedger
+from overproof.store.local import PROJECT_SCHEMA, TRAFFIC_SCHEMA, Db, Role
+from overproof.store.logs import Decisions, TrafficLog
+from overproof.store.objects import Objects
+from overproof.store.releases import Releases
+
+HOME = ".overproof"
+
+
+class Store:
+    """
+    Everything that a project keeps. Use as a context manager; databases open when they are first used.
+
+    Args:
+        root: the project's folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.home = self.root / HOME
+        self.objects = Objects(self.home)
+
+    @cached_property
+    def traffic(self) -> TrafficLog:
+        """The traffic log."""
+        return TrafficLog(self._traffic_db)
+
+    @cached_property
+    def ledger(self) -> LabelLedger:
+        """The teacher's answers and what they cost."""
+        return LabelLedger(self._project_db)
+
+    @cached_property
+    def decisions(self) -> Decisions:
+        """What people decided."""
+        return Decisions(self._project_db)
+
+    @cached_property
+    def releases(self) -> Releases:
+        """Which release serves, and the ledger of sealed rows."""
+        return Releases(self._project_db, self.objects.find)
+
+    def memo(self, *, on_event: Callable[[StepEvent], None] | None = None, dry: bool = False) -> Memo:
+        """
+        A runner of steps over this store.
+
+        Args:
+            on_event: called at the start and the end of each step.
+            dry: run and write nothing, only say what is stale and why.
+
+        Returns: the runner.
+        """
+        return Memo(self.objects, on_event=on_event, dry=dry)
+
+    def role(self, name: Literal["run", "serve", "watch", "web"]) -> Role:
+        """
+        The right to be the only process of this kind on the project, as a context manager.
+
+        Args:
+            name: which kind.
+
+        Returns: a context manager; entering it raises StoreError, with the holder's process id, where it's taken.
+        """
+        return Role(self.home, name, lambda: self._project_db)
+
+    def close(self) -> None:
+        """Close databases and remove scratch files."""
+        for name in ("_traffic_db", "_project_db"):
+            if name in self.__dict__:
+                self.__dict__.pop(name).close()
+        for name in ("traffic", "ledger", "decisions", "releases"):
+            self.__dict__.pop(name, None)
+        self.objects.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @cached_property
+    def _traffic_db(self) -> Db:
+        return Db(self.home / "traffic.db", TRAFFIC_SCHEMA)
+
+    @cached_property
+    def _project_db(self) -> Db:
+        return Db(self.home / "project.db", PROJECT_SCHEMA)
+
+
+def open_store(root: Path) -> Store:
+    """
+    Open a project's store; made where missing, and cleared of what killed runs left unfinished.
+
+    Args:
+        root: the project's folder, which must exist.
+
+    Returns: the store.
+    Raises: StoreError where the folder is missing or can't be written.
+    """
+    if not root.is_dir():
+        raise StoreError(f"{str(root)!r} is not a folder", next_action="run `overproof init` there first")
+    store = Store(root)
+    try:
+        store.home.mkdir(exist_ok=True)
+        ignore = store.home / ".gitignore"
+        if not ignore.exists():  # a log of production traffic doesn't belong in a repository
+            ignore.write_text("*\n", encoding="utf-8")
+        store.objects.sweep()
+    except OSError as error:
+        raise StoreError(
+            f"{str(store.home)!r} can't be written: {error.strerror}",
+            next_action="make the project's folder writable, or work on a copy of it",
+        ) from error
+    return store

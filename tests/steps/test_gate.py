@@ -1,0 +1,339 @@
+"""The gate: per check one passing, one failing and one missing evidence; nothing but passes ships."""
+
+import itertools
+import shutil
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overproof.data import Request, TrainSet
+from overproof.evidence import Finding, Refusal, Release, SliceReport
+from overproof.measure.intervals import figure, judge
+from overproof.steps import gate as gate_module
+from overproof.steps.collect import Evidence
+from overproof.steps.gate import CHECKS, GateRecipe, gate, run_checks, said, ships
+from overproof.steps.pack import PackRecipe, pack
+from overproof.steps.train import StudentRecipe, train
+from overproof.task import Slice
+
+RECIPE = GateRecipe(
+    task="ticket-routing", owner="Dana Ruiz", deputy="Sam Ito", review_every_days=90, today="2026-02-10"
+)
+BUSINESS = Slice(name="business", where=(("tier", ("business",)),), critical=True)
+WORDS = {"billing": "invoice charged", "bug": "crash error", "how-to": "how do I", "refund": "money back",
+         "safety": "smoke burning", "other": "hello there"}
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory, make_world) -> Evidence:
+    """Evidence of a run in which all is well, with a real bundle of a small trained student."""
+    root = tmp_path_factory.mktemp("gate")
+    world = make_world(root)
+    evidence = world.evidence(world.report())
+    example = world.examples(1, seed=9)[0]
+    rows = [
+        replace(example, request=Request(id=f"t{i}", fields={"body": f"{WORDS[label]} number {i}"}), target=label)
+        for i, label in itertools.product(range(6), WORDS)
+    ]
+    for folder in ("train", "pack"):
+        (root / folder).mkdir()
+    small = train(
+        TrainSet(examples=tuple(rows), labels=tuple(WORDS)), StudentRecipe(name="large", use="linear.v1"),
+        workdir=root / "train",
+    )
+    recipe = PackRecipe(task="ticket-routing", input=("body",), slices=(BUSINESS,))
+    bundle = pack(small, evidence.report, recipe, workdir=root / "pack")
+    return replace(evidence, bundle=replace(bundle, digest="b" * 64))
+
+
+def outcomes(evidence, check, recipe=RECIPE) -> list[Finding]:
+    return [f for f in run_checks(evidence, recipe) if f.id == check]
+
+
+def outcome(evidence, check, recipe=RECIPE) -> str:
+    """The worst outcome of one check."""
+    return outcomes(evidence, check, recipe)[0].outcome
+
+
+def with_data(evidence, **more) -> Evidence:
+    return replace(evidence, data=replace(evidence.data, **more))
+
+
+def with_report(evidence, **more) -> Evidence:
+    return replace(evidence, report=replace(evidence.report, **more))
+
+
+def with_slice(evidence, name, **more) -> Evidence:
+    """The chosen candidate's report with one slice changed."""
+    report = evidence.report
+
+    def changed(c):
+        if c.name != report.chosen:
+            return c
+        return replace(c, slices=tuple(replace(s, **more) if s.slice == name else s for s in c.slices))
+
+    return with_report(evidence, candidates=tuple(changed(c) for c in report.candidates))
+
+
+def weak(name: str, good: int, n: int) -> SliceReport:
+    return SliceReport(
+        slice=name, kind="label", critical=False, n=n, fidelity=figure(n, n, metric="fidelity"), accuracy=None,
+        teacher_accuracy=figure(good, n, metric="accuracy"), served_fidelity=None, served_accuracy=None, kept=None,
+        two_by_two=None,
+    )
+
+
+def test_sound_evidence_is_released_with_every_check_passing(sound) -> None:
+    """The passing evidence of every check at once; the headline says share, guarantee and what the teacher does."""
+    found = gate(sound, RECIPE)
+    assert isinstance(found, Release), [f for f in found.findings if f.outcome != "pass"]
+    assert {f.outcome for f in found.findings} == {"pass"}
+    assert {f.id for f in found.findings} == {row.id for row in CHECKS}
+    assert (found.candidate, found.owner, found.review_due) == ("large", "Dana Ruiz", "2026-05-11")
+    assert "large answers" in found.headline
+    assert "agrees with the teacher on at least 95%" in found.headline
+    assert "right" not in found.headline
+
+
+def test_the_same_evidence_gives_the_same_release(sound) -> None:
+    """The decision is a value."""
+    assert gate(sound, RECIPE) == gate(sound, RECIPE)
+
+
+FAILING = {
+    "G01-expired": ("G01", lambda e: e, {"today": "2026-05-04"}),
+    "G01-distribution": ("G01", lambda e: e, {"distribution": "distributed"}),
+    "G01-kind": ("G01", lambda e: e, {"student_kind": "generative"}),
+    "G01-foreign": ("G01", lambda e: with_data(e, clearance_id="x"), {}),
+    "G02-other-pin": ("G02", lambda e: with_data(e, pin=replace(e.data.pin, model="other")), {}),
+    "G02-two-models": ("G02", lambda e: with_data(e, models={"big-2026-05-01": 5, "big-mini": 1}), {}),
+    "G03-leak": ("G03", lambda e: with_data(e, leaks={"session": 3}), {}),
+    "G03-worn-out": (
+        "G03", lambda e: with_report(e, certificate=replace(e.report.certificate, use_k=4)), {}),
+    "G04-far": ("G04", lambda e: with_data(e, distance=0.3), {}),
+    "G04-missing-segment": (
+        "G04", lambda e: with_data(e, match=(replace(e.data.match[0], n_set=0), *e.data.match[1:])), {}),
+    "G05-wrong-teacher": ("G05", lambda e: e, {"teacher_right_at_least": 0.99}),
+    "G05-weak-label": ("G05", lambda e: with_report(e, weak_labels=(weak("refund", 5, 40),)), {}),
+    "G06-cheaper": ("G06", lambda e: with_report(e, cheaper="majority"), {}),
+    "G06-dearer-than-teacher": (
+        "G06", lambda e: with_report(e, candidates=tuple(
+            replace(c, cost_usd_per_1000=9.0) if c.name == e.report.chosen else c for c in e.report.candidates)), {}),
+    "G07-other-rows": (
+        "G07", lambda e: replace(e, trained=(replace(e.trained[0], rows=1), *e.trained[1:])), {}),
+    "G08-slice-bar": (
+        "G08", lambda e: with_slice(e, "business", served_fidelity=judge(60, 100, 0.9, 0.05, metric="fidelity")), {}),
+    "G08-accuracy": ("G08", lambda e: with_slice(e, "all", served_accuracy=judge(60, 100, 0.9, 0.05)), {}),
+    "G09-fidelity": (
+        "G09", lambda e: with_slice(e, "all", served_fidelity=judge(60, 100, 0.9, 0.05, metric="fidelity")), {}),
+    "G10-expired": ("G10", lambda e: e, {"today": "2026-06-02"}),
+    "G10-forged": ("G10", lambda e: with_report(e, certificate=replace(
+        e.report.certificate,
+        slices=tuple(replace(s, upper=0.001) for s in e.report.certificate.slices))), {}),
+    "G17-nobody": ("G17", lambda e: e, {"owner": " "}),
+    "G17-own-deputy": ("G17", lambda e: e, {"deputy": "dana ruiz"}),
+    "G17-no-deputy": ("G17", lambda e: e, {"deputy": ""}),
+    "G17-rare-review": ("G17", lambda e: e, {"review_every_days": 365}),
+    "G22-other-plan": ("G22", lambda e: with_report(e, certificate=replace(e.report.certificate, plan_hash="other")), {}),
+}
+MISSING = {
+    "G01": lambda e: replace(e, data=None),
+    "G02": lambda e: with_data(e, models={}),
+    "G03": lambda e: with_data(e, leaks={}),
+    "G04": lambda e: with_data(e, match=()),
+    "G05": lambda e: with_slice(e, "all", teacher_accuracy=None),
+    "G06": lambda e: with_report(e, candidates=tuple(c for c in e.report.candidates if c.kind != "baseline")),
+    "G07": lambda e: replace(e, trained=e.trained[:1]),
+    "G08": lambda e: replace(e, report=None),
+    "G09": lambda e: with_slice(e, "all", served_fidelity=None),
+    "G10": lambda e: replace(e, report=None),
+    "G17": None,  # an owner is said in the project file, not measured: absent is a failure
+    "G22": lambda e: replace(e, bundle=None),
+}
+
+
+@pytest.mark.parametrize("case", FAILING)
+def test_failing_evidence_fails_its_check_and_refuses(case, sound) -> None:
+    """Each condition that a check names turns the release into a refusal with that finding first, and a next action."""
+    check, change, asked = FAILING[case]
+    recipe = replace(RECIPE, **asked)
+    evidence = change(sound)
+    found = gate(evidence, recipe)
+    assert isinstance(found, Refusal)
+    first = outcomes(evidence, check, recipe)[0]
+    assert first.outcome == "fail"
+    assert len(first.next_action) > 8
+    assert found.findings[0].outcome == "fail"
+
+
+@pytest.mark.parametrize("check", [c for c, change in MISSING.items() if change])
+def test_missing_evidence_is_not_run_and_refuses(check, sound) -> None:
+    """What was not measured is never a pass."""
+    evidence = MISSING[check](sound)
+    found = gate(evidence, RECIPE)
+    assert isinstance(found, Refusal)
+    assert outcome(evidence, check) == "not-run"
+    assert all(f.next_action for f in found.findings if f.outcome == "not-run")
+
+
+def test_every_check_of_the_table_has_its_failing_and_missing_evidence() -> None:
+    """A new row of the table needs its own cases here."""
+    ids = [row.id for row in CHECKS]
+    assert len(ids) == len(set(ids))
+    assert {case[0] for case in FAILING.values()} == set(ids)
+    assert set(MISSING) == set(ids)
+
+
+def test_no_evidence_at_all_is_a_refusal() -> None:
+    """An empty run refuses, says so, and breaks nowhere."""
+    found = gate(Evidence(), RECIPE)
+    assert isinstance(found, Refusal)
+    assert {f.outcome for f in found.findings if f.id != "G17"} == {"not-run"}
+
+
+def test_a_check_that_breaks_is_not_run_with_the_exception(sound, monkeypatch) -> None:
+    """A crash inside a check blocks the release and names itself; the others still report."""
+
+    def broken(evidence, recipe):
+        raise ZeroDivisionError("boom")
+
+    rows = tuple(replace(row, check=broken) if row.id == "G04" else row for row in CHECKS)
+    monkeypatch.setattr(gate_module, "CHECKS", rows)  # the table is the seam: a broken user check looks like this
+    found = gate(sound, RECIPE)
+    assert isinstance(found, Refusal)
+    assert found.findings[0].outcome == "not-run"
+    assert "ZeroDivisionError: boom" in found.findings[0].reason
+    assert len(found.findings) >= len(CHECKS)
+
+
+def test_a_check_that_reports_nothing_is_not_run(sound, monkeypatch) -> None:
+    """Silence is not a pass."""
+    rows = tuple(replace(row, check=lambda e, r: iter(())) if row.id == "G08" else row for row in CHECKS)
+    monkeypatch.setattr(gate_module, "CHECKS", rows)
+    assert isinstance(gate(sound, RECIPE), Refusal)
+
+
+def test_a_bundle_with_one_changed_byte_is_refused(sound, tmp_path) -> None:
+    """Integrity is checked on the bytes, and the message holds no path of this machine."""
+    copy = tmp_path / "copy"
+    shutil.copytree(sound.bundle.path, copy)
+    target = next(p for p in sorted(copy.rglob("*")) if p.is_file() and p.name == "release.json")
+    target.write_bytes(target.read_bytes().replace(b"large", b"lArge"))
+    evidence = replace(sound, bundle=replace(sound.bundle, path=copy))
+    first = outcomes(evidence, "G22")[0]
+    assert first.outcome == "fail"
+    assert str(tmp_path) not in first.reason
+
+
+def test_an_undecided_bar_is_not_run_and_names_the_rows_to_collect(sound) -> None:
+    """Not enough data refuses, with the number of rows that would decide."""
+    undecided = judge(93, 100, 0.9, 0.05, metric="fidelity")
+    first = outcomes(with_slice(sound, "business", served_fidelity=undecided), "G08")[0]
+    assert (undecided.verdict, first.outcome, first.slice) == ("undecided", "not-run", "business")
+    assert f"about {undecided.rows_needed:,} more 'business' requests" in first.next_action
+    assert (first.value, first.bar, first.n) == (0.93, 0.9, 100)
+    assert first.bound == pytest.approx(undecided.low)
+
+
+def test_a_critical_slice_cant_be_waived_and_others_can(sound) -> None:
+    """Critical slices carry their own lock."""
+    missed = judge(60, 100, 0.9, 0.05, metric="fidelity")
+    assert outcomes(with_slice(sound, "business", served_fidelity=missed), "G08")[0].waivable is False
+    softer = with_slice(sound, "business", served_fidelity=missed, critical=False)
+    assert outcomes(softer, "G08")[0].waivable is True
+
+
+def test_labels_likely_wrong_are_not_run_and_too_rare_ones_are_left_out(sound) -> None:
+    """Below one half by the figure but not by the interval is undecided; with under five rows nothing can be said."""
+    likely = with_report(sound, weak_labels=(weak("refund", 4, 10), weak("bug", 0, 2)))
+    first = outcomes(likely, "G05")[0]
+    assert first.outcome == "not-run"
+    assert "'refund' 4 of 10" in first.reason
+    assert "bug" not in first.reason
+
+
+def test_a_critical_label_needs_a_teacher_that_finds_it(sound) -> None:
+    """The teacher's recall on a critical label is judged against that label's bar."""
+    best = next(c for c in sound.report.candidates if c.name == sound.report.chosen)
+    safety = replace(weak("safety", 30, 60), critical=True, teacher_accuracy=judge(30, 60, 0.9, 0.05))
+    changed = replace(best, slices=(*best.slices, safety))
+    evidence = with_report(
+        sound, candidates=tuple(changed if c.name == best.name else c for c in sound.report.candidates)
+    )
+    first = outcomes(evidence, "G05")[0]
+    assert (first.outcome, first.slice, first.waivable) == ("fail", "safety", False)
+
+
+def test_a_student_that_keeps_nothing_is_not_released(sound) -> None:
+    """All bars pass when the teacher answers everything; the certificate check says that nothing was gained."""
+    bare = tuple(
+        replace(s, threshold=None, kept=0, wrong=0, upper=1.0, verdict="undecided", rows_needed=140)
+        for s in sound.report.certificate.slices
+    )
+    evidence = with_report(sound, certificate=replace(sound.report.certificate, slices=bare))
+    assert outcome(evidence, "G10") in ("fail", "not-run")
+    assert isinstance(gate(evidence, RECIPE), Refusal)
+
+
+def test_dont_distil_is_the_headline_and_shows_the_money(sound) -> None:
+    """If a baseline is enough, the sentence says so and the finding names both bills."""
+    found = gate(with_report(sound, cheaper="majority"), RECIPE)
+    assert found.headline.startswith("Don't distil: majority clears every bar")
+    first = next(f for f in found.findings if f.id == "G06")
+    assert "USD a month" in first.reason
+
+
+def test_weak_labels_are_in_the_headline_of_the_refusal(sound) -> None:
+    """A person in a hurry reads on how many labels the teacher itself is wrong."""
+    found = gate(with_report(sound, weak_labels=(weak("refund", 5, 40), weak("bug", 1, 40))), RECIPE)
+    assert "on 2 of 6 labels the teacher itself is wrong more than half the time" in found.headline
+
+
+@given(st.data())
+def test_no_finding_turned_worse_ever_ships(sound, data) -> None:
+    """Property: from any set of outcomes, turning one to fail or not-run never turns a refusal into a release."""
+    base = run_checks(sound, RECIPE)
+    drawn = data.draw(st.lists(st.sampled_from(["pass", "waived", "fail", "not-run"]),
+                               min_size=len(base), max_size=len(base)))
+    findings = tuple(replace(f, outcome=o) for f, o in zip(base, drawn, strict=True))
+    at = data.draw(st.integers(0, len(base) - 1))
+    worse = replace(findings[at], outcome=data.draw(st.sampled_from(["fail", "not-run"])))
+    assert not ships((*findings[:at], worse, *findings[at + 1 :]))
+    if not ships(findings):
+        assert any(o in ("fail", "not-run") for o in drawn)
+    dropped = tuple(f for f in findings if f.id != findings[at].id)
+    assert not ships(dropped)
+
+
+def test_findings_stand_worst_first(sound) -> None:
+    """Fail, then not-run, then pass; what can't be waived before what can."""
+    evidence = with_data(with_report(sound, cheaper="majority"), leaks={}, distance=0.5)
+    order = [(f.outcome, f.waivable) for f in run_checks(evidence, RECIPE)]
+    rank = {"fail": 0, "not-run": 1, "waived": 2, "pass": 3}
+    assert order == sorted(order, key=lambda pair: (rank[pair[0]], pair[1]))
+
+
+def test_figures_are_said_with_interval_and_n() -> None:
+    """No number without what makes it trustworthy."""
+    assert said(figure(94, 100, metric="fidelity")) == "94.0% (87.4% to 97.8%, n = 100)"
+    assert said(figure(0, 0, metric="fidelity")) == "no rows (n = 0)"
+
+
+def test_findings_name_the_digests_that_they_rest_on(sound) -> None:
+    """Each finding carries the digests of the artifacts that its check reads, where the run gave them."""
+    found = run_checks(replace(sound, digests={"prompts": "a" * 64, "report": "9" * 64}), RECIPE)
+    by_id = {f.id: f for f in found}
+    assert by_id["G04"].evidence == {"prompts": "a" * 64}
+    assert by_id["G10"].evidence == {"report": "9" * 64}
+    assert by_id["G17"].evidence == {}
+
+
+def test_every_finding_field_has_its_words(sound) -> None:
+    """No finding without title, reason and, where it stops a release, a next action."""
+    for evidence in (sound, Evidence(), with_data(sound, leaks={"exact": 1})):
+        for f in run_checks(evidence, RECIPE):
+            assert f.title
+            assert f.reason
+            assert f.next_action or f.outcome == "pass"

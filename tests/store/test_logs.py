@@ -1,0 +1,221 @@
+"""The traffic log takes every row once, in order; the decisions log can't be changed unseen."""
+
+import json
+
+import apsw
+import pytest
+
+from overproof.data import Completion, Request, Skipped, TrafficRecord
+from overproof.errors import CorruptArtifact, StoreError
+from overproof.store import logs
+from overproof.store.project_store import open_store
+
+
+@pytest.fixture
+def store(tmp_path):
+    with open_store(tmp_path) as opened:
+        yield opened
+
+
+def row(number, text=None, *, at=None, gold=None, source="", completion=None):
+    request = Request(
+        id=f"r{number}",
+        fields={"subject": text or f"text {number}", "body": "b"},
+        at=at,
+        attributes={"tier": "gold"},
+        session="s",
+    )
+    return TrafficRecord(request=request, completion=completion, gold=gold, source=source)
+
+
+FULL = Completion(text="{}", value="a", model="m", finish="length", tokens_in=1, tokens_out=2, latency_s=0.1, cost_usd=1e-7, reason="x")
+
+
+def test_rows_come_back_as_they_went_in(store):
+    """Every field survives, order of the input fields included."""
+    rows = [row(1, gold="g", completion=FULL, source="may.jsonl"), row(2, "ünï \x00 \U0001f600 \\ \"")]
+    store.traffic.append(rows, "may.jsonl")
+    back = list(store.traffic.read())
+    assert back == [rows[0], row(2, "ünï \x00 \U0001f600 \\ \"", source="may.jsonl")]
+    assert list(back[0].request.fields) == ["subject", "body"]
+
+
+def test_the_same_rows_twice_add_nothing(store):
+    """Importing a file again, also from another place, adds no row and leaves version and digest alone."""
+    rows = [row(i) for i in range(2500)] + [Skipped(where="a:1", reason="bad", raw="x")]
+    first = store.traffic.append(rows, "a.jsonl")
+    assert (first.added, first.already_there, first.skipped, first.conflicts) == (2500, 0, 1, 0)
+    before = store.traffic.version(), store.traffic.snapshot_digest()
+    again = store.traffic.append(rows, "copy/a.jsonl")
+    assert (again.added, again.already_there, again.skipped, again.conflicts) == (0, 2500, 1, 0)
+    assert again.total == 2501
+    assert (store.traffic.version(), store.traffic.snapshot_digest()) == before
+    assert dict(store.traffic.counts().skipped) == {"bad": 1}
+    assert store.traffic.counts().records == 2500
+
+
+def test_the_same_id_with_other_content_is_kept_aside(store):
+    """A conflict is counted, the first row stays, the other one can be looked at."""
+    store.traffic.append([row(1, "first")], "a")
+    report = store.traffic.append([row(1, "other"), row(1, "other"), row(1, "first")], "b")
+    assert (report.added, report.already_there, report.conflicts) == (0, 1, 2)
+    assert [r.request.fields["subject"] for r in store.traffic.read()] == ["first"]
+    assert [r.request.fields["subject"] for r in store.traffic.conflicts()] == ["other"]
+    assert store.traffic.counts().conflicts == 1
+
+
+def test_replace_takes_the_new_row_and_keeps_the_old_one_aside(store):
+    """With `replace` the corrected import wins, the log has another version and digest, nothing is lost."""
+    store.traffic.append([row(1, "first"), row(2)], "a")
+    version, digest = store.traffic.version(), store.traffic.snapshot_digest()
+    report = store.traffic.append([row(1, "corrected"), row(2), row(3)], "b", replace=True)
+    assert (report.added, report.already_there, report.replaced, report.conflicts) == (1, 1, 1, 0)
+    assert [r.request.fields["subject"] for r in store.traffic.read()] == ["corrected", "text 2", "text 3"]
+    assert [r.request.fields["subject"] for r in store.traffic.conflicts()] == ["first"]
+    assert store.traffic.version().epoch > version.epoch
+    assert store.traffic.snapshot_digest() != digest
+    with pytest.raises(StoreError, match="replaced while it was read"):
+        list(store.traffic.read(version))
+    store.traffic.append([row(1, "first")], "c", replace=True)
+    assert [r.request.fields["subject"] for r in store.traffic.conflicts()] == ["corrected"]
+
+
+def test_reading_is_in_order_of_time_then_arrival(store):
+    """Times are compared as times, not as texts; equal times keep their order; rows without one come last."""
+    times = {
+        "none": None,
+        "later": "2026-05-01T10:00:00.5Z",
+        "sooner": "2026-05-01T10:00:00Z",
+        "zone": "2026-05-01T11:30:00+02:00",
+        "naive": "2026-05-01T09:45:00",
+        "same a": "2026-05-02",
+        "same b": "2026-05-02T00:00:00Z",
+    }
+    store.traffic.append([row(name, at=at) for name, at in times.items()], "a")
+    assert [r.request.id for r in store.traffic.read()] == [
+        "rzone", "rnaive", "rsooner", "rlater", "rsame a", "rsame b", "rnone",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        row(1, at="yesterday"),
+        row(1, completion=Completion(text="", value=None, model="", latency_s=float("nan"))),
+        row("\ud800"),
+    ],
+)
+def test_a_row_that_cannot_be_stored_is_counted_not_raised(store, bad):
+    """A time that is none, NaN, or an id that is no text is skipped with its reason; the other rows go in."""
+    report = store.traffic.append([row(5), bad, row(6)], "a")
+    assert (report.added, report.skipped) == (2, 1)
+    (kept,) = store.traffic.skipped()
+    assert "can't be stored" in kept.reason
+
+
+def test_lone_surrogates_in_texts_survive(store):
+    """Broken UTF-16 in an input is kept as it is, and doesn't stop an import."""
+    store.traffic.append([row(1, "a\ud800\\b"), Skipped(where="a:1", reason="r", raw="\udcff")], "a")
+    assert next(store.traffic.read()).request.fields["subject"] == "a\ud800\\b"
+    assert len(list(store.traffic.skipped())) == 1
+
+
+def test_the_digest_is_that_of_content_and_order(store, tmp_path):
+    """Equal rows in equal order have the same digest in another store; a changed field or order gives another one."""
+
+    def digest_of(name, rows):
+        (tmp_path / name).mkdir()
+        with open_store(tmp_path / name) as other:
+            other.traffic.append(rows, "a")
+            return other.traffic.snapshot_digest()
+
+    a, b = row(1, at="2026-01-01"), row(2, at="2026-01-02")
+    base = digest_of("one", [a, b])
+    assert digest_of("two", [b, a]) == base  # time decides the order
+    assert digest_of("three", [row(1), row(2)]) != digest_of("four", [row(2), row(1)])
+    assert digest_of("five", [a, row(2, at="2026-01-02", gold="g")]) != base
+
+
+def test_a_snapshot_is_that_of_its_moment(store):
+    """Rows that arrive after a version was taken are in neither its digest nor its reading."""
+    store.traffic.append([row(1)], "a")
+    version = store.traffic.version()
+    digest = store.traffic.snapshot_digest(version)
+    store.traffic.append([row(2)], "a")
+    assert [r.request.id for r in store.traffic.read(version)] == ["r1"]
+    assert store.traffic.snapshot_digest(version) == digest
+    assert store.traffic.snapshot_digest() != digest
+
+
+def test_an_unchanged_log_is_not_read_again_for_its_digest(store, monkeypatch):
+    """The digest of an unchanged log is remembered, so that `status` needn't read a million rows."""
+    store.traffic.append([row(1)], "a")
+    digest = store.traffic.snapshot_digest()
+    monkeypatch.setattr(store.traffic._db, "stream", None)
+    assert store.traffic.snapshot_digest() == digest
+
+
+def test_decisions_are_chained_and_readable(store):
+    """Entries come back in order with their links, and the chain verifies."""
+    store.decisions.append("waiver", actor="Dana", subject="G08", body={"why": "known", "rows": [1, 2.5, None]})
+    store.decisions.append("release", actor="gate", subject="r1", body={})
+    first, second = store.decisions.read()
+    assert (first.seq, first.prev, second.prev) == (1, "", first.digest)
+    assert first.body == {"why": "known", "rows": [1, 2.5, None]}
+    assert store.decisions.verify() == 2
+
+
+def test_decisions_cannot_be_changed_through_the_database(store):
+    """Update and delete are refused by the database itself."""
+    store.decisions.append("waiver", actor="Dana", subject="G08", body={})
+    db = store.decisions._db
+    for sql in ("UPDATE decision SET actor='Eve'", "DELETE FROM decision"):
+        with pytest.raises(apsw.ConstraintError, match="append-only"), db.write() as connection:
+            connection.execute(sql)
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        "UPDATE decision SET actor='Eve' WHERE seq=2",
+        "UPDATE decision SET body='{\"a\":2}' WHERE seq=1",
+        "UPDATE decision SET at='2020-01-01' WHERE seq=3",
+        "DELETE FROM decision WHERE seq=2",
+        "DELETE FROM decision WHERE seq=1",
+        "UPDATE decision SET seq=10 WHERE seq=3",
+    ],
+)
+def test_a_tampered_chain_is_found(store, tamper):
+    """Whoever changes or removes an entry behind the triggers is found out, with the entry's number."""
+    for i in range(4):
+        store.decisions.append("k", actor=f"a{i}", subject="s", body={"a": i})
+    with store.decisions._db.write() as connection:
+        connection.execute("DROP TRIGGER decision_stays; DROP TRIGGER decision_kept;")
+        connection.execute(tamper)
+    with pytest.raises(CorruptArtifact, match="doesn't fit the chain"):
+        store.decisions.verify()
+
+
+def test_a_clock_that_was_set_back_does_not_put_decisions_out_of_order(store, monkeypatch):
+    """Times of entries never fall, whatever the wall clock does."""
+    store.decisions.append("k", actor="a", subject="s", body={})
+    monkeypatch.setattr(logs, "now", lambda: "2001-01-01T00:00:00+00:00")
+    store.decisions.append("k", actor="a", subject="s", body={})
+    first, second = store.decisions.read()
+    assert second.at == first.at
+    assert store.decisions.verify() == 2
+
+
+def test_the_store_keeps_itself_out_of_repositories(tmp_path):
+    """Opening a project writes an ignore file: traffic must not end up in a commit."""
+    with open_store(tmp_path):
+        assert (tmp_path / ".overproof" / ".gitignore").read_text() == "*\n"
+    with pytest.raises(StoreError, match="not a folder"):
+        open_store(tmp_path / "missing")
+
+
+def test_bodies_are_plain_json(store):
+    """What the log holds can be read by anybody with SQLite and a JSON parser."""
+    store.traffic.append([row(1)], "a")
+    ((body,),) = store.traffic._db.rows("SELECT body FROM record")
+    assert json.loads(body)["fields"] == {"subject": "text 1", "body": "b"}
