@@ -71,7 +71,7 @@ class Completion:
     value: str | None
     """Parsed answer; None where `text` doesn't parse."""
     model: str
-    """The model id that the answer came with."""
+    """The model id that the answer came with; empty where nobody wrote it down."""
     finish: Completeness = "stop"
     """Only "stop" may become a label; a log that doesn't say is "unknown" and is treated as the log's owner says."""
     tokens_in: int | None = None

@@ -256,6 +256,10 @@ class CandidateReport:
     clears_bars: Verdict
     margin: float | None
     """Least distance of a bound from its bar over all bars; negative where one is missed."""
+    latency_n: int = 0
+    """Requests that the latency was measured on."""
+    cost_n: int = 0
+    """Requests that the cost was measured on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,15 +11,15 @@ from typing import Any
 
 import overproof
 from overproof import registry
-from overproof.data import CalibrationSet, TestSet, TrainSet
 from overproof.asking import Buyer
+from overproof.data import CalibrationSet, TestSet, TrainSet
 from overproof.errors import DataError, TermsError
 from overproof.evidence import Calibration, EvalReport, Refusal, Release, Scores, Trained
 from overproof.project import Part, Project, expand_slices
 from overproof.steps.baseline import ASK_DEV, ASK_TEST, SHOTS, AskRecipe, ShotsRecipe
 from overproof.steps.calibrate import CALIBRATE, CalibrateRecipe
 from overproof.steps.capture import CAPTURE, CaptureRecipe, LogSnapshot
-from overproof.steps.clear import CLEAR, ClearRecipe, student_kind
+from overproof.steps.clear import CLEAR, ClearRecipe, decisive_day, student_kind
 from overproof.steps.collect import COLLECT, SUMMARISE, CollectRecipe, SummariseRecipe
 from overproof.steps.dossier import DOSSIER, DossierRecipe
 from overproof.steps.evaluate import EVALUATE, STUDY, EvaluateRecipe, StudyRecipe
@@ -33,18 +33,17 @@ from overproof.steps.filter import (
     verifier_spec,
 )
 from overproof.steps.gate import GATE, GateRecipe
-from overproof.steps.pack import STEP as PACK
-from overproof.steps.pack import PackRecipe
+from overproof.steps.pack import PACK, PackRecipe
 from overproof.steps.plan import PLAN, PlanRecipe
 from overproof.steps.predict import PREDICT_DEV, PREDICT_TEST, TEACHER_SCORES, PredictRecipe
 from overproof.steps.promptset import PROMPTSET, PromptSetRecipe
 from overproof.steps.survey import SURVEY, Survey, SurveyRecipe
 from overproof.steps.teach import TEACH, TeachRecipe
-from overproof.steps.terms import read_terms
-from overproof.steps.train import STEP as TRAIN
-from overproof.steps.train import StudentRecipe
+from overproof.steps.terms import Terms, read_terms
+from overproof.steps.train import TRAIN, StudentRecipe
 from overproof.store.artifacts import Artifact, Memo, NotBuilt, StepEvent
 from overproof.store.project_store import Store
+from overproof.students.weights import pinned
 from overproof.task import Slice
 
 STAGES = ("capture", "promptset", "clear", "teach", "filter", "train", "calibrate", "evaluate", "gate")
@@ -152,7 +151,8 @@ class Road:
         yield "capture"
         kept["prompts"] = prompts = run(PROMPTSET, traffic, recipe=_promptset_recipe(p))
         yield "promptset"
-        kept["clearance"] = clearance = run(CLEAR, self._terms(), recipe=self._clear_recipe())
+        terms = self._terms()
+        kept["clearance"] = clearance = run(CLEAR, self.memo.source("terms", terms), recipe=self._clear_recipe(terms))
         yield "clear"
         teacher = self.buyer.teacher(clearance)
         recipe = self._teach_recipe()
@@ -209,26 +209,33 @@ class Road:
     def _snapshot(self) -> LogSnapshot:
         return LogSnapshot(records=tuple(self.store.traffic.read()))
 
-    def _terms(self) -> Artifact[Any]:
+    def _terms(self) -> Terms:
         named = self.project.teacher.terms
         if not named:
             raise TermsError(
                 "[teacher] names no terms record: nobody has vouched for the use of this teacher's answers",
                 next_action='write terms = "terms/teacher.toml"; `overproof init` shows the form',
             )
-        return self.memo.source("terms", read_terms(self.project.root / named, base_url=self.project.teacher.base_url))
+        return read_terms(self.project.root / named, base_url=self.project.teacher.base_url)
 
-    def _clear_recipe(self) -> ClearRecipe:
+    def _clear_recipe(self, terms: Terms) -> ClearRecipe:
         p = self.project
         kind = student_kind([s.use for s in p.students])
         return ClearRecipe(
-            pin=p.pin, student_kind=kind, distribution=p.teacher.distribution, today=self.today.isoformat()
+            pin=p.pin,
+            student_kind=kind,
+            distribution=p.teacher.distribution,
+            today=decisive_day(terms, self.today.isoformat()),
         )
 
     def _teach_recipe(self) -> TeachRecipe:
         t, labels = self.project.teacher, set(self.project.task.output.labels)
         by_label = [Slice(name=n, where=(("label", (n,)),)) for n in t.extra_on if n in labels]
         named = [s for s in expand_slices(self.project.slices, {}) if s.name in t.extra_on and s.name not in labels]
+        unknown = sorted(set(t.extra_on) - {s.name for s in (*by_label, *named)})
+        if unknown:
+            known = registry.suggest(unknown[0], sorted(labels | {s.name for s in expand_slices(self.project.slices, {})}))
+            raise DataError(f"[teacher] extra_on names {unknown[0]!r}. {known}", next_action="name a label or a [[slice]]")
         return TeachRecipe(
             pin=self.project.pin, samples=t.samples, hard_samples=t.hard_samples or 0, extra_on=(*by_label, *named)
         )
@@ -268,7 +275,7 @@ class Road:
             recipe=StudentRecipe(
                 name=part.name,
                 use=part.use,
-                options=part.options,
+                options=pinned(part.options, root=p.root),
                 seed=p.promptset.seed,
                 kind="student" if part in p.students else "baseline",
             ),

@@ -144,6 +144,9 @@ def test_another_tasks_call_is_kept_aside(tmp_path):
         mapping=mapping,
     )
     assert [isinstance(row, Skipped) for row in rows] == [True, True, True, False]
+    twice = ColumnMapping(fields=("text",), prompt="{text} and again {text}.")
+    rows_twice = imported(tmp_path, {"request": request("u:a and again b.")}, {"request": request("u:a and again a.")}, mapping=twice)
+    assert [isinstance(row, Skipped) for row in rows_twice] == [True, False]
     assert "another task" in rows[0].reason
 
 

@@ -51,6 +51,7 @@ def test_planted_edits_are_found_and_unlike_rows_stay_apart():
         ("my parcel was left at the wrong door today", "my parcel was left at the wrong doors today", True),
         ("I lost my card", "I lost my phone", False),
         ("why was my card declined", "why was my transfer declined", False),
+        ("why was my top up by card declined this week", "why was my top up by transfer declined this week", False),
         ("hi", "hi!", True),
         ("hi", "ho", False),
         ("👍", "👎", False),

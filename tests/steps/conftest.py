@@ -92,6 +92,7 @@ class World:
             name=name, kind=kind, folder=Folder(path=folder), n=n, latency_s=0.6 if kind == "teacher" else 0.004,
             latency_p95_s=1.2 if kind == "teacher" else 0.006, cost_usd_per_1000=cost,
             size_bytes=0 if kind == "teacher" else size, parameters=size // 4,
+            latency_n=100, cost_n=n,
         )  # type: ignore[arg-type]
 
     def report(self, *, n=2_000, gold=1.0, teacher=0.97, candidates=CANDIDATES, plan_more=None, **more) -> EvalReport:

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Callable
+from datetime import date, timedelta
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from overproof.data import Clearance, TeacherPin
 from overproof.errors import TermsError
-from overproof.steps.clear import ClearRecipe, clear, sentence, student_kind
+from overproof.steps.clear import ClearRecipe, clear, decisive_day, sentence, student_kind
 from overproof.steps.terms import (
     DISTRIBUTIONS,
     EFFECTS,
@@ -268,6 +269,25 @@ def test_a_restriction_asks_for_a_second_person_an_assessment_and_an_answer() ->
     assert clear(record(**whole), recipe).posture == "restriction-cited"
     with pytest.raises(TermsError, match="stands in the way"):
         clear(record(**{**whole, "conditions": {"competes-with-provider": True}}), recipe)
+
+
+def outcome(terms: Terms, today: str) -> str:
+    try:
+        return clear(terms, dataclasses.replace(RECIPE, today=today)).posture
+    except TermsError as error:
+        return error.what
+
+
+@pytest.mark.parametrize("expires", ["2026-11-01", "2026-11-20", "2026-08-22", ""])
+@pytest.mark.parametrize("entry_id", ["openai-api", "apache-2.0-weights"])
+def test_the_decisive_day_decides_as_today(entry_id: str, expires: str) -> None:
+    """On every day of a year the decision is that of the decisive day, which is rarely a new one."""
+    terms = record(entry_id, expires=expires)
+    days = [(date(2026, 8, 1) + timedelta(days=i)).isoformat() for i in range(200)]
+    decisive = {day: decisive_day(terms, day) for day in days}
+    assert all(outcome(terms, day) == outcome(terms, chosen) for day, chosen in decisive.items())
+    assert all(chosen <= day for day, chosen in decisive.items())
+    assert len({chosen for day, chosen in decisive.items() if day >= "2026-08-22"}) <= 3
 
 
 def test_an_assessment_never_replaces_an_authorisation() -> None:

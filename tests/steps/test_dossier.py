@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 
@@ -280,7 +281,7 @@ def test_labels_of_the_plot_never_cover_each_other(made) -> None:
     plot = plot_view(made[0].report)
     for side in ("start", "end"):
         heights = sorted(p["label_y"] for p in plot["points"] if p["anchor"] == side)
-        assert all(b - a >= 17 for a, b in zip(heights, heights[1:], strict=False))
+        assert all(b - a >= 17 for a, b in pairwise(heights))
     assert all(0 <= p["x"] <= 100 and 0 <= p["y"] <= plot["height"] for p in plot["points"])
 
 

@@ -104,7 +104,7 @@ def test_the_drawn_interval_and_the_verdict_agree_at_every_count() -> None:
     bars = {"fidelity": Bar(metric="fidelity", at_least=0.9)}
     group = Group(name="all", kind="all", critical=False, mask=np.ones(n, dtype=bool), bars=bars)
     zeros = np.zeros(n, dtype=np.int64)
-    sealed = Sealed(sheet=Sheet(target=zeros, gold=zeros), groups=(group,), judge=group.mask, delta=0.0304, level=0.95)
+    sealed = Sealed(sheet=Sheet(target=zeros, gold=zeros), groups=(group,), judge=group.mask, delta=0.0001, level=0.95)
     seen = set()
     for wrong in range(90):
         answer = zeros.copy()
@@ -244,6 +244,12 @@ def test_a_score_that_is_no_number_is_never_kept(world) -> None:
     sound = np.arange(2_000) % 7 != 0
     assert report.certificate.slices[0].threshold == KEEP_ALL
     assert whole.kept.good == int((judging & sound).sum())
+
+
+def test_latency_and_cost_keep_the_number_of_requests_that_they_rest_on(world) -> None:
+    """No number without its n."""
+    best = candidate(walk_through(world, n=300), "large")
+    assert (best.latency_n, best.cost_n) == (100, 300)
 
 
 def test_scores_of_the_chosen_candidate_must_be_there(world) -> None:

@@ -145,12 +145,15 @@ def test_training_duplicates_become_one_weighted_row():
 def test_one_request_of_a_session_is_tested():
     """Sealed and calibration rows are independent draws; a session of the test period is gone from training."""
     rng = random.Random(4)
-    records = [record(i, text(rng), minutes=i, session=f"s{i % 60}" if i >= 40 else "early") for i in range(200)]
+    records = [record(i, text(rng), minutes=i, session=f"s{(i + 1) // 3}") for i in range(200)]
     found = promptset(traffic_of(records), PromptSetRecipe())
     for rows in (found.test, found.calibration):
         sessions = [row.request.session for row in rows]
         assert len(set(sessions)) == len(sessions)
-    assert found.funnel["train: same session as a test row"] > 0
+    assert len({row.request.session for row in found.train}) < len(found.train)
+    assert found.funnel["test: another request of a drawn session"] == 40 - len(found.test) > 0
+    assert found.funnel["calibration: same session as a test row"] == 2  # s53 holds rows 158, 159 and 160
+    assert found.funnel["train: same session as a calibration row"] > 0
 
 
 def test_a_smaller_set_keeps_the_live_shares():
@@ -168,7 +171,7 @@ def test_a_smaller_set_keeps_the_live_shares():
     shares = {one.value: one for one in matched.match}
     assert shares["business"].set_share == pytest.approx(shares["business"].live_share, abs=0.01)
     assert shares["plus"].n_live == sum(r.request.attributes["tier"] == "plus" for r in records)
-    assert sum(map(len, sets(matched).values())) <= 600
+    assert (len(matched.test), len(matched.calibration)) == (120, 120)
 
 
 def test_a_declared_split_is_obeyed():

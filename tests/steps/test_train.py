@@ -5,7 +5,7 @@ import pytest
 
 from overproof.data import Example, Request, TrainSet
 from overproof.errors import DataError, RegistryError
-from overproof.steps.train import STEP, StudentRecipe, train
+from overproof.steps.train import TRAIN, StudentRecipe, train
 from overproof.store.codec import decode, encode
 
 MESSAGES = json.loads((Path(__file__).parents[1] / "students" / "messages.json").read_text(encoding="utf-8"))
@@ -51,7 +51,7 @@ def test_the_result_can_be_stored(tmp_path):
     data = encode(trained, keep=lambda _: "d" * 64).data
     assert decode(data, find=lambda _: trained.folder.path) .options == trained.options
     encode(StudentRecipe(name="m", use="linear.v1", options={"char_ngrams": [2, 5]}))
-    assert STEP.workdir
+    assert TRAIN.workdir
 
 
 @pytest.mark.parametrize("messages", [[], [m for m in MESSAGES if m[0] == "login"]])

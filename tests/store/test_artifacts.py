@@ -1,5 +1,6 @@
 """Steps run once; what they made is found, verified, and explained when it has to be made again."""
 
+import hashlib
 import os
 import stat
 import time
@@ -248,6 +249,22 @@ def test_damaged_lists_and_manifests_are_never_believed(tmp_path):
             assert memo.run(FIT, memo.source("text", "ab"), recipe=Recipe()).digest == good.digest
         manifest.chmod(0o644)
         manifest.write_bytes(whole)
+
+
+def test_a_list_that_was_changed_with_its_file_is_refused(tmp_path):
+    """Whoever changes a file and its entry in the list alike is found out by the folder's own digest."""
+    with open_store(tmp_path) as store:
+        memo = store.memo()
+        folder = memo.run(FIT, memo.source("text", "ab"), recipe=Recipe()).value.folder
+    listed, path = folder.path.with_suffix(".tree"), folder.path / "sub" / "vocab.txt"
+    for file in (listed, path):
+        file.chmod(0o644)
+    before, after = (hashlib.sha256(text).hexdigest() for text in (b"ab", b"xy"))
+    path.write_bytes(b"xy")
+    listed.write_text(listed.read_text().replace(before, after))
+    assert after in listed.read_text()
+    with open_store(tmp_path) as store, pytest.raises(CorruptArtifact, match="missing or damaged"):
+        store.objects.find(folder.digest)
 
 
 @pytest.mark.parametrize("kind", ["missing", "link", "file"])

@@ -1,5 +1,6 @@
 """Values come back from the store as they went in, and what can't be stored is refused by name."""
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -135,12 +136,15 @@ def test_bytes_that_are_no_artifact_are_refused(data):
         decode(data, find=nowhere)
 
 
-@pytest.mark.parametrize("name", ["os:system", "subprocess:Popen", "antigravity:x", "overproof.data:digest_of"])
-def test_bytes_cannot_choose_what_is_imported_or_called(name):
+@pytest.mark.parametrize("name", ["os:system", "subprocess:Popen", "planted:Trap", "overproof.data:digest_of"])
+def test_bytes_cannot_choose_what_is_imported_or_called(tmp_path, monkeypatch, name):
     """Only dataclasses of this package, or of modules that the program has loaded itself, are ever built."""
+    (tmp_path / "planted.py").write_text("from dataclasses import dataclass\n@dataclass\nclass Trap:\n    x: int\n")
+    monkeypatch.syspath_prepend(tmp_path)
     data = f'{{"format":1,"types":[["{name}",["x"]]],"value":{{"$0":[1]}}}}'.encode()
     with pytest.raises(StoreError, match="unknown class"):
         decode(data, find=nowhere)
+    assert "planted" not in sys.modules
 
 
 def test_a_class_that_lost_a_field_is_noticed():

@@ -1,11 +1,12 @@
 """The traffic log takes every row once, in order; the decisions log can't be changed unseen."""
 
+import dataclasses
 import json
 
 import apsw
 import pytest
 
-from overproof.data import Completion, Request, Skipped, TrafficRecord
+from overproof.data import Completion, Request, Skipped, TrafficRecord, digest_of
 from overproof.errors import CorruptArtifact, StoreError
 from overproof.store import logs
 from overproof.store.project_store import open_store
@@ -193,6 +194,20 @@ def test_a_tampered_chain_is_found(store, tamper):
         connection.execute("DROP TRIGGER decision_stays; DROP TRIGGER decision_kept;")
         connection.execute(tamper)
     with pytest.raises(CorruptArtifact, match="doesn't fit the chain"):
+        store.decisions.verify()
+
+
+def test_an_entry_that_was_forged_with_its_digest_is_found(store):
+    """A changed entry whose own digest was computed anew is given away by the link of the next one."""
+    for i in range(3):
+        store.decisions.append("k", actor=f"a{i}", subject="s", body={"a": i})
+    second = list(store.decisions.read())[1]
+    row = {**dataclasses.asdict(second), "actor": "Eve"}
+    row.pop("digest")
+    with store.decisions._db.write() as connection:
+        connection.execute("DROP TRIGGER decision_stays")
+        connection.execute("UPDATE decision SET actor='Eve', digest=? WHERE seq=2", (digest_of(row),))
+    with pytest.raises(CorruptArtifact, match="decision 3"):
         store.decisions.verify()
 
 

@@ -369,7 +369,7 @@ def compare_table(before: EvalReport, after: EvalReport, names: Sequence[str]) -
     for row in comparison(before, after):
         left, right = row["before"], row["after"]
         cells = [x for f in (left, right) for x in ((percent(f.value), interval(f), str(f.n)) if f else ("-", "", ""))]
-        table.add_row(escape(row["slice"]), row["metric"], *cells, row["word"])
+        table.add_row(escape(row["slice"]), row["metric"], *cells, {"no clear change": "-"}.get(row["word"], row["word"]))
     return table
 
 

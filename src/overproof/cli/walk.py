@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -215,30 +213,15 @@ def status(door: Door) -> int:
 @verb
 def demo(door: Door, folder: Path) -> int:
     """Put the bundled shop inbox into FOLDER and distil it: traffic, verdict, dossier; no key and no network."""
-    from overproof.cli.intake import take
+    from overproof.cli.bundled import make_demo
     from overproof.project import load_project
-    from overproof.store.project_store import open_store
 
-    _unpack(files("overproof") / "inbox", folder)
-    project = load_project(folder, overrides=door.overrides)
+    project = load_project(make_demo(folder), overrides=door.overrides)
     told = console_on(sys.stderr if door.as_json else sys.stdout)
     told.print(
-        "Northlane sells home gadgets. A large model reads its inbox today: can a small one take over?\n"
-        f"2,700 messages, four languages, 15 queues, one of them critical. Project: {folder}\n"
+        "Northlane sells home gadgets. A large model sorts its inbox today: can a small one take over?\n"
+        f"2,000 messages of an ordinary quarter, four languages, 15 queues, one of them critical. Project: {folder}\n"
     )
-    with open_store(project.root) as store:
-        take(store, project, [folder / "messages.jsonl"])
     code = walk(door, project, to=None)
     told.print(f"[bold]next:[/] read the dossier, change {folder}/overproof.toml, then `overproof run --project {folder}`")
     return code
-
-
-def _unpack(source: Traversable, folder: Path) -> None:
-    """Copy what is not there yet: a second demo goes on with the first one's files, changed or not."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for item in source.iterdir():
-        target = folder / item.name
-        if item.is_dir():
-            _unpack(item, target)
-        elif not target.exists() and not item.name.endswith((".py", ".pyc")):
-            target.write_bytes(item.read_bytes())

@@ -63,11 +63,7 @@ class ColumnMapping:
 
 
 class Importer(Protocol):
-    """
-    Reads one kind of log. A class without arguments, registered under `overproof.importers`; no store, no network.
-
-    The conformance suite is `overproof.testing.importer_conformance`.
-    """
+    """Reads one kind of log. A class without arguments, registered under `overproof.importers`; no store or network."""
 
     def sniff(self, head: bytes, name: str) -> float:
         """

@@ -182,7 +182,7 @@ def _completion(row: Mapping[str, Any], call: _Call, reader: ColumnReader) -> Co
     return Completion(
         text=_text(message),
         value=None,
-        model=scalar_text(model) or "unknown",
+        model=scalar_text(model) or "",
         finish=finish,
         tokens_in=None if tokens_in is None else int(tokens_in),
         tokens_out=None if tokens_out is None else int(tokens_out),

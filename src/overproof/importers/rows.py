@@ -434,7 +434,7 @@ class ColumnReader:
         return Completion(
             text=text,
             value=None,
-            model=scalar_text(self.column("model", row)) or "unknown",
+            model=scalar_text(self.column("model", row)) or "",
             finish=finish,
             tokens_in=None if tokens_in is None else int(tokens_in),
             tokens_out=None if tokens_out is None else int(tokens_out),

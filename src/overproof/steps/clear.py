@@ -97,6 +97,25 @@ def clear(terms: Terms, recipe: ClearRecipe) -> Clearance:
     return _mint(terms, recipe, found)
 
 
+def decisive_day(terms: Terms, today: str) -> str:
+    """
+    The last day on which what `clear` says could have changed; a recipe with it is the same until the next such day.
+
+    Args:
+        terms: the attestation and its entries.
+        today: ISO date.
+
+    Returns: an ISO date, not after `today`, on which `clear` decides as it does today.
+    """
+    record, after = terms.attestation, timedelta(days=1)
+    days = {record.attested_on, *(d.read_on for d in record.documents)}
+    if _is_date(record.expires):
+        days.add((date.fromisoformat(record.expires) + after).isoformat())
+    for document in (d for e in terms.entries for d in e.documents if d.seen and d.fresh_days):
+        days.add((date.fromisoformat(document.seen) + timedelta(days=document.fresh_days) + after).isoformat())
+    return max((day for day in days if _is_date(day) and day <= today), default=today)
+
+
 def _mint(terms: Terms, recipe: ClearRecipe, found: Posture) -> Clearance:
     record = terms.attestation
     draft = Clearance(
@@ -253,7 +272,7 @@ def _dates(record: Attestation, recipe: ClearRecipe) -> Iterable[str]:
         yield f"attested_on is {record.attested_on!r}; write an ISO date"
         return
     if record.attested_on > recipe.today:
-        yield f"attested_on is {record.attested_on}, which lies in the future (today is {recipe.today})"
+        yield f"attested_on is {record.attested_on}, which lies in the future"
     late = [d.key for d in record.documents if d.read_on > record.attested_on]
     if late:
         yield f"document {late[0]!r} was read after the attestation"
@@ -266,7 +285,7 @@ def _dates(record: Attestation, recipe: ClearRecipe) -> Iterable[str]:
         yield f"expires is {record.expires!r}; write an ISO date"
         return
     if record.expires < recipe.today:
-        yield f"expired on {record.expires} (today is {recipe.today})"
+        yield f"expired on {record.expires}"
     paper = record.channel == "order-form" or any(e.kind in ("order-form", "contract") for e in record.evidence)
     days = CONTRACT_DAYS if paper else SERVICE_DAYS
     last = date.fromisoformat(record.attested_on) + timedelta(days=days)

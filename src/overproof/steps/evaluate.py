@@ -198,24 +198,8 @@ def evaluate(
     part = partition(recipe.slices, [e.request for e in rows.examples], functions=functions)
     cells = {name: part.index == i for i, name in enumerate(part.names)}
     certificate = certify(plan, chosen, sheet, {n: m & certify_rows for n, m in cells.items()}, recipe)
-    kept = np.zeros(len(sheet.target), dtype=bool)
-    for one in certificate.slices:
-        if one.threshold is not None:
-            kept |= cells[one.slice] & (chosen.confidence >= one.threshold)  # NaN is not >= anything
-    by_name = {c.name: c for c in study.calibrations}
-    baselines = sum(s.kind == "baseline" for s in scores)
-    candidates = tuple(
-        report_candidate(
-            s,
-            logits_of(s, rows),
-            by_name.get(s.name),
-            # a false "this baseline is enough" has the whole budget, so each baseline gets its part
-            sealed if s.kind != "baseline" else _with_delta(sealed, delta / baselines),
-            recipe.bins,
-            kept=kept if s.name == plan.chosen else None,
-        )
-        for s in scores
-    )
+    kept = kept_by(certificate, chosen, cells)
+    candidates = _reports(plan, study, scores, rows, sealed=sealed, kept=kept, bins=recipe.bins)
     best = next(c for c in candidates if c.name == plan.chosen)
     report = EvalReport(
         candidates=candidates,
@@ -247,7 +231,7 @@ def certify(
     Returns: the certificate; slices without a threshold stay on the teacher.
     """
     gold = plan.label_kind == "gold"
-    truth = sheet.target
+    truth = sheet.gold if gold else sheet.target
     counted = {p.slice: cells[p.slice] & sheet.has_gold if gold else cells[p.slice] for p in plan.slices}
     wrong = reading.answer != truth
     delta = ledger_delta(plan.delta, recipe.use_k)
@@ -267,6 +251,50 @@ def certify(
         window=recipe.window,
         expires=recipe.expires,
     )
+
+
+def _reports(
+    plan: Plan,
+    study: Study,
+    scores: tuple[Scores, ...],
+    rows: TestSet,
+    *,
+    sealed: Sealed,
+    kept: Mask,
+    bins: int,
+) -> tuple[CandidateReport, ...]:
+    by_name = {c.name: c for c in study.calibrations}
+    # a false "this baseline is enough" has the whole budget, so each baseline gets its part
+    alone = replace(sealed, delta=sealed.delta / max(1, sum(s.kind == "baseline" for s in scores)))
+    return tuple(
+        report_candidate(
+            s,
+            logits_of(s, rows),
+            by_name.get(s.name),
+            alone if s.kind == "baseline" else sealed,
+            bins,
+            kept=kept if s.name == plan.chosen else None,
+        )
+        for s in scores
+    )
+
+
+def kept_by(certificate: Certificate, reading: Reading, cells: Mapping[str, Mask]) -> Mask:
+    """
+    The rows that the student answers as served.
+
+    Args:
+        certificate: a threshold per slice, or none.
+        reading: the student's answers.
+        cells: certification slice to its rows; disjoint.
+
+    Returns: shape (n,); a confidence that is no number is never kept.
+    """
+    kept = np.zeros(len(reading.answer), dtype=bool)
+    for one in certificate.slices:
+        if one.threshold is not None:
+            kept |= cells[one.slice] & (reading.confidence >= one.threshold)  # NaN is not >= anything
+    return kept
 
 
 def groups_of(rows: TestSet, recipe: EvaluateRecipe, functions: Functions) -> tuple[Group, ...]:
@@ -348,6 +376,8 @@ def report_candidate(
         reliability_after=reliability_curve(after.confidence[sound], right[sound], bins=bins) if sound.any() else (),
         slices=slices,
         clears_bars=overall([f.verdict for f in judged]),
+        latency_n=scores.latency_n,
+        cost_n=scores.cost_n,
         margin=min((f.low - f.bar for f in judged if f.bar is not None), default=None),
     )
 
@@ -496,10 +526,6 @@ def _with_cheaper(report: EvalReport) -> EvalReport:
     if not enough:
         return report
     return replace(report, cheaper=min(enough, key=lambda c: c.cost_usd_per_1000).name)
-
-
-def _with_delta(sealed: Sealed, delta: float) -> Sealed:
-    return replace(sealed, delta=delta)
 
 
 def _named(scores: tuple[Scores, ...], name: str) -> Scores:

@@ -348,7 +348,8 @@ def _baselines(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
     teacher = teacher_of(report)
     if not baselines or teacher is None:
         lacking = "baseline" if not baselines else "teacher"
-        yield _finding("G06", "not-run", f"no {lacking} ran on the sealed rows", "add a [[baseline]] and run again")
+        todo = "let the built-in baselines and the teacher through the same evaluation as the students, and run again"
+        yield _finding("G06", "not-run", f"no {lacking} was measured on the sealed rows", todo)
         return
     served = served_cost_usd_per_1000(report)
     price = f"{_dollars(served, evidence)} for {chosen.name}" if served is not None else "an unknown price"
@@ -508,7 +509,12 @@ def _refused(evidence: Evidence, findings: tuple[Finding, ...]) -> str:
     weak = len([f for f in stops if f.id == "G05" and f.slice is not None and f.outcome == "fail"])
     if weak and evidence.data is not None:
         labels = len(evidence.data.labels)
-        return f"Not released: {counts}; on {weak} of {labels} labels the teacher itself is wrong more than half the time."
+        likely = len(report.weak_labels) - weak if report is not None else 0
+        more = f", probably on {likely} more" if likely > 0 else ""
+        return (
+            f"Not released: {counts}; on {weak} of {labels} labels the teacher itself is wrong more than half the "
+            f"time{more}."
+        )
     return f"Not released: {counts}; first of all: {stops[0].reason if stops else 'there is no report'}."
 
 

@@ -200,4 +200,4 @@ def _write_card(path: Path, card: Card) -> None:
     write_json(path, value)
 
 
-STEP = Step(name="pack", version=1, fn=pack, workdir=True)
+PACK = Step(name="pack", version=1, fn=pack, workdir=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from overproof.errors import DataError, MissingExtra
 
@@ -35,6 +37,26 @@ def sha256_of(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def pinned(options: Mapping[str, Any], *, root: Path) -> dict[str, Any]:
+    """
+    A student's options with its frozen weights named by content, so that other bytes are another student.
+
+    Args:
+        options: of one [[student]] table.
+        root: the project's folder; a relative "folder:PATH" starts there.
+
+    Returns: the same options where they name no weights, or already say their `sha256`.
+    Raises: as `locate`.
+    """
+    found = dict(options)
+    weights = str(found.get("weights", ""))
+    if weights.startswith("folder:"):
+        found["weights"] = f"folder:{root / Path(weights.removeprefix('folder:')).expanduser()}"
+    if weights and not found.get("sha256"):
+        found["sha256"] = locate(str(found.get("model", weights)), str(found["weights"]), sha256="").sha256
+    return found
 
 
 def locate(model: str, weights: str, *, sha256: str) -> EncoderFiles:

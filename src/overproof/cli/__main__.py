@@ -1,0 +1,5 @@
+"""`python -m overproof.cli` is `overproof`."""
+
+from overproof.cli import main
+
+main()
