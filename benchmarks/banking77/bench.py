@@ -64,7 +64,7 @@ def render(body: dict[str, Any], first_s: float, unchanged_s: list[float], execu
     rows = json.loads((Path(body["dossier"]).parent / "dossier.json").read_text())["evidence"]
     no_label = 3080 - teacher["accuracy"]["n"]
     right = teacher["accuracy"]["good"]
-    weak = [w for w in rows["report"]["weak_labels"]]
+    weak = rows["report"]["weak_labels"]
     sure = [w for w in weak if w["teacher_accuracy"]["high"] < 0.5]
     slices = body["certificate"]["slices"]
     lines = [

@@ -47,7 +47,7 @@ class Buyer:
         Returns: a sampler with cache, retries and ledger.
         """
         table = self._project.teacher
-        given = {f.name: getattr(table, f.name) for f in fields(table)} | dict(self._project.teacher_options)
+        given = {f.name: getattr(table, f.name) for f in fields(table)} | dict(table.options)
 
         def build() -> Sampler:
             return self._wrapped(table.use, given, self._project.task, self._project.pin, clearance.value.id)
@@ -71,7 +71,7 @@ class Buyer:
             model=str(part.options.get("model", "")),
             revision=str(part.options.get("revision", "")),
             base_url=address,
-            parameters={k: v for k, v in part.options.items() if k in ("temperature", "max_tokens", "seed")},
+            parameters={k: v for k, v in part.options.items() if isinstance(v, str | int | float) and k not in NOT_OPTIONS},
             prompt_digest=prompt_digest,
         )
 

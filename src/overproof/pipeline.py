@@ -145,7 +145,7 @@ class Road:
     def walk(self) -> Iterator[str]:
         """Yield each stage of `STAGES` once its results are there."""
         p, run, kept = self.project, self.memo.run, self.artifacts
-        log = self.memo.lazy("log", self.store.traffic.snapshot_digest(), self._snapshot)
+        log = self._log()
         window = p.traffic.window_days
         kept["traffic"] = traffic = run(CAPTURE, log, recipe=CaptureRecipe(fields=p.task.input, window_days=window))
         yield "capture"
@@ -206,8 +206,10 @@ class Road:
             artifacts=dict(self.artifacts),
         )
 
-    def _snapshot(self) -> LogSnapshot:
-        return LogSnapshot(records=tuple(self.store.traffic.read()))
+    def _log(self) -> Artifact[LogSnapshot]:
+        """The log as it is now: an import that runs meanwhile belongs to the next run."""
+        log, now = self.store.traffic, self.store.traffic.version()
+        return self.memo.lazy("log", log.snapshot_digest(now), lambda: LogSnapshot(records=tuple(log.read(now))))
 
     def _terms(self) -> Terms:
         named = self.project.teacher.terms

@@ -278,16 +278,13 @@ class Project:
     """"project", "prompt", "terms", "recording": SHA-256 of each file that there is."""
 
     @property
-    def teacher_options(self) -> Mapping[str, Any]:
-        """What the part takes beside the keys of [teacher]."""
-        return self.teacher.options
-
-    @property
     def pin(self) -> TeacherPin:
         """The exact teacher, sampling parameters and prompt included."""
         t = self.teacher
         recorded = t.use.startswith("recorded.")
-        parameters = {} if recorded else {"temperature": t.temperature, "max_tokens": t.max_tokens}
+        asked = {"temperature": t.temperature, "max_tokens": t.max_tokens, **t.options}  # all of it changes the answer
+        texts = {k: v if isinstance(v, str | int | float) else json.dumps(v, sort_keys=True) for k, v in asked.items()}
+        parameters = {} if recorded else texts
         provider = t.provider or ("recording" if recorded else urlsplit(t.base_url).hostname or "")
         return TeacherPin(
             use=t.use, provider=provider, model=t.model, revision=t.revision or self.digests.get("recording", ""),

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from overproof.errors import MissingExtra, RegistryError
 
 KINDS = ("teachers", "students", "verifiers", "importers")
+
+
+@cache
+def _points(kind: str) -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=f"overproof.{kind}"))  # reads the metadata of every installed package
 
 
 def names(kind: str) -> list[str]:
@@ -21,7 +27,7 @@ def names(kind: str) -> list[str]:
 
     Returns: registered names, built in and of other installed packages.
     """
-    return sorted({point.name for point in entry_points(group=f"overproof.{kind}")})
+    return sorted({point.name for point in _points(kind)})
 
 
 def suggest(name: str, known: list[str]) -> str:
@@ -60,7 +66,7 @@ def resolve(kind: str, name: str) -> Any:
                 f"{name!r} can't be loaded: {error}",
                 next_action=f"put {module}.py beside overproof.toml and define {attribute} in it",
             ) from error
-    for point in entry_points(group=f"overproof.{kind}"):
+    for point in _points(kind):
         if point.name == name:
             try:
                 return point.load()

@@ -1,5 +1,6 @@
 """Kill -9 at random moments, full disks and read-only folders: what was acknowledged is there, nothing else is believed."""
 
+import errno
 import json
 import os
 import random
@@ -300,18 +301,36 @@ def tiny_disk(place: Path, size: str, *, options: str = ""):
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+@contextmanager
+def suppress_full():
+    """The disk may be full when the step writes its own files, or when the store takes them."""
+    try:
+        yield
+    except StoreError as error:
+        if "free some space" not in error.next_action:
+            raise
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+
+
 def test_a_full_disk_is_said_and_loses_nothing(tmp_path):
     """On a full disk the import stops with a clear error; what was acknowledged is there, and after tidying it goes on."""
     with tiny_disk(tmp_path / "disk", "3m"):
         root = tmp_path / "disk"
         acknowledged = 0
+
+        def fill(store, rows):
+            nonlocal acknowledged
+            while True:
+                acknowledged += store.traffic.append([next(rows) for _ in range(100)], "file").added
+
         with open_store(root) as store:
             ballast = root / "ballast"
             ballast.write_bytes(b"x" * 500_000)
             rows = log_rows()
             with pytest.raises(StoreError, match="full") as error:
-                while True:
-                    acknowledged += store.traffic.append([next(rows) for _ in range(100)], "file").added
+                fill(store, rows)
             assert "free some space" in error.value.next_action
             assert acknowledged > 100
             ballast.unlink()
@@ -331,9 +350,11 @@ def test_a_full_disk_leaves_no_half_artifact(tmp_path):
         (root / "ballast").write_bytes(b"x" * 900_000)
         with open_store(root) as store:
             memo = store.memo()
-            with pytest.raises((StoreError, OSError)):
+            number = 0
+            with suppress_full():
                 for number in range(100):
                     memo.run(step, memo.source("n", number), recipe="r")
+            assert number < 99
             assert list(store.objects.scratch().glob("make-*")) == []
             (root / "ballast").unlink()
             assert memo.run(step, memo.source("n", number), recipe="r").value[0] == number

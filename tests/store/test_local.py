@@ -68,9 +68,14 @@ def test_an_unsafe_engine_falls_back_with_one_warning(tmp_path, monkeypatch):
 def test_a_block_that_raises_changes_nothing(tmp_path):
     """A write block is all or nothing, and the next one works."""
     db = Db(tmp_path / "a.db", (V1,))
-    with pytest.raises(KeyError), db.write() as connection:
-        connection.execute("INSERT INTO t(x) VALUES(1)")
-        raise KeyError
+
+    def half():
+        with db.write() as connection:
+            connection.execute("INSERT INTO t(x) VALUES(1)")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        half()
     put(db, 2)
     assert got(db) == [2]
     db.close()

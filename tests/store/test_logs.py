@@ -34,10 +34,10 @@ FULL = Completion(text="{}", value="a", model="m", finish="length", tokens_in=1,
 
 def test_rows_come_back_as_they_went_in(store):
     """Every field survives, order of the input fields included."""
-    rows = [row(1, gold="g", completion=FULL, source="may.jsonl"), row(2, "ünï \x00 \U0001f600 \\ \"")]
+    rows = [row(1, gold="g", completion=FULL, source="may.jsonl"), row(2, 'ünï \x00 \U0001f600 \\ "')]
     store.traffic.append(rows, "may.jsonl")
     back = list(store.traffic.read())
-    assert back == [rows[0], row(2, "ünï \x00 \U0001f600 \\ \"", source="may.jsonl")]
+    assert back == [rows[0], row(2, 'ünï \x00 \U0001f600 \\ "', source="may.jsonl")]
     assert list(back[0].request.fields) == ["subject", "body"]
 
 

@@ -7,8 +7,8 @@ import shutil
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from overproof.cli.intake import take
 from overproof.errors import DataError
-from overproof.importers import ColumnMapping, read_file
 from overproof.project import load_project
 from overproof.store.project_store import open_store
 
@@ -41,11 +41,8 @@ def make_demo(folder: Path) -> Path:
         if not (folder / LOG).is_file():
             _write_quarter(source / "messages.jsonl", folder / LOG)
     project = load_project(target)
-    columns = dict(project.traffic.columns)
-    attributes = tuple(columns.pop("attributes").split(","))
-    mapping = ColumnMapping(fields=project.task.input, columns=columns, attributes=attributes)
     with open_store(folder) as store:
-        store.traffic.append(read_file(folder / LOG, mapping, use="jsonl.v1"), f"{Path(LOG).name} (jsonl.v1)")
+        take(store, project, [folder / LOG])
     return target
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from overproof.project import Project
 
 OF_THE_RUN = ("shots", "provider", "revision", "price_in_usd_per_million", "price_out_usd_per_million")  # not the part's
-GIVEN = ("labels", "seed", "task", "kind", "self", "cls")  # what the steps hand to every part
+GIVEN = ("labels", "output", "seed", "task", "kind", "self", "cls")  # what the steps hand to every part
 
 
 def check_parts(project: Project) -> list[str]:

@@ -74,8 +74,6 @@ def _log(door: Door, store: Any, what: str) -> int:
 def _result(door: Door, result: RunResult, what: str) -> None:
     from overproof.cli import tables
     from overproof.cli.walk import find
-    from overproof.data import Labelled, PromptSet
-    from overproof.evidence import EvalReport
 
     if what == "dossier":
         path = result.dossier_path or _missing(what)
@@ -84,12 +82,12 @@ def _result(door: Door, result: RunResult, what: str) -> None:
         verdict = result.verdict or _missing(what)
         door.emit(verdict, *tables.verdict_page(verdict, everything=True))
     elif what == "prompts":
-        prompts = find(result.artifacts, PromptSet) or _missing(what)
-        door.emit(prompts, tables.funnel_table(prompts, None), *_match(prompts))
+        prompts = find(result, "prompts") or _missing(what)
+        door.emit(prompts, tables.funnel_table(prompts.funnel, {}), *_match(prompts))
     elif what in ("labels", "dropped"):
-        _labels(door, find(result.artifacts, Labelled) or _missing(what), what)
+        _labels(door, find(result, "labels") or _missing(what), what)
     else:
-        report = find(result.artifacts, EvalReport) or _missing(what)
+        report = find(result, "report") or _missing(what)
         pages: dict[str, Iterable[Any]] = {
             "report": [*tables.weak_labels_page(report), tables.slices_table(report, labels=True)],
             "candidates": [tables.candidates_table(report)],
@@ -133,7 +131,7 @@ def _labels(door: Door, labelled: Any, what: str) -> None:
     counts = {label: [sum(e.target == label for e in s.examples) for s in splits] for label in labelled.train.labels}
     for label, row in counts.items():
         table.add_row(escape(label), *(str(n) for n in row))
-    door.emit({"counts": labelled.counts, "labels": counts}, table, "", funnel_table(None, labelled))
+    door.emit({"counts": labelled.counts, "labels": counts}, table, "", funnel_table({}, labelled.counts))
 
 
 def _rest(n: int) -> Iterable[str]:
@@ -188,14 +186,13 @@ def diff(door: Door, a: str, b: str) -> int:
     """Compare runs A and B (ids from `status`) slice by slice; a change counts only where the intervals are apart."""
     from overproof.cli.tables import compare_table, comparison
     from overproof.cli.walk import find
-    from overproof.evidence import EvalReport
     from overproof.pipeline import load_run
     from overproof.store.project_store import open_store
 
     project = door.load()
     with open_store(project.root) as store:
         first, second = load_run(store, a), load_run(store, b)
-        left, right = find(first.artifacts, EvalReport), find(second.artifacts, EvalReport)
+        left, right = find(first, "report"), find(second, "report")
         if left is None or right is None:
             _missing("evaluation")
         body = {"a": a, "b": b, "verdicts": [type(r.verdict).__name__ for r in (first, second)], "slices": comparison(left, right)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +25,13 @@ from overproof.evidence import (
 
 if TYPE_CHECKING:
     from overproof.cli.setup import Need
-    from overproof.data import Labelled, PromptSet
 
 WORDS = {
     "pass": "[green]pass[/]", "fail": "[bold red]fail[/]", "undecided": "[yellow]not enough data[/]",
     "not-run": "[yellow]not run[/]", "waived": "[magenta]waived[/]", None: "",
 }  # fmt: skip
 WIDE = 9  # so many columns fit 80 characters only with one space between them
+MOST_OF_A_CHECK = 3  # findings of one check and outcome on a screen
 MOST_DROPS = 6  # reasons in the funnel before "and more"
 
 
@@ -179,25 +180,25 @@ def import_page(body: Mapping[str, Any]) -> Iterator[Any]:
     yield "[bold]next:[/] overproof check" if log["rows"] else "[bold]next:[/] overproof show skipped"
 
 
-def funnel_table(prompts: PromptSet | None, labelled: Labelled | None) -> Sheet:
+def funnel_table(funnel: Mapping[str, int], counts: Mapping[str, int]) -> Sheet:
     """
     From rows read to rows learned from.
 
     Args:
-        prompts: the prompt set, where there is one.
-        labelled: the filter's result, where there is one.
+        funnel: of the prompt set.
+        counts: of the filter.
 
     Returns: a table whose counts account for every row.
     """
     table = grid("From traffic to rows", "", "rows", right=(1,))
-    for what, n in (prompts.funnel if prompts else {}).items():
+    for what, n in funnel.items():
         table.add_row(escape(what), str(n))
-    if labelled:
+    if counts:
         table.add_section()
-        for what, n in list(labelled.counts.items())[: 3 + MOST_DROPS]:
+        for what, n in list(counts.items())[: 3 + MOST_DROPS]:
             table.add_row(escape(what), str(n))
-        if len(labelled.counts) > 3 + MOST_DROPS:
-            table.add_row(f"and {len(labelled.counts) - 3 - MOST_DROPS} more reasons (`overproof show dropped`)", "")
+        if len(counts) > 3 + MOST_DROPS:
+            table.add_row(f"and {len(counts) - 3 - MOST_DROPS} more reasons (`overproof show dropped`)", "")
     return table
 
 
@@ -304,8 +305,12 @@ def findings_page(findings: Sequence[Finding], *, everything: bool) -> Iterator[
 
     Returns: lines.
     """
+    told: Counter[tuple[str, str]] = Counter()
     for f in findings:
         if f.outcome == "pass" and not everything:
+            continue
+        told[f.id, f.outcome] += 1
+        if told[f.id, f.outcome] > MOST_OF_A_CHECK and not everything:
             continue
         where = f" [{f.slice}]" if f.slice else ""
         facts = {"value": f.value, "bound": f.bound, "bar": f.bar}
@@ -314,6 +319,9 @@ def findings_page(findings: Sequence[Finding], *, everything: bool) -> Iterator[
         yield f"{WORDS[f.outcome]} {f.id} {escape(f.title + where)}{shown}"
         action = f"\n[bold]next:[/] {escape(f.next_action)}" if f.next_action and f.outcome != "pass" else ""
         yield Padding(escape(f.reason) + action, (0, 0, 0, 4))
+    more = {key: n - MOST_OF_A_CHECK for key, n in told.items() if n > MOST_OF_A_CHECK and not everything}
+    for (check, outcome), n in more.items():
+        yield f"{WORDS[outcome]} {check} and {n} more of this kind: see the dossier, or `overproof show verdict`"
 
 
 def verdict_page(verdict: Release | Refusal, *, everything: bool = False) -> Iterator[Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
     from overproof.pipeline import RunResult
     from overproof.store.artifacts import StepEvent
-
-T = TypeVar("T")
 
 
 @click.command(short_help="Do what is missing, up to the verdict.")
@@ -53,6 +52,8 @@ def walk(door: Door, project: Any, *, to: str | None) -> int:
     with open_store(project.root) as store:
         result = distil(store, project, to=to, on_event=steps.tell)
         steps.flush()
+        if result.dossier_path is not None:
+            result = dataclasses.replace(result, dossier_path=publish(result.dossier_path, project.root / "dossier"))
         door.emit(summary(result), *story(result))
     return EXIT_REFUSED if isinstance(result.verdict, Refusal) else EXIT_PASS
 
@@ -87,17 +88,36 @@ class Steps:
         self._reused = []
 
 
-def find(artifacts: Mapping[str, Any], kind: type[T]) -> T | None:
+def find(result: RunResult, name: str) -> Any:
     """
-    The first result of a kind.
+    One result of a run; the others stay unread.
 
     Args:
-        artifacts: name to artifact, as a run returns them.
-        kind: the type that is looked for.
+        result: of the pipeline.
+        name: as the pipeline calls it: "summary", "report", …
 
     Returns: the value, or None where the run did not get that far.
     """
-    return next((a.value for a in artifacts.values() if isinstance(a.value, kind)), None)
+    artifact = result.artifacts.get(name)
+    return None if artifact is None else artifact.value
+
+
+def publish(page: Path, folder: Path) -> Path:
+    """
+    Put the dossier where a person finds it.
+
+    Args:
+        page: the dossier's page in the store, its facts beside it.
+        folder: gets both files; earlier ones are replaced whole.
+
+    Returns: the page in the folder.
+    """
+    folder.mkdir(exist_ok=True)
+    for source in page.parent.iterdir():
+        part = folder / f".{source.name}.part"
+        part.write_bytes(source.read_bytes())
+        part.replace(folder / source.name)
+    return folder / page.name
 
 
 def summary(result: RunResult) -> dict[str, Any]:
@@ -109,9 +129,9 @@ def summary(result: RunResult) -> dict[str, Any]:
 
     Returns: verdict, figures and where the dossier is.
     """
-    from overproof.evidence import EvalReport, Release
+    from overproof.evidence import Release
 
-    report = find(result.artifacts, EvalReport)
+    report = find(result, "report")
     verdict = result.verdict
     return {
         "verdict": None if verdict is None else "release" if isinstance(verdict, Release) else "refusal",
@@ -136,18 +156,19 @@ def story(result: RunResult) -> Iterator[Any]:
     Returns: tables and lines.
     """
     from overproof.cli import tables
-    from overproof.data import Labelled, PromptSet
-    from overproof.evidence import EvalReport
 
     done = [e for e in result.events if e.action in ("run", "reuse")]
     reused = sum(e.action == "reuse" for e in done)
     yield f"{len(done)} steps, {reused} reused, {len(done) - reused} run in {sum(e.seconds for e in done):.1f} s"
     yield ""
-    prompts, labelled = find(result.artifacts, PromptSet), find(result.artifacts, Labelled)
-    if prompts or labelled:
-        yield tables.funnel_table(prompts, labelled)
+    data = find(result, "summary")  # has the counts of the two big results, which stay unread
+    if data is not None:
+        yield tables.funnel_table(data.funnel, data.counts)
         yield ""
-    report = find(result.artifacts, EvalReport)
+    elif (prompts := find(result, "prompts")) is not None:
+        yield tables.funnel_table(prompts.funnel, {})
+        yield ""
+    report = find(result, "report")
     if report is not None:
         yield from tables.weak_labels_page(report)
         yield tables.candidates_table(report)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import scipy  # its submodules load on first use: a run that reuses everything computes nothing
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_softmax, softmax
 
 from overproof.errors import MeasureError
 from overproof.evidence import CurvePoint
@@ -35,7 +35,7 @@ def probabilities(logits: ArrayLike, temperature: float) -> NDArray[np.float64]:
             f"a temperature is a finite number above 0, got {temperature!r}",
             next_action="fit it with `fit_temperature`",
         )
-    return np.asarray(softmax(_logits(logits) / temperature, axis=1), dtype=np.float64)
+    return np.asarray(scipy.special.softmax(_logits(logits) / temperature, axis=1), dtype=np.float64)
 
 
 def fit_temperature(logits: ArrayLike, target: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
@@ -64,7 +64,7 @@ def fit_temperature(logits: ArrayLike, target: ArrayLike, sample_weight: ArrayLi
     rows = np.arange(raw.shape[0])
 
     def loss(log_t: float) -> float:
-        likelihood = log_softmax(raw / math.exp(log_t), axis=1)[rows, label]
+        likelihood = scipy.special.log_softmax(raw / math.exp(log_t), axis=1)[rows, label]
         return -float(np.sum(weight * np.maximum(likelihood, _LOG_FLOOR)))
 
     found = minimize_scalar(loss, bounds=(-_LOG_T_MAX, _LOG_T_MAX), method="bounded", options={"xatol": 1e-6})

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scipy.special import betaincc, betainccinv, betaincinv, betaln, ndtri
+import scipy  # its submodules load on first use: a run that reuses everything computes nothing
 
 from overproof.errors import MeasureError
 from overproof.evidence import Figure, Verdict
@@ -65,7 +65,7 @@ def cp_upper(k: int, n: int, d: float) -> float:
     0.0495
     """
     _check(k, n, d)
-    return 1.0 if k >= n else float(betainccinv(k + 1, n - k, d))
+    return 1.0 if k >= n else float(scipy.special.betainccinv(k + 1, n - k, d))
 
 
 def cp_lower(k: int, n: int, d: float) -> float:
@@ -85,7 +85,7 @@ def cp_lower(k: int, n: int, d: float) -> float:
     0.9505
     """
     _check(k, n, d)
-    return 0.0 if k == 0 else float(betaincinv(k, n - k + 1, d))
+    return 0.0 if k == 0 else float(scipy.special.betaincinv(k, n - k + 1, d))
 
 
 def cp_interval(k: int, n: int, *, level: float = 0.95) -> Interval:
@@ -130,7 +130,7 @@ def wilson(k: int, n: int, *, level: float = 0.95) -> Interval:
     _check(k, n, d)
     if n == 0:
         return Interval(low=0.0, high=1.0)
-    z2 = float(ndtri(d)) ** 2
+    z2 = float(scipy.special.ndtri(d)) ** 2
     rate, scale = k / n, 1.0 + z2 / n
     centre = (rate + z2 / (2 * n)) / scale
     half = math.sqrt(z2 * (rate * (1 - rate) / n + z2 / (4 * n * n))) / scale
@@ -156,7 +156,7 @@ def p_pass(k: int, n: int, alpha: float) -> float:
     """
     _check(k, n, 0.5)
     _fraction("alpha", alpha)
-    return 1.0 if k >= n else float(betaincc(k + 1, n - k, alpha))
+    return 1.0 if k >= n else float(scipy.special.betaincc(k + 1, n - k, alpha))
 
 
 def min_rows(alpha: float, d: float) -> int:
@@ -264,7 +264,7 @@ def rows_needed(bar_error: float, rate: float, d: float, power: float = 0.8) -> 
     _fraction("rate", rate)
     if rate >= bar_error:
         return None
-    z = [float(ndtri(1.0 - d)), float(ndtri(power))]
+    z = [float(scipy.special.ndtri(1.0 - d)), float(scipy.special.ndtri(power))]
     about = (z[0] * _spread(bar_error) + z[1] * _spread(rate)) ** 2 / (bar_error - rate) ** 2
     k, n = 0, min_rows(bar_error, d)
     if about * rate > _NORMAL_WRONG:  # skip most of the way
@@ -460,7 +460,7 @@ def confidence_sequence(k: int, n: int, d: float) -> Interval:
     _check(k, n, d)
     if n == 0:
         return Interval(low=0.0, high=1.0)
-    mixture = float(betaln(k + 0.5, n - k + 0.5) - betaln(0.5, 0.5))
+    mixture = float(scipy.special.betaln(k + 0.5, n - k + 0.5) - scipy.special.betaln(0.5, 0.5))
 
     def excluded(p: float) -> bool:
         likelihood = (k * math.log(p) if k else 0.0) + ((n - k) * math.log1p(-p) if n > k else 0.0)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its submodules load on first use: a run that reuses everything computes nothing
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 from overproof.errors import MeasureError
 
@@ -145,7 +145,7 @@ def fold_mixture(before: Fold | None, day: Sequence[float] | Vector) -> Fold:
     True
     """
     state = _step(before, day, restart=None)
-    return _fold(before, state, float(logsumexp(state)) - math.log(_BETS))
+    return _fold(before, state, float(scipy.special.logsumexp(state)) - math.log(_BETS))
 
 
 def fold_restart(before: Fold | None, day: Sequence[float] | Vector) -> Fold:
@@ -165,7 +165,7 @@ def fold_restart(before: Fold | None, day: Sequence[float] | Vector) -> Fold:
     """
     number = (before.day if before else 0) + 1
     state = _step(before, day, restart=-math.log(number * (number + 1)))
-    value = np.logaddexp(float(logsumexp(state)) - math.log(_BETS), -math.log(number + 1))
+    value = np.logaddexp(float(scipy.special.logsumexp(state)) - math.log(_BETS), -math.log(number + 1))
     return _fold(before, state, float(value))
 
 
@@ -185,7 +185,7 @@ def fold_pager(before: Fold | None, day: Sequence[float] | Vector) -> Fold:
     True
     """
     state = _step(before, day, restart=0.0)
-    return _fold(before, state, float(logsumexp(state)) - math.log(_BETS))
+    return _fold(before, state, float(scipy.special.logsumexp(state)) - math.log(_BETS))
 
 
 def alarm_level(delta: float, *, weight: float = 1.0) -> float:

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its submodules load on first use: a run that reuses everything computes nothing
 from numpy.typing import NDArray
-from scipy.special import betaincc, gammaln, ndtri, xlogy
 
 from overproof.errors import MeasureError
 from overproof.evidence import Verdict
@@ -166,11 +166,11 @@ def _exact_p(b: int, c: int, n: int, margin: float) -> float:
     x = _largest_ordered(y, n, margin, tango_score(b, c, n, margin) + _TAIL)
     some = x >= 0
     y, x = y[some], x[some]
-    log_choose = gammaln(n + 1) - gammaln(y + 1) - gammaln(n - y + 1)
+    log_choose = scipy.special.gammaln(n + 1) - scipy.special.gammaln(y + 1) - scipy.special.gammaln(n - y + 1)
     q = rates[:, None]
-    log_y = log_choose + xlogy(y, q) + (n - y) * np.log1p(-q)
+    log_y = log_choose + scipy.special.xlogy(y, q) + (n - y) * np.log1p(-q)
     # given y, the other count is binomial among the remaining n - y rows
-    below = betaincc(x + 1.0, np.maximum(n - y - x, 1e-300), np.minimum((q + margin) / (1.0 - q), 1.0))
+    below = scipy.special.betaincc(x + 1.0, np.maximum(n - y - x, 1e-300), np.minimum((q + margin) / (1.0 - q), 1.0))
     below = np.where(x >= n - y, 1.0, below)
     return min(1.0, _NUISANCE_MISS + _TAIL + float(np.max(np.sum(np.exp(log_y) * below, axis=1))))
 
@@ -229,7 +229,7 @@ def noninferiority_rows(
     difference = rate_b - rate_c
     if difference >= margin:
         return None
-    z = float(ndtri(1.0 - d) + ndtri(power))
+    z = float(scipy.special.ndtri(1.0 - d) + scipy.special.ndtri(power))
     rows = z * z * (rate_b + rate_c - difference * difference) / (margin - difference) ** 2
     return max(1, math.ceil(rows * 1.25 if rows < 350 else rows)) if rows <= _ROWS_CAP else None
 
@@ -293,7 +293,7 @@ def difference_interval(b: int, c: int, n: int, *, level: float = 0.95) -> Inter
     _open_unit("level", level)
     if n == 0:
         return Interval(low=-1.0, high=1.0)
-    z = -float(ndtri((1.0 - level) / 2.0))
+    z = -float(scipy.special.ndtri((1.0 - level) / 2.0))
     seen = (b - c) / n
     return Interval(
         low=_rejected_edge(b, c, n, z, inside=seen, outside=-1.0),

@@ -85,7 +85,7 @@ def ask_dev(
     Returns: scores of kind "baseline"; an answer that names no label is scored as wrong.
     Raises: TeacherError where the endpoint stops the run, or no row was answered.
     """
-    return _ask(rows.examples, rows.labels, recipe, teacher, workdir, concurrency)
+    return _ask(rows, recipe, teacher, workdir, concurrency)
 
 
 def ask_test(
@@ -104,12 +104,13 @@ def ask_test(
     Returns: scores of kind "baseline".
     Raises: TeacherError where the endpoint stops the run, or no row was answered.
     """
-    return _ask(rows.examples, rows.labels, recipe, teacher, workdir, concurrency)
+    return _ask(rows, recipe, teacher, workdir, concurrency)
 
 
 def _ask(
-    examples: Sequence[Example], labels: tuple[str, ...], recipe: AskRecipe, teacher: Sampler, workdir: Path, concurrency: int
+    rows: CalibrationSet | TestSet, recipe: AskRecipe, teacher: Sampler, workdir: Path, concurrency: int
 ) -> Scores:
+    examples, labels = rows.examples, rows.labels
     answers = asyncio.run(_sample_all(examples, teacher, concurrency))
     if not any(a.value is not None for a in answers):
         raise TeacherError(

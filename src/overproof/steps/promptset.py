@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 
-from overproof.data import PromptRow, PromptSet, Traffic, TrafficRecord, digest_of
+from overproof.data import PromptRow, PromptSet, Request, Traffic, TrafficRecord, digest_of
 from overproof.errors import DataError
 from overproof.measure.leakage import clusters, nearest_similarity, normalised
 from overproof.measure.slices import hash_unit, one_per_session, segments, share_table, total_variation
@@ -23,6 +25,8 @@ SHOWN_VALUES = 12
 WEIGHT_FACTOR = 4.0
 """Most that a training row's weight is raised or lowered to match the live shares; more would let a few rows rule."""
 SPLITS = ("train", "calibration", "test")
+LENGTH = "text length"
+LENGTH_EDGES = (0.2, 0.4, 0.6, 0.8)  # fifths: fine enough to see a shift, each with many rows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -321,14 +325,15 @@ def _assembled(board: _Board, chosen: Mapping[str, Sequence[int]], weights: Sequ
             )
             for at, i in enumerate(rows)
         )
-    attributes = board.recipe.match or _shown(board)
     everything = [row for split in SPLITS for row in sets[split]]
-    match = share_table(
-        [row.request for row in board.rows],
-        [row.request for row in everything],
-        [row.weight for row in everything],
-        attributes,
-    )
+    weights = [row.weight for row in everything]
+    live, chosen_requests = [row.request for row in board.rows], [row.request for row in everything]
+    attributes = board.recipe.match or _shown(board)
+    if not attributes:  # a log without attributes can still be compared by how long its messages are
+        edges = np.quantile([len(one.text) for one in live], LENGTH_EDGES).tolist()
+        live, chosen_requests = _by_length(live, edges), _by_length(chosen_requests, edges)
+        attributes = (LENGTH,)
+    match = share_table(live, chosen_requests, weights, attributes)
     for one in match:
         if one.n_live >= LEAST_ROWS and not 0.8 <= one.set_share / one.live_share <= 1.25:
             board.notes.append(
@@ -340,7 +345,7 @@ def _assembled(board: _Board, chosen: Mapping[str, Sequence[int]], weights: Sequ
         test=sets["test"],
         funnel=_funnel(board),
         match=match,
-        distance=_distance(board, everything, attributes),
+        distance=_distance(live, chosen_requests, weights, [attributes] if board.recipe.match else [(a,) for a in attributes]),
         leaks=leaks(sets["train"], sets["calibration"], sets["test"], by_time=board.recipe.split == "time"),
         notes=tuple(board.notes),
     )
@@ -356,17 +361,25 @@ def _shown(board: _Board) -> tuple[str, ...]:
     return tuple(sorted(n for n, found in values.items() if 2 <= len(found) <= SHOWN_VALUES and n != declared))
 
 
-def _distance(board: _Board, rows: Sequence[PromptRow], attributes: Sequence[str]) -> float:
+def _by_length(requests: Sequence[Request], edges: Sequence[float]) -> list[Request]:
+    """The requests with their length as their only attribute, in words such as "27 to 41 characters"."""
+    cuts = sorted({int(edge) for edge in edges})
+    names = [f"up to {cuts[0]} characters", *(f"{a + 1} to {b}" for a, b in pairwise(cuts)), f"over {cuts[-1]}"]
+    return [replace(one, attributes={LENGTH: names[bisect_left(cuts, len(one.text))]}) for one in requests]
+
+
+def _distance(
+    live: Sequence[Request], chosen: Sequence[Request], weights: Sequence[float], views: Sequence[Sequence[str]]
+) -> float:
     """Over the joint segments that the recipe names; else the largest over the attributes that are shown."""
-    views = [tuple(attributes)] if board.recipe.match else [(name,) for name in attributes]
     found = [0.0]
     for view in views:
-        live = Counter(segments([row.request for row in board.rows], view))
+        counts = Counter(segments(live, view))
         mass: Counter[tuple[str, ...]] = Counter()
-        for segment, row in zip(segments([row.request for row in rows], view), rows, strict=True):
-            mass[segment] += row.weight  # type: ignore[assignment]  # Counter adds floats too
-        keys = sorted(live)
-        found.append(total_variation(np.array([live[k] for k in keys]), np.array([mass[k] for k in keys])))
+        for segment, weight in zip(segments(chosen, view), weights, strict=True):
+            mass[segment] += weight  # type: ignore[assignment]  # Counter adds floats too
+        keys = sorted(counts)
+        found.append(total_variation(np.array([counts[k] for k in keys]), np.array([mass[k] for k in keys])))
     return max(found)
 
 

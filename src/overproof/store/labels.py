@@ -527,7 +527,7 @@ class LedgeredTeacher:
 
     def _fatal(self, outcome: Outcome) -> TeacherError:
         answered = outcome.completion.model if outcome.completion else self._pin.model
-        if answered != self._pin.model:
+        if answered != self._pin.model or outcome.reason.startswith("fingerprint "):
             return PinMismatch(
                 f"{answered!r} answered, the project pins {self._pin.model!r}: {outcome.reason}",
                 next_action="pin the model that answers, or ask the provider; labels of two teachers are never mixed",

@@ -1,0 +1,141 @@
+"""A whole project on disk: an easy task, a recorded teacher, a linear student; seconds from traffic to verdict."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from overproof.cli.intake import take
+from overproof.project import load_project
+from overproof.steps.terms import read_entry
+from overproof.store.project_store import open_store
+
+WORDS = {
+    "billing 💶": ["invoice", "charged", "refund", "card", "payment", "receipt"],
+    "bug report": ["crash", "error", "freezes", "broken", "stacktrace", "bug"],
+    "how to": ["configure", "tutorial", "steps", "guide", "setup", "enable"],
+}
+FILLER = "please the a my our today again since yesterday version account team screen phone order number".split()
+
+PROJECT = """
+[task]
+name = "easy"
+input = ["text"]
+prompt = "prompt.md"
+output = {{ classes = {labels} }}
+[owner]
+name = "Dana Ruiz"
+email = "dana.ruiz@example.com"
+deputy = "Imre Sandoval"
+[traffic]
+columns = {{ gold = "truth" }}
+[promptset]
+test_share = 0.4
+calibration_share = 0.2
+match = ["tier"]
+[teacher]
+use = "recorded.v1"
+provider = "example"
+model = "recorded-teacher-2026-01-01"
+revision = "2026-01-01"
+terms = "terms.toml"
+[[student]]
+use = "linear.v1"
+[[student]]
+use = "ngram.v1"
+name = "small"
+[bars]
+fidelity = 0.9
+accuracy = 0.85
+[[slice]]
+name = "pro"
+where = {{ tier = "pro" }}
+[serve]
+accuracy_when_confident = 0.9
+"""
+
+TERMS = """
+id = "easy-1"
+registry_id = "own-answers"
+registry_digest = "{digest}"
+role = "teacher"
+channel = "own"
+contracting_party = "example"
+account_or_contract = "a test"
+statement = "The answers are made by the test itself from a list of words; nobody's terms apply to them."
+attested_on = 2026-01-02
+[model]
+provider = "example"
+base_url = ""
+model = "recorded-teacher-2026-01-01"
+revision = "2026-01-01"
+[use]
+student_kind = "classifier"
+distribution = "internal"
+purpose = "test the road"
+[conditions]
+written-by-a-provider-model = false
+[attested_by]
+name = "Dana Ruiz"
+role = "tester"
+email = "dana.ruiz@example.com"
+[[document]]
+key = "authorship"
+url = ""
+read_on = 2026-01-02
+"""
+
+
+def rows(count: int, *, seed: int = 0, price: float = 0.002) -> list[dict]:
+    """Rows of a log that character n-grams read with ease, and whole words don't: each label's words end in noise."""
+    draw = random.Random(seed)
+    found = []
+    for i in range(count):
+        label = draw.choice(list(WORDS))
+        stems = draw.sample(WORDS[label], 2)
+        words = [stem + "".join(draw.choices("aeiou", k=4)) for stem in stems] + draw.sample(FILLER, 12)
+        draw.shuffle(words)
+        at = f"2026-02-{1 + i * 27 // count:02d}T{i % 24:02d}:{i % 60:02d}:00Z"
+        found.append(
+            {"id": f"r{i}", "ts": at, "text": " ".join(words), "tier": draw.choice(["pro", "free"]), "truth": label,
+             "output": label.upper(), "finish_reason": "stop", "latency_s": 0.8, "cost_usd": price}
+        )  # fmt: skip
+    return found
+
+
+def write_log(path: Path, found: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found), encoding="utf-8")
+    return path
+
+
+def make_project(root: Path, found: list[dict] | None = None) -> Path:
+    """A project with its log imported."""
+    root.mkdir(exist_ok=True)
+    (root / "overproof.toml").write_text(PROJECT.format(labels=json.dumps(list(WORDS), ensure_ascii=False)))
+    (root / "prompt.md").write_text("Answer with one label.")
+    (root / "terms.toml").write_text(TERMS.format(digest=read_entry("own-answers").digest))
+    log = write_log(root / "log.jsonl", rows(900) if found is None else found)
+    project = load_project(root)
+    with open_store(root) as store:
+        take(store, project, [log])
+    return root
+
+
+class Maker:
+    """What the tests of this folder make projects with."""
+
+    rows = staticmethod(rows)
+    write_log = staticmethod(write_log)
+    project = staticmethod(make_project)
+    labels = tuple(WORDS)
+
+
+@pytest.fixture
+def make() -> type[Maker]:
+    return Maker
+
+
+@pytest.fixture
+def easy(tmp_path: Path) -> Path:
+    return make_project(tmp_path / "easy")
