@@ -70,7 +70,8 @@ class RunResult:
 class _Candidates:
     """Everything that may answer, fitted and asked."""
 
-    trained: list[Artifact[Trained]] = field(default_factory=list)
+    trained: dict[str, Artifact[Trained]] = field(default_factory=dict)
+    """Name to weights; names are known without reading a byte of them."""
     dev: list[Artifact[Scores]] = field(default_factory=list)
     test: list[Artifact[Scores]] = field(default_factory=list)
     calibrations: list[Artifact[Calibration]] = field(default_factory=list)
@@ -180,14 +181,14 @@ class Road:
         yield "calibrate"
         kept["report"] = report = self._evaluate(candidates, dev_rows, test_rows, surveyed)
         yield "evaluate"
-        chosen = next(t for t in candidates.trained if t.value.name == report.value.chosen)
+        chosen = candidates.trained[report.value.chosen]
         slices = self._slices(surveyed.value)
         bundle = run(PACK, chosen, report, recipe=PackRecipe(task=p.task.name, input=p.task.input, slices=slices))
         volume = p.serve.requests_per_month or surveyed.value.requests_per_month
         digests = {name: artifact.digest for name, artifact in kept.items()}
         collecting = CollectRecipe(requests_per_month=volume, digests=digests)
         kept["evidence"] = evidence = run(
-            COLLECT, data, self.memo.gather(candidates.trained), report, bundle, recipe=collecting
+            COLLECT, data, self.memo.gather(list(candidates.trained.values())), report, bundle, recipe=collecting
         )
         kept["verdict"] = verdict = run(GATE, evidence, recipe=self._gate_recipe(report.value))
         writing = DossierRecipe(today=_decided(report.value).isoformat(), version=overproof.__version__)
@@ -282,7 +283,7 @@ class Road:
                 kind="student" if part in p.students else "baseline",
             ),
         )
-        into.trained.append(fitted)
+        into.trained[part.name] = fitted
         into.dev.append(run(PREDICT_DEV, fitted, dev_rows, recipe=self._predict_recipe()))
         into.test.append(run(PREDICT_TEST, fitted, test_rows, recipe=self._predict_recipe()))
 
@@ -298,7 +299,7 @@ class Road:
         slices = self._slices(found)
         functions = self._functions(slices)
         calibrations, dev = memo.gather(candidates.calibrations), memo.gather(candidates.dev)
-        fixed = {f"weights {t.value.name}": t.digest for t in candidates.trained}
+        fixed = {f"weights {name}": fitted.digest for name, fitted in candidates.trained.items()}
         plan = memo.run(
             PLAN,
             calibrations,

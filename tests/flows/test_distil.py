@@ -40,7 +40,6 @@ def test_an_easy_task_ends_in_a_release_whose_bundle_answers(easy) -> None:
     bundle = load_bundle(result.verdict.bundle.path)
     answer = bundle.answer({"text": "my card was charged twice, send the invoice and a refund"}, {"tier": "pro"})
     assert (answer.route, answer.value) == ("student", "billing 💶")
-    assert bundle.answer({"text": "qqq zzz"}, {"tier": "pro"}).route == "teacher"
     with open_store(easy) as store:
         assert store.releases.latest().id == result.verdict.id
         assert runs_of(store)[-1].outcome == "release"
@@ -212,8 +211,7 @@ def test_a_missing_encoder_is_said_with_what_was_looked_for(easy) -> None:
     (easy / "overproof.toml").write_text(text)
     with pytest.raises(DataError, match="no_such_encoder"):
         run(easy)
-    with open_store(easy) as store:
-        assert "teach" in [e.step for e in status(store, load_project(easy, overrides=())) if e.action == "reuse"]
+    assert executed(run(easy, to="filter")) == []
 
 
 def test_runs_can_be_loaded_again_by_id(easy) -> None:
