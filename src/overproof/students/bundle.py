@@ -259,17 +259,18 @@ def _walk(root: Path) -> dict[str, int]:
         raise DataError(f"{str(root)!r} is not a folder", next_action="give the folder that holds release.json")
     pending = [root]
     while pending:
-        for entry in os.scandir(pending.pop()):
-            mode = entry.stat(follow_symlinks=False).st_mode
-            path = Path(entry.path)
-            if stat.S_ISDIR(mode):
-                pending.append(path)
-            elif stat.S_ISREG(mode):
-                found[path.relative_to(root).as_posix()] = entry.stat(follow_symlinks=False).st_size
-            else:
-                raise DataError(f"{path.name!r} is a link or no plain file", next_action=REFUSED)
-            if len(found) + len(pending) > MAX_FILES:
-                raise DataError(f"{str(root)!r} holds more than {MAX_FILES} files", next_action=REFUSED)
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                status = entry.stat(follow_symlinks=False)
+                path = Path(entry.path)
+                if stat.S_ISDIR(status.st_mode):
+                    pending.append(path)
+                elif stat.S_ISREG(status.st_mode):
+                    found[path.relative_to(root).as_posix()] = status.st_size
+                else:
+                    raise DataError(f"{path.name!r} is a link or no plain file", next_action=REFUSED)
+                if len(found) + len(pending) > MAX_FILES:
+                    raise DataError(f"{str(root)!r} holds more than {MAX_FILES} files", next_action=REFUSED)
     if sum(found.values()) > MAX_BYTES:
         raise DataError(f"{str(root)!r} holds more than {MAX_BYTES} bytes", next_action=REFUSED)
     return found
