@@ -207,7 +207,7 @@ def _cost(project: Project, counts: Mapping[str, Any]) -> dict[str, Any]:
     """What labelling the present traffic costs at most, before the label cache takes its share."""
     t = project.teacher
     rows = min(counts["rows"], project.promptset.requests or counts["rows"])
-    calls = rows * t.samples
+    calls = rows * max(t.samples, t.hard_samples or 0)  # at most: every row might turn out to be a hard one
     if t.price_in_usd_per_million is None or t.price_out_usd_per_million is None:
         return {"rows": rows, "calls": calls, "usd": 0.0, "how": "recorded answers cost nothing"}
     mean = counts["characters"] / counts["rows"] if counts["rows"] else 0
