@@ -80,3 +80,37 @@ def test_every_third_party_import_is_declared() -> None:
     for path in SOURCES:
         tops = {name.split(".")[0] for name in imports_of(path)} - set(sys.stdlib_module_names)
         assert tops <= declared, f"{path}: {tops - declared}"
+
+
+def own_imports(path: Path) -> set[str]:
+    """Modules of the package that a file imports, wherever in the file, type-checking blocks included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("overproof"):
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("overproof")}
+    return found
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT / "src").with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_no_two_files_import_each_other_directly_or_in_a_circle() -> None:
+    """Following imports from any file never leads back to it, lazy imports and type-checking ones included."""
+    modules = {module_of(path): path for path in SOURCES}
+    graph = {name: own_imports(path) & set(modules) - {name} for name, path in modules.items()}
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join((*trail[trail.index(name) :], name))
+        if name not in done:
+            for found in sorted(graph[name]):
+                visit(found, (*trail, name))
+            done.add(name)
+
+    for name in sorted(graph):
+        visit(name, ())

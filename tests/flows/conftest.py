@@ -16,7 +16,7 @@ WORDS = {
     "bug report": ["crash", "error", "freezes", "broken", "stacktrace", "bug"],
     "how to": ["configure", "tutorial", "steps", "guide", "setup", "enable"],
 }
-FILLER = "please the a my our today again since yesterday version account team screen phone order number".split()
+FILLER = ["please", "the", "a", "my", "our", "today", "again", "since", "yesterday", "version", "account", "team", "screen", "phone", "order", "number"]
 
 PROJECT = """
 [task]

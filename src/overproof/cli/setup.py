@@ -5,7 +5,6 @@ from __future__ import annotations
 import string
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +16,7 @@ from overproof.cli.door import Door, verb
 from overproof.errors import EXIT_PASS, EXIT_TERMS, DataError, NotYetError, ProjectError, TermsError
 
 if TYPE_CHECKING:
+    from overproof.cli.tables import Need
     from overproof.project import Project
     from overproof.task import Slice
 
@@ -101,19 +101,6 @@ def _teacher_table(*, recorded: bool, address: str) -> str:
         "budget_usd = 20\nprice_in_usd_per_million = 1.0              # from the provider's price list\n"
         "price_out_usd_per_million = 4.0"
     )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Need:
-    """Rows that a bar asks for, against the rows there are."""
-
-    slice: str
-    metric: str
-    bar: float
-    rows_needed: int | None
-    """Sealed rows for an 80 % chance to pass, if the true error is half of what the bar admits."""
-    rows_expected: int
-    """Sealed rows of this slice that judge bars, at the present traffic."""
 
 
 @click.command(short_help="Validate offline.")
@@ -218,6 +205,7 @@ def _cost(project: Project, counts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _needs(project: Project, counts: Mapping[str, Any]) -> Sequence[Need]:
+    from overproof.cli.tables import Need
     from overproof.measure.intervals import rows_needed
 
     judged = project.promptset.test_share * (1 - project.proof.certify_share)

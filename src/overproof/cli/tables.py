@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
@@ -23,9 +24,6 @@ from overproof.evidence import (
     SliceReport,
 )
 
-if TYPE_CHECKING:
-    from overproof.cli.setup import Need
-
 WORDS = {
     "pass": "[green]pass[/]", "fail": "[bold red]fail[/]", "undecided": "[yellow]not enough data[/]",
     "not-run": "[yellow]not run[/]", "waived": "[magenta]waived[/]", None: "",
@@ -33,6 +31,19 @@ WORDS = {
 WIDE = 9  # so many columns fit 80 characters only with one space between them
 MOST_OF_A_CHECK = 3  # findings of one check and outcome on a screen
 MOST_DROPS = 6  # reasons in the funnel before "and more"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Need:
+    """Rows that a bar asks for, against the rows there are."""
+
+    slice: str
+    metric: str
+    bar: float
+    rows_needed: int | None
+    """Sealed rows for an 80 % chance to pass, if the true error is half of what the bar admits."""
+    rows_expected: int
+    """Sealed rows of this slice that judge bars, at the present traffic."""
 
 
 def percent(value: float | None) -> str:
