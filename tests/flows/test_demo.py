@@ -93,3 +93,24 @@ def test_the_bundled_project_is_clean() -> None:
         project = load_project(folder / "overproof.toml")
     assert len(project.task.output.labels) == 15
     assert project.owner is not None
+
+
+def test_a_full_disk_is_said_and_a_run_with_room_goes_on(make, tmp_path) -> None:
+    """On a volume too small for the run: exit 4, "the disk is full", and the same command finishes once there is room."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2500k", "tmpfs", str(volume)], capture_output=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small tmpfs needs privileges that this machine doesn't give")
+    try:
+        root = make.project(volume / "easy")
+        cut = overproof("run", "--project", str(root))
+        assert cut.returncode == 4, cut.stdout + cut.stderr
+        assert "full" in cut.stderr
+        assert "next:" in cut.stderr
+        subprocess.run(["mount", "-o", "remount,size=200m", str(volume)], check=True)
+        done = overproof("run", "--project", str(root))
+        assert done.returncode == 0, done.stderr
+        assert "reused" in done.stdout
+    finally:
+        subprocess.run(["umount", "-l", str(volume)], check=True)

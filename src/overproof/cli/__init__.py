@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 import click
 
-from overproof.errors import EXIT_INTERRUPTED, EXIT_OUTSIDE_WORLD, EXIT_USER_FILE, OverproofError
+from overproof.errors import EXIT_INTERRUPTED, EXIT_OUTSIDE_WORLD, EXIT_USER_FILE, OverproofError, StoreError
 
 # verb: ("module:function", one line for the overview)
 VERBS = {
@@ -75,6 +76,8 @@ class Verbs(click.Group):
             code = EXIT_INTERRUPTED
         except BrokenPipeError:
             code = EXIT_OUTSIDE_WORLD
+        except OSError as error:
+            code = _told(_world(error), as_json="--json" in given, debug="--debug" in given)
         except Exception as error:
             if "--debug" in given:
                 raise
@@ -82,6 +85,17 @@ class Verbs(click.Group):
             click.echo("next: run again with --debug and report the traceback; this is a bug of overproof", err=True)
             code = EXIT_OUTSIDE_WORLD
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _world(error: OSError) -> StoreError:
+    """What the machine refused, in words; a step that was cut off leaves nothing behind."""
+    where = f" at {error.filename!r}" if error.filename else ""
+    short = error.errno is None and "requested and" in str(error)  # numpy's words for a write that was cut off
+    full = short or error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return StoreError(
+        f"{'the disk is full' if full else error.strerror or error}{where}; what was finished before is kept",
+        next_action="free some space, then run again to resume" if full else "mend that, then run again to resume",
+    )
 
 
 def _told(error: OverproofError, *, as_json: bool, debug: bool) -> int:
