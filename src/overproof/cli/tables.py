@@ -119,7 +119,7 @@ def step_line(name: str, action: str, seconds: float, why: str) -> Text:
     """
     style = {"run": "cyan", "reuse": "dim", "stale": "yellow", "waits": "yellow"}.get(action, "")
     took = f"{seconds:7.2f} s" if action == "run" else " " * 9
-    return Text.assemble(("  " + f"{action:6}", style), f"{name:14}", (took, "dim"), ("  " + why if why else "", "dim"))
+    return Text.assemble(("  " + f"{action:6}", style), f"{name:26}", (took, "dim"), ("  " + why if why else "", "dim"))
 
 
 def check_page(body: Mapping[str, Any]) -> Iterator[Any]:

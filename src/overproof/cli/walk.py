@@ -78,7 +78,7 @@ class Steps:
             self._reused.append(event.step)
         elif event.action != "start":
             self.flush()
-            self._console.print(step_line(event.step, event.action, event.seconds, ""))
+            self._console.print(step_line(f"{event.step} {event.subject}", event.action, event.seconds, ""))
 
     def flush(self) -> None:
         """Print what was reused since the last step that ran."""
@@ -217,7 +217,7 @@ def status(door: Door) -> int:
         f"[bold]{escape(project.file)}[/]: task {escape(project.task.name)!r}",
         f"{counts.records} rows in the log, {spent:.2f} USD spent on labels, release: {named}",
         "nothing to do: all steps are done" if events and not (stale or problem) else "the next run:",
-        *(step_line(e.step, e.action, e.seconds, e.why) for e in (stale and events)),
+        *(step_line(f"{e.step} {e.subject}", e.action, e.seconds, e.why) for e in (stale and events)),
         *([f"[bold red]stops at the terms gate:[/] {escape(problem)}"] if problem else []),
     ]
     if runs:

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, Generic, Literal, TypeVar, overload
 
@@ -43,13 +44,14 @@ class Artifact(Generic[Value_co]):
         path: file that holds the bytes, where there is one.
     """
 
-    __slots__ = ("_digest", "_load", "_value", "name", "path")
+    __slots__ = ("_digest", "_load", "_value", "name", "path", "subject")
 
     def __init__(
         self, name: str, digest: str | None, load: Callable[[], Value_co], *, path: Path | None = None
     ) -> None:
         self.name = name
         self.path = path
+        self.subject = ""
         self._digest = digest
         self._load = load
         self._value: tuple[Value_co] | None = None
@@ -98,6 +100,8 @@ class StepEvent:
     """What a memo did with one step."""
 
     step: str
+    subject: str
+    """What it is about where a run does the step several times: the candidate's name; else empty."""
     action: Literal["start", "run", "reuse", "stale", "waits"]
     """start: begins now; run: done; reuse: found; stale, waits: dry memos only, would run, depends on one that would."""
     seconds: float
@@ -248,25 +252,27 @@ class Memo:
         Raises: StoreError where the result can't be stored; whatever the step raises.
         """
         began = time.perf_counter()
+        subject = getattr(recipe, "name", None) or (inputs[0].subject if inputs else "")
+        tell = partial(self._report, step, subject, began)
         waits = [part.name for part in inputs if not part.built]
         if waits:
-            self._report(step, "waits", began, why=f"needs {', '.join(waits)}")
+            tell("waits", why=f"needs {', '.join(waits)}")
             return _pending(step.name)
         call = _Call(step, [part.digest for part in inputs], recipe)
         found = self._lookup(call)
         if found.output is not None:
-            self._report(step, "reuse", began, digest=found.output)
-            return self._stored(step.name, found.output)
+            tell("reuse", digest=found.output)
+            return self._stored(step.name, found.output, subject)
         why = found.trouble or self._compare(call)
         if self.dry:
-            self._report(step, "stale", began, why=why)
+            tell("stale", why=why)
             return _pending(step.name)
-        self._emit(StepEvent(step=step.name, action="start", seconds=0.0, why=why, digest=None))
+        self._emit(StepEvent(step=step.name, subject=subject, action="start", seconds=0.0, why=why, digest=None))
         encoded = self._make(step, inputs, recipe, runtime)
         seconds = time.perf_counter() - began
         self._write_manifest(call, encoded, seconds)
-        self._report(step, "run", began, why=why, digest=encoded.digest)
-        return self._stored(step.name, encoded.digest)
+        tell("run", why=why, digest=encoded.digest)
+        return self._stored(step.name, encoded.digest, subject)
 
     def source(self, name: str, value: A) -> Artifact[A]:
         """
@@ -384,7 +390,7 @@ class Memo:
         fewest = min(differences, key=len)
         return ", ".join(fewest) or "its manifest was lost"
 
-    def _stored(self, name: str, digest: str) -> Artifact[Any]:
+    def _stored(self, name: str, digest: str, subject: str = "") -> Artifact[Any]:
         path = self.objects.value_path(digest)
 
         def load() -> Any:
@@ -392,19 +398,22 @@ class Memo:
                 self.objects.get_value(digest), find=self.objects.find, where=f"{name} ({digest[:12]})"
             )
 
-        return Artifact(name, digest, load, path=path)
+        found: Artifact[Any] = Artifact(name, digest, load, path=path)
+        found.subject = subject
+        return found
 
     def _report(
         self,
         step: Step[Any],
-        action: Literal["run", "reuse", "stale", "waits"],
+        subject: str,
         began: float,
+        action: Literal["run", "reuse", "stale", "waits"],
         *,
         why: str = "",
         digest: str | None = None,
     ) -> None:
         seconds = time.perf_counter() - began
-        event = StepEvent(step=step.name, action=action, seconds=seconds, why=why, digest=digest)
+        event = StepEvent(step=step.name, subject=subject, action=action, seconds=seconds, why=why, digest=digest)
         self.events.append(event)
         self._emit(event)
 
