@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from datetime import date, timedelta
+from functools import cache
 
 import numpy as np
 from rows import ProofRow, slack
@@ -26,9 +27,10 @@ def percent(alarms: np.ndarray) -> str:
     return f"{alarms.mean():.1%} ({both.low:.1%} to {both.high:.1%})"
 
 
+@cache
 def mixture_edge() -> np.ndarray:
     """At each number of audits, the fewest wrong ones at which the monitor alarms."""
-    n, k = np.arange(1, AUDITS + 1)[:, None], np.arange(600)
+    n, k = np.arange(1, AUDITS + 1)[:, None], np.arange(450)
     found = np.empty(AUDITS, dtype=np.int64)
     wrong, right = mo.increment(1, 1, BAR), mo.increment(0, 1, BAR)
     for start in range(0, AUDITS, 250):
@@ -37,9 +39,10 @@ def mixture_edge() -> np.ndarray:
     return found
 
 
+@cache
 def exact_edge() -> np.ndarray:
     """The same for the exact one-sided test that was made to be read once."""
-    n, k = np.arange(1, AUDITS + 1)[:, None], np.arange(600)
+    n, k = np.arange(1, AUDITS + 1)[:, None], np.arange(450)
     tail = np.where(k > n, 0.0, np.where(k == 0, 1.0, bdtrc(np.maximum(k - 1, 0), n, BAR)))
     return (tail <= LEVEL).argmax(axis=1)
 

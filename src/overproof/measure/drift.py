@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from overproof.errors import MeasureError
 from overproof.measure.monitor import Vector, fold_days, increment, pager_level
 
-_BLOCK = 8192  # rows at a time: bounds memory whatever the number of rows
+_BLOCK = 4096  # rows at a time: bounds memory whatever the number of rows
 _PAIRS = 1000  # rows of the reference behind the width of the kernel
 _WEEK = 7
 
@@ -366,10 +366,11 @@ def sketch(embeddings: ArrayLike, plan: SketchPlan) -> Sketch:
             f"rows have {rows.shape[1]} dimensions, the sketch's plan {d}", next_action="embed with the plan's model"
         )
     total = np.zeros(2 * features)
-    for start in range(0, len(rows), _BLOCK):
-        angle = rows[start : start + _BLOCK].astype(np.float32, copy=False) @ plan.weights
-        total[:features] += np.cos(angle).sum(axis=0, dtype=np.float64)
-        total[features:] += np.sin(angle).sum(axis=0, dtype=np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):  # looked at below, once for all rows
+        for start in range(0, len(rows), _BLOCK):
+            angle = rows[start : start + _BLOCK].astype(np.float32, copy=False) @ plan.weights
+            total[:features] += np.cos(angle).sum(axis=0, dtype=np.float64)
+            total[features:] += np.sin(angle).sum(axis=0, dtype=np.float64)
     if not bool(np.all(np.isfinite(total))):
         raise MeasureError("embeddings must be finite", next_action="leave out rows that could not be embedded")
     return Sketch(n=len(rows), total=total / math.sqrt(features))
@@ -572,8 +573,8 @@ def _directions(values: ArrayLike) -> NDArray[np.float32]:
 def _nearest(rows: NDArray[np.float32], reference: NDArray[np.float32], *, same: bool) -> Vector:
     """Distance from each row to its nearest reference row; to its nearest other one where both are the same rows."""
     best = np.empty(len(rows))
-    for start in range(0, len(rows), _BLOCK // 8):
-        cosine = rows[start : start + _BLOCK // 8] @ reference.T
+    for start in range(0, len(rows), _BLOCK // 4):
+        cosine = rows[start : start + _BLOCK // 4] @ reference.T
         if same:
             at = np.arange(len(cosine))
             cosine[at, start + at] = -1.0
