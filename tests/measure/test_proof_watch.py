@@ -21,6 +21,8 @@ CASES = [
     ("monitors", "wrong_first", 60),
     ("monitors", "weighted", 200),
     ("monitors", "canary", 200),
+    ("monitors", "delay", 100),
+    ("monitors", "charts", 100),
     ("monitors", "shards", 1_000_000),
     ("drift", "quiet_quarter", 20),
     ("drift", "quiet_year", 100),
