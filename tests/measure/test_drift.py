@@ -131,6 +131,12 @@ def test_a_share_is_read_both_ways_and_within_its_tolerance_it_stays_quiet(lane)
     assert pages(0.1 / (2 * lane.tolerance)) == [False, True]
 
 
+def test_the_two_directions_of_a_share_split_its_weight():
+    """One of eight shares, read up and down: sixteen streams of one promise."""
+    found = dr.read_share([5] * 7, [100] * 7, 0.05, lane=dr.SLOW, weight=1 / 8)
+    assert found.level == pytest.approx(np.log(52 * 16))
+
+
 def test_a_week_that_is_not_over_is_not_read():
     """20 days are two readings of the slow lane; a share that can't rise by the tolerance is read downwards only."""
     found = dr.read_share([950] * 20, [1000] * 20, 0.95, lane=dr.SLOW)

@@ -283,3 +283,17 @@ def test_weighted_audits_read_the_truth_where_the_plain_mean_does_not():
     weighted = [mo.weighted_mean(dict(zip(pi, row, strict=True)), int(kept.sum())) for row in wrong]
     assert abs(np.mean(weighted) - truth) < 3 * np.std(weighted) / math.sqrt(200)
     assert np.mean(wrong.sum(axis=1) / audited.sum(axis=1)) > 2 * truth
+
+
+def test_the_first_false_page_of_many_streams_is_as_rare_as_promised():
+    """Eight streams at the bar, promised 20 days: ours wait that long on average; a daily test at 1/20 does not."""
+    counts = np.random.default_rng(12).binomial(25, BAR, size=(300, 8, 250))
+
+    def mean_days(loud):
+        any_stream = loud.any(axis=1)
+        return np.where(any_stream.any(axis=1), any_stream.argmax(axis=1) + 1, 250).mean()
+
+    evidence = mo.fold_days(mo.increment(counts, 25, BAR), "pager")
+    assert mean_days(evidence >= mo.pager_level(20, weight=1 / 8)) >= 20
+    assert mean_days(binom.sf(counts - 1, 25, BAR) <= 1 / 20) < 12
+    assert mo.pager_level(20, weight=1 / 8) == pytest.approx(math.log(160))
