@@ -1,14 +1,13 @@
-"""Audit monitors against usual practice, simulated: python benchmarks/proof/monitors.py --trials 2000."""
+"""Audit monitors against usual practice, simulated: python -m benchmarks.proof.monitors --trials 2000."""
 
 from __future__ import annotations
 
-import argparse
 import math
 from datetime import date, timedelta
 from functools import cache
 
 import numpy as np
-from rows import ProofRow, slack
+from benchmarks.proof.rows import ProofRow, alone, counted, percent, reached
 from scipy.special import bdtrc, logsumexp
 
 from overproof.measure import intervals
@@ -19,12 +18,6 @@ A_DAY, WINDOW, BLOCK = 200, 350, 100
 DAY_0 = date(2025, 3, 1)
 KEPT = np.array([180_000, 20_000])  # high and low confidence, as in the worlds of the spec
 PI = np.array([0.006, 0.046])
-
-
-def percent(alarms: np.ndarray) -> str:
-    """Share of runs with an alarm, with its exact 95 % interval."""
-    both = intervals.cp_interval(int(alarms.sum()), alarms.size)
-    return f"{alarms.mean():.1%} ({both.low:.1%} to {both.high:.1%})"
 
 
 @cache
@@ -69,11 +62,11 @@ def peeking(trials: int, rng: np.random.Generator) -> ProofRow:
     worst = max(alarms["ours"].mean(), alarms["life"].mean())
     return ProofRow(
         claim="false alarms of the audit monitor, a look after each of 5,000 audits, error at the bar",
-        naive=f"exact test {alarms['exact'].mean():.1%}, z {alarms['z'].mean():.1%}, "
-        f"rolling window {alarms['rolling'].mean():.1%}",
+        naive=f"exact test {percent(alarms['exact'].mean())}, z {percent(alarms['z'].mean())}, "
+        f"rolling window {percent(alarms['rolling'].mean())}",
         reach="≤ 5 %",
-        measured=f"{percent(alarms['ours'])}; life alarm read daily {alarms['life'].mean():.1%}",
-        holds=bool(worst <= slack(LEVEL, trials) and min(alarms[x].mean() for x in ("exact", "z", "rolling")) > 0.2),
+        measured=f"{counted(int(alarms['ours'].sum()), trials)}; life alarm read daily {percent(alarms['life'].mean())}",
+        holds=bool(reached(worst, LEVEL, trials) and min(alarms[x].mean() for x in ("exact", "z", "rolling")) > 0.2),
         n_trials=trials,
     )
 
@@ -108,10 +101,10 @@ def wrong_first(trials: int, rng: np.random.Generator) -> ProofRow:
         assert now.day == days
     return ProofRow(
         claim="false alarms when the wrong labels of a day arrive first, error at the bar",
-        naive=f"the same monitor without the closed-days rule {naive.any(axis=1).mean():.1%}",
+        naive=f"the same monitor without the closed-days rule {percent(naive.any(axis=1).mean())}",
         reach="≤ 5 %",
-        measured=percent(ours),
-        holds=bool(ours.mean() <= slack(LEVEL, trials) and naive.any(axis=1).mean() > 0.9 and not early),
+        measured=counted(int(ours.sum()), ours.size),
+        holds=bool(reached(ours.mean(), LEVEL, trials) and naive.any(axis=1).mean() > 0.9 and not early),
         n_trials=trials,
     )
 
@@ -134,17 +127,17 @@ def weighted(trials: int, rng: np.random.Generator) -> list[ProofRow]:
     return [
         ProofRow(
             claim="false alarms when low-confidence answers are audited more often, error at the bar",
-            naive=f"unweighted {plain.any(axis=1).mean():.1%}",
+            naive=f"unweighted {percent(plain.any(axis=1).mean())}",
             reach="≤ 5 %",
-            measured=percent(ours),
-            holds=bool(ours.mean() <= slack(LEVEL, trials) and plain.any(axis=1).mean() > 0.5),
+            measured=counted(int(ours.sum()), ours.size),
+            holds=bool(reached(ours.mean(), LEVEL, trials) and plain.any(axis=1).mean() > 0.5),
             n_trials=trials,
         ),
         ProofRow(
             claim="found within 2,000 weighted audits: high-confidence answers broke, error 9 % where 5 % is allowed",
-            naive=f"lowest bet of a plain monitor {missed.mean():.1%}",
+            naive=f"lowest bet of a plain monitor {percent(missed.mean())}",
             reach="≥ 90 %",
-            measured=percent(found),
+            measured=counted(int(found.sum()), found.size),
             holds=bool(found.mean() >= 0.9 and missed.mean() < 0.2),
             n_trials=trials,
         ),
@@ -165,10 +158,10 @@ def canary(trials: int, rng: np.random.Generator) -> ProofRow:
     z = ((a / np.maximum(n_a, 1) - b / n_b) / spread > 1.645).any(axis=1)
     return ProofRow(
         claim="false alarms of the canary comparison, equal failure rates, 100 looks",
-        naive=f"z-test {z.mean():.1%}",
+        naive=f"z-test {percent(z.mean())}",
         reach="≤ 5 %",
-        measured=percent(ours),
-        holds=bool(ours.mean() <= slack(LEVEL, trials) and z.mean() > 0.2),
+        measured=counted(int(ours.sum()), ours.size),
+        holds=bool(reached(ours.mean(), LEVEL, trials) and z.mean() > 0.2),
         n_trials=trials,
     )
 
@@ -209,10 +202,10 @@ def charts(trials: int, rng: np.random.Generator) -> ProofRow:
     ours, naive = missed.any(axis=1).T
     return ProofRow(
         claim="the band of a chart ever leaves the truth, 40 looks over 5,000 audits, 95 % band",
-        naive=f"exact interval at each look {naive.mean():.1%}",
+        naive=f"exact interval at each look {percent(naive.mean())}",
         reach="≤ 5 %",
-        measured=percent(ours),
-        holds=bool(ours.mean() <= slack(LEVEL, trials) and naive.mean() > 0.15),
+        measured=counted(int(ours.sum()), ours.size),
+        holds=bool(reached(ours.mean(), LEVEL, trials) and naive.mean() > 0.15),
         n_trials=trials,
     )
 
@@ -254,9 +247,4 @@ def rows(trials: int, seed: int) -> list[ProofRow]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    for row in rows(given.trials, given.seed):
-        print(row)
+    alone(rows)
