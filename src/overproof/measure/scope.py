@@ -60,7 +60,7 @@ def max_logit(logits: ArrayLike) -> NDArray[np.float64]:
     >>> max_logit([[4.0, 1.0], [0.5, 0.2]]).tolist()
     [-4.0, -0.5]
     """
-    return -_rows(logits).max(axis=1)
+    return np.asarray(-_rows(logits).max(axis=1), dtype=np.float64)
 
 
 def energy(logits: ArrayLike) -> NDArray[np.float64]:
@@ -135,7 +135,9 @@ def margin(logits: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(1.0 - (best[:, 1] - best[:, 0]), dtype=np.float64)
 
 
-def nearest_distance(train: ArrayLike, rows: ArrayLike, *, k: int = 1) -> NDArray[np.float64]:
+def nearest_distance(
+    train: ArrayLike, rows: ArrayLike, *, k: int = 1, itself: bool = False
+) -> NDArray[np.float64]:
     """
     Foreignness by the distance to the k-th nearest training row, all vectors at length 1.
 
@@ -143,16 +145,17 @@ def nearest_distance(train: ArrayLike, rows: ArrayLike, *, k: int = 1) -> NDArra
         train: shape (m, d), embeddings of training rows, m >= k.
         rows: shape (n, d), embeddings of the rows to score.
         k: which neighbour, at least 1.
+        itself: `rows` are the training rows, and no row is its own neighbour.
 
     Returns: shape (n,), Euclidean, in [0, 2].
-    Raises: MeasureError for shapes that don't fit, NaN, infinity, or fewer than k training rows.
+    Raises: MeasureError for shapes that don't fit, NaN, infinity, or fewer than k training rows to compare with.
     Source: Sun et al. 2022, arXiv:2204.06507 (deep nearest neighbours, L2-normalised).
 
     >>> nearest_distance([[1.0, 0.0], [0.0, 2.0]], [[3.0, 0.0], [-1.0, 0.0]]).round(3).tolist()
     [0.0, 1.414]
     """
     known, asked = unit_rows(train), unit_rows(rows)
-    if known.shape[1] != asked.shape[1] or not 1 <= k <= known.shape[0]:
+    if known.shape[1] != asked.shape[1] or not 1 <= k <= known.shape[0] - itself:
         raise MeasureError(
             f"neighbour {k!r} of {asked.shape!r} can't be found among {known.shape!r}",
             next_action="pass embeddings of one encoder and at least k training rows",
@@ -162,6 +165,8 @@ def nearest_distance(train: ArrayLike, rows: ArrayLike, *, k: int = 1) -> NDArra
     for start in range(0, asked.shape[0], 256):
         part = slice(start, start + 256)
         square = asked_size[part, None] + known_size - 2.0 * (asked[part] @ known.T)
+        if itself:
+            square[np.arange(square.shape[0]), np.arange(start, start + square.shape[0])] = np.inf
         found[part] = np.partition(square, k - 1, axis=1)[:, k - 1]
     return np.sqrt(np.where(found < _ROUNDING, 0.0, found))
 
