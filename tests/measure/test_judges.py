@@ -88,6 +88,16 @@ def test_the_rule_follows_the_gold_that_there_is():
     assert much.probability.shape == (600, 4)
 
 
+def test_nineteen_gold_rows_of_a_class_are_too_few_and_twenty_do():
+    """A judge that always says the other class is perfect by its matrix, but only from 20 rows a class on."""
+    truth = np.arange(40) % 2
+    said = np.column_stack([np.where(np.arange(40) % 5 == 0, 1 - truth, truth), 1 - truth])
+    assert jd.combine_judges(said[:39], truth[:39], 2).method == "best judge"
+    found = jd.combine_judges(said, truth, 2)
+    assert found.method == "gold matrices"
+    assert found.answer.tolist() == truth.tolist()
+
+
 def test_matrices_that_do_worse_on_left_out_gold_are_not_used():
     """A perfect judge among noise: weighing the noise could only lose."""
     rng = np.random.default_rng(4)

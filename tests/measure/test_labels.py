@@ -102,6 +102,15 @@ def test_the_fix_queue_ranks_by_doubt_traffic_and_urgency_and_shows_each_near_du
             lb.fix_order(*bad)
 
 
+def test_the_audit_queue_closes_old_days_first_and_feeds_the_slice_that_lacks_most():
+    """Within a day by the slice's deficit, within a slice by the draw; never by what the student thinks."""
+    assert lb.audit_order([3, 1, 1, 2], [9, -4, 2, 0], [0, 1, 2, 3]).tolist() == [2, 1, 3, 0]
+    assert lb.audit_order([1, 1, 1], [0, 0, 0], [2, 0, 1]).tolist() == [1, 2, 0]
+    for bad in (([1], [1, 2], [1]), ([float("nan")], [1], [1])):
+        with pytest.raises(MeasureError):
+            lb.audit_order(*bad)
+
+
 def test_a_label_of_the_fix_queue_never_reaches_a_certificate_or_monitor():
     """One among many drawn ones is enough to refuse, and so is a label of unknown origin."""
     drawn = [lb.DrawnLabel(row=f"r{i}", label="a", chance=0.01) for i in range(3)]

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 import overproof.measure.leakage as room
 from overproof.errors import MeasureError
-from overproof.measure.leakage import clusters, coverage_gaps, near_duplicate, nearest_similarity, normalised, novelty_bins
+from overproof.measure.leakage import (
+    clusters,
+    coverage_gaps,
+    near_duplicate,
+    nearest_similarity,
+    normalised,
+    novelty_bins,
+)
 
 STEMS = ["order", "card", "parcel", "refund", "invoice", "account", "login", "charge", "driver", "voucher", "speaker"]
 
@@ -184,6 +191,14 @@ def test_gaps_dont_depend_on_the_length_of_vectors_and_cover_more_than_one_block
     found = coverage_gaps(train, live * rng.uniform(0.1, 9, (600, 1)))
     assert [len(gap.rows) for gap in found.gaps] == [600]
     assert found.far_share == pytest.approx(1.0)
+
+
+def test_a_gap_is_grown_from_its_middle_not_from_its_edge():
+    """Three far rows in a line, an end given first: one gap about the middle row instead of two."""
+    angle = lambda values: np.column_stack([np.cos(values), np.sin(values)])  # noqa: E731
+    found = coverage_gaps(angle(np.arange(10) / 10), angle(np.array([2.0, 2.16, 2.08])))
+    assert found.radius == pytest.approx(0.1, abs=0.001)
+    assert [gap.examples for gap in found.gaps] == [(2, 0, 1)] or [gap.examples for gap in found.gaps] == [(2, 1, 0)]
 
 
 def test_coverage_needs_rows_of_one_encoder():

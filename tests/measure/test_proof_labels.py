@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the simulations live beside the package, not in it
 
-from benchmarks.proof import labels as proof  # noqa: E402
+from benchmarks.proof import labels as proof
 
 PARTS = {
     "samples": (proof.sample_rows, 40, 2),

@@ -32,6 +32,20 @@ def test_shifting_a_row_changes_only_the_scores_that_read_its_level():
         assert after[name] == pytest.approx(before[name] - 2.0)
 
 
+def test_the_listed_scores_are_their_formulas():
+    """Two equal logits of 3: by hand."""
+    found = {name: float(score[0]) for name, score in sc.scope_scores([[3.0, 3.0]]).items()}
+    assert found == pytest.approx(
+        {
+            "max_logit": -3.0,
+            "energy": -3.0 - np.log(2),
+            "entropy": np.log(2),
+            "max_probability": 0.5,
+            "margin": 1.0,
+        }
+    )
+
+
 def test_normalised_logits_offer_no_level_to_read():
     """Log-probabilities have energy 0: neither energy nor max logit is listed."""
     logs = LOGITS - np.log(np.exp(LOGITS).sum(axis=1, keepdims=True))
