@@ -183,8 +183,9 @@ def test_live_rows_like_training_rows_are_far_in_one_case_of_twenty():
     assert found.far_share == pytest.approx(0.05, abs=0.02)
 
 
-def test_gaps_dont_depend_on_the_length_of_vectors_and_cover_more_than_one_block():
+def test_gaps_dont_depend_on_the_length_of_vectors_and_cover_more_than_one_block(monkeypatch):
     """600 far rows in one heap are one gap."""
+    monkeypatch.setattr(room, "BLOCK", 6000)
     rng = np.random.default_rng(2)
     train = scattered(rng, [1, 0, 0], 100)
     live = scattered(rng, [0, 1, 0], 600, 0.001)

@@ -53,8 +53,9 @@ def test_normalised_logits_offer_no_level_to_read():
 
 
 @pytest.mark.parametrize("k", [1, 3, 10])
-def test_the_nearest_distance_is_that_of_scikit_learn_on_unit_vectors(k):
+def test_the_nearest_distance_is_that_of_scikit_learn_on_unit_vectors(k, monkeypatch):
     """Length doesn't matter, direction does; more rows than one block."""
+    monkeypatch.setattr(sc, "BLOCK", 4000)
     train, rows = RNG.normal(0, 1, (40, 5)), RNG.normal(0, 1, (600, 5))
     oracle = NearestNeighbors(n_neighbors=k).fit(sc.unit_rows(train))
     assert sc.nearest_distance(train * 7.0, rows, k=k) == pytest.approx(oracle.kneighbors(sc.unit_rows(rows))[0][:, -1])

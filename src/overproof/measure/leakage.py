@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from overproof.errors import MeasureError
-from overproof.measure.scope import nearest_distance, unit_rows
+from overproof.measure.scope import BLOCK, nearest_distance, unit_rows
 from overproof.progress import track
 
 LONG_WORDS = 12
@@ -356,7 +356,7 @@ def _gap(rows: NDArray[np.int64], points: NDArray[np.float64], weight: NDArray[n
 
 def _neighbourhoods(points: NDArray[np.float64], radius: float) -> Iterator[NDArray[np.int64]]:
     """Groups of points within a radius of their middle one, which comes first; the densest neighbourhood first."""
-    step = 512  # rows of distances held at one time
+    step = max(1, BLOCK // max(1, len(points)))
     least = 1.0 - radius * radius / 2.0 - 1e-12  # for rows of length 1: this product or more is within the radius
     crowd = np.empty(len(points), dtype=np.int64)
     for start in track(range(0, len(points), step), "neighbours of far rows", total=-(-len(points) // step)):
