@@ -169,3 +169,36 @@ def test_numbers_that_mean_nothing_are_refused(call):
     with pytest.raises(MeasureError) as caught:
         call()
     assert caught.value.next_action
+
+
+def test_a_slice_is_read_at_its_own_temperature_only_with_three_hundred_rows():
+    """At 299 it is read at the common one; at 300 its own is found."""
+    hot, hot_target = planted(3.0, n=300, seed=3)
+    cold, cold_target = planted(1.0, n=2000, seed=4)
+    logits, target = np.concatenate([hot, cold]), np.concatenate([hot_target, cold_target])
+    names = ["hot"] * 300 + ["cold"] * 2000
+    cold_found, hot_found = cal.slice_temperatures(logits, target, names)
+    assert (hot_found.name, hot_found.own, hot_found.n) == ("hot", True, 300)
+    assert hot_found.temperature == pytest.approx(3.0, rel=0.25)
+    assert cold_found.temperature == pytest.approx(1.0, rel=0.1)
+    short = cal.slice_temperatures(logits[1:], target[1:], names[1:])[1]
+    assert not short.own
+    assert short.temperature == cal.fit_temperature(logits[1:], target[1:])
+    with pytest.raises(MeasureError):
+        cal.slice_temperatures(logits, target, names[1:])
+
+
+def test_a_band_says_what_chance_alone_would_show():
+    """A calibrated student of 300 rows lies near the noise, not near 0; an overconfident one far above it."""
+    rng = np.random.default_rng(5)
+    stated = rng.uniform(0.5, 1.0, 300)
+    fair = cal.calibration_band(stated, rng.random(300) < stated, draws=200)
+    assert 0.02 < fair.noise < 0.12
+    assert abs(fair.value - fair.noise) < 0.03
+    sure = cal.calibration_band(stated, rng.random(300) < stated - 0.25, draws=200)
+    assert sure.low > 2 * sure.noise
+    assert sure.low <= sure.value <= sure.high
+    again = cal.calibration_band(stated, rng.random(300) < 2, draws=50, seed=9)
+    assert again == cal.calibration_band(stated, np.ones(300, bool), draws=50, seed=9)
+    with pytest.raises(MeasureError):
+        cal.calibration_band(stated, stated > 0, draws=0)

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 import overproof.measure.leakage as room
 from overproof.errors import MeasureError
-from overproof.measure.leakage import clusters, near_duplicate, nearest_similarity, normalised, novelty_bins
+from overproof.measure.leakage import (
+    clusters,
+    coverage_gaps,
+    near_duplicate,
+    nearest_similarity,
+    normalised,
+    novelty_bins,
+)
 
 STEMS = ["order", "card", "parcel", "refund", "invoice", "account", "login", "charge", "driver", "voucher", "speaker"]
 
@@ -140,3 +147,69 @@ def test_novelty_bins_are_left_closed_and_unknown_stays_unknown():
     ]  # fmt: skip
     with pytest.raises(MeasureError):
         novelty_bins(np.array([1.2]))
+
+
+def scattered(rng, centre, n, spread=0.05):
+    return np.asarray(centre) + rng.normal(0, spread, (n, len(centre)))
+
+
+def test_planted_holes_in_training_are_found_and_ranked_by_traffic():
+    """Two topics that training never saw, the busier one first, with examples from its middle; known rows aren't in."""
+    rng = np.random.default_rng(0)
+    train = scattered(rng, [1, 0, 0, 0], 400)
+    live = np.concatenate(
+        [scattered(rng, [1, 0, 0, 0], 300), scattered(rng, [0, 1, 0, 0], 40, 0.01), scattered(rng, [0, 0, 1, 0], 60, 0.01)]
+    )
+    found = coverage_gaps(train, live)
+    first, second = found.gaps[:2]
+    assert set(first.rows) <= set(range(340, 400))
+    assert set(second.rows) <= set(range(300, 340))
+    assert len(first.rows) > 50
+    assert len(second.rows) > 30
+    assert len(first.examples) == 5
+    assert set(first.examples) <= set(first.rows)
+    assert found.far_share == pytest.approx(0.25, abs=0.04)
+    assert sum(gap.share for gap in found.gaps) == pytest.approx(found.far_share)
+    everything = sorted(row for gap in found.gaps for row in gap.rows)
+    assert len(everything) == len(set(everything))
+    weight = np.where((np.arange(400) >= 300) & (np.arange(400) < 340), 10.0, 1.0)
+    assert set(coverage_gaps(train, live, traffic=weight).gaps[0].rows) <= set(range(300, 340))
+
+
+def test_live_rows_like_training_rows_are_far_in_one_case_of_twenty():
+    """The radius is the 95% quantile of each training row's distance to its nearest other one."""
+    rng = np.random.default_rng(1)
+    found = coverage_gaps(rng.normal(0, 1, (1500, 8)), rng.normal(0, 1, (3000, 8)))
+    assert found.far_share == pytest.approx(0.05, abs=0.02)
+
+
+def test_gaps_dont_depend_on_the_length_of_vectors_and_cover_more_than_one_block(monkeypatch):
+    """600 far rows in one heap are one gap."""
+    monkeypatch.setattr(room, "BLOCK", 6000)
+    rng = np.random.default_rng(2)
+    train = scattered(rng, [1, 0, 0], 100)
+    live = scattered(rng, [0, 1, 0], 600, 0.001)
+    found = coverage_gaps(train, live * rng.uniform(0.1, 9, (600, 1)))
+    assert [len(gap.rows) for gap in found.gaps] == [600]
+    assert found.far_share == pytest.approx(1.0)
+
+
+def test_a_gap_is_grown_from_its_middle_not_from_its_edge():
+    """Three far rows in a line, an end given first: one gap about the middle row instead of two."""
+    angle = lambda values: np.column_stack([np.cos(values), np.sin(values)])  # noqa: E731
+    found = coverage_gaps(angle(np.arange(10) / 10), angle(np.array([2.0, 2.16, 2.08])))
+    assert found.radius == pytest.approx(0.1, abs=0.001)
+    assert [gap.examples for gap in found.gaps] == [(2, 0, 1)] or [gap.examples for gap in found.gaps] == [(2, 1, 0)]
+
+
+def test_coverage_needs_rows_of_one_encoder():
+    """Two training rows, one live row, weights that count something."""
+    for train, live, weight in (
+        ([[1.0, 0.0]], [[1.0, 0.0]], None),
+        ([[1.0, 0.0]] * 2, [[1.0, 0.0, 0.0]], None),
+        ([[1.0, 0.0]] * 2, np.zeros((0, 2)), None),
+        ([[1.0, 0.0]] * 2, [[1.0, 0.0]], [0.0]),
+        ([[1.0, 0.0]] * 2, [[1.0, 0.0]], [1.0, 1.0]),
+    ):
+        with pytest.raises(MeasureError):
+            coverage_gaps(train, live, traffic=weight)

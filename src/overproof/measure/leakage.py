@@ -1,4 +1,4 @@
-"""Near-duplicate groups, similarity to the nearest training row, novelty bins."""
+"""Near-duplicate groups, similarity to the nearest training row, novelty bins, gaps in what training covers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from overproof.errors import MeasureError
+from overproof.measure.scope import BLOCK, nearest_distance, unit_rows
 from overproof.progress import track
 
 LONG_WORDS = 12
@@ -30,6 +31,9 @@ neighbours are enough, since a pair meets in many bands and groups are joined tr
 PREFILTER = 0.15
 """Candidates whose signatures agree less than the threshold minus this are dropped before the exact comparison: over
 three standard errors of a Jaccard estimate from 120 permutations."""
+GAP_QUANTILE = 0.95
+"""A live row lies in a gap if it is farther from training than 95 % of the training rows are from each other."""
+GAP_EXAMPLES = 5
 NOVELTY_EDGES = (0.0, 0.3, 0.4, 0.5, 0.6, 0.8)
 
 
@@ -277,3 +281,91 @@ def novelty_bins(similarity: NDArray[np.float64]) -> NoveltyBins:
     index = np.full(values.shape, -1, dtype=np.int64)
     index[known] = np.searchsorted(NOVELTY_EDGES, values[known], side="right") - 1
     return NoveltyBins(names=names, index=index)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CoverageGap:
+    """Live rows that are like each other and unlike all of training."""
+
+    rows: tuple[int, ...]
+    """Their positions among the live rows, rising."""
+    share: float
+    """Their share of live traffic, in (0, 1]."""
+    examples: tuple[int, ...]
+    """Up to five of them: the middle one, then those nearest to it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Coverage:
+    """What of the live traffic training doesn't cover."""
+
+    radius: float
+    """Distance beyond which a live row lies in a gap, in [0, 2]."""
+    far_share: float
+    """Share of live traffic beyond it, in [0, 1]; about .05 where live rows are like training rows."""
+    gaps: tuple[CoverageGap, ...]
+    """By falling share of traffic: the next rows to ask the teacher about."""
+
+
+def coverage_gaps(train: ArrayLike, live: ArrayLike, *, traffic: ArrayLike | None = None) -> Coverage:
+    """
+    Groups of live rows that lie farther from training than training rows lie from each other.
+
+    Args:
+        train: shape (m, d), embeddings of training rows, m at least 2.
+        live: shape (n, d), embeddings of live rows.
+        traffic: shape (n,), how often each live row stands for a request, >= 0, not all 0; equal where not given.
+
+    Returns: the gaps, ranked by traffic, with examples. Vectors count by direction only.
+    Raises: MeasureError for shapes that don't fit, fewer than two training rows, no live row, NaN, infinity, or
+        weights that are negative or all 0.
+    Source: ours; greedy grouping about the row with most neighbours as in Butina 1999, Journal of Chemical
+        Information and Computer Sciences 39. Time and memory grow with the number of far rows squared and linearly.
+
+    >>> train = [[1.0, i / 100] for i in range(20)]
+    >>> found = coverage_gaps(train, [[1.0, 0.1], [0.0, 1.0], [0.001, 1.0], [-1.0, 0.0]])
+    >>> [(gap.rows, gap.share) for gap in found.gaps]
+    [((1, 2), 0.5), ((3,), 0.25)]
+    """
+    known, asked = unit_rows(train), unit_rows(live)
+    weight = np.ones(len(asked)) if traffic is None else np.asarray(traffic, dtype=np.float64)
+    if len(known) < 2 or known.shape[1] != asked.shape[1] or weight.shape != (len(asked),):
+        raise MeasureError(
+            f"coverage compares rows of one encoder, got {known.shape!r}, {asked.shape!r}, weights {weight.shape!r}",
+            next_action="pass two training rows or more and one weight for each live row",
+        )
+    total = float(weight.sum())
+    if not (bool(np.all(weight >= 0.0)) and 0.0 < total < np.inf):
+        raise MeasureError("traffic weights are at least 0 and not all 0", next_action="count requests for each row")
+    weight = weight / total
+    radius = float(np.quantile(nearest_distance(known, known, itself=True), GAP_QUANTILE))
+    far = np.flatnonzero(nearest_distance(known, asked) > radius)
+    gaps = [_gap(far[members], asked, weight) for members in _neighbourhoods(asked[far], radius)]
+    gaps.sort(key=lambda gap: (-gap.share, gap.rows))
+    return Coverage(radius=radius, far_share=float(weight[far].sum()), gaps=tuple(gaps))
+
+
+def _gap(rows: NDArray[np.int64], points: NDArray[np.float64], weight: NDArray[np.float64]) -> CoverageGap:
+    """A gap from its rows, the middle one first."""
+    near = rows[np.argsort(-(points[rows] @ points[rows[0]]), kind="stable")]
+    first = [int(rows[0]), *(int(row) for row in near if row != rows[0])]
+    return CoverageGap(
+        rows=tuple(sorted(first)), share=float(weight[rows].sum()), examples=tuple(first[:GAP_EXAMPLES])
+    )
+
+
+def _neighbourhoods(points: NDArray[np.float64], radius: float) -> Iterator[NDArray[np.int64]]:
+    """Groups of points within a radius of their middle one, which comes first; the densest neighbourhood first."""
+    step = max(1, BLOCK // max(1, len(points)))
+    least = 1.0 - radius * radius / 2.0 - 1e-12  # for rows of length 1: this product or more is within the radius
+    crowd = np.empty(len(points), dtype=np.int64)
+    for start in track(range(0, len(points), step), "neighbours of far rows", total=-(-len(points) // step)):
+        crowd[start : start + step] = (points[start : start + step] @ points.T >= least).sum(axis=1)
+    free = np.ones(len(points), dtype=bool)
+    for middle in np.lexsort((np.arange(len(points)), -crowd)):
+        if free[middle]:
+            rest = np.flatnonzero(free)
+            near = rest[points[rest] @ points[middle] >= least]
+            free[near] = False
+            free[middle] = False
+            yield np.concatenate([[middle], near[near != middle]]).astype(np.int64)

@@ -1,0 +1,323 @@
+"""Calibrators behind one seam: fitted readings of the confidence in a top answer, and which of them to serve with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import scipy  # its submodules load on first use: a run that reuses everything computes nothing
+from numpy.typing import ArrayLike, NDArray
+
+from overproof.errors import MeasureError
+from overproof.measure.calibration import fit_temperature, log_loss, probabilities
+
+Method = Literal["temperature", "platt", "isotonic", "head"]
+CHOICE_ROWS = 1_000
+"""Dev rows from which on another method can win: on real text temperature had the least log-loss below."""
+ISOTONIC_ROWS = 1_000
+"""Rows that isotonic needs: at 100 its log-loss was .301 against .183, and it ruins the ranking that it is used for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibrator:
+    """A fitted reading of confidence: plain numbers, so that it can be stored and served."""
+
+    method: Method
+    """How it reads."""
+    temperature: float
+    """For "temperature"; 1 elsewhere."""
+    inputs: tuple[str, ...]
+    """Names of the columns that are weighted: "log_odds" for Platt, the features for the head."""
+    mean: tuple[float, ...]
+    """Subtracted from each input."""
+    scale: tuple[float, ...]
+    """Divides each input, > 0."""
+    weight: tuple[float, ...]
+    """Weight of each standardised input, then the constant."""
+    stated: tuple[float, ...]
+    """For isotonic: rising raw confidences."""
+    observed: tuple[float, ...]
+    """For isotonic: the accuracy at each of them, never falling."""
+    n: int
+    """Rows that it was fitted on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MethodLoss:
+    """How one method did on rows that it was not fitted on."""
+
+    method: Method
+    """Its name."""
+    log_loss: float
+    """Mean surprise, in nats, at whether the top answer was right."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CalibratorChoice:
+    """The calibrator to serve with, and why."""
+
+    calibrator: Calibrator
+    """Fitted on all rows."""
+    losses: tuple[MethodLoss, ...]
+    """Every method on the held-out part, the best first; empty where nothing was compared."""
+    held_out: int
+    """Rows of the held-out part."""
+    reason: str
+    """Why this one."""
+
+
+def fit_calibrator(
+    method: str, logits: ArrayLike, target: ArrayLike, *, features: Mapping[str, ArrayLike] | None = None
+) -> Calibrator:
+    """
+    Fit one reading of the top answer's confidence; all methods share this seam.
+
+    Args:
+        method: "temperature", "platt" (on the top answer's log-odds), "isotonic", or "head" (on the features).
+        logits: shape (n, k), log-probabilities up to a constant per row.
+        target: shape (n,), column of each row's label.
+        features: for "head": columns of shape (n,), by name, finite; see `sequence_features` and `measure.scope`.
+
+    Returns: the calibrator; read confidences with `calibrated`.
+    Raises: MeasureError for an unknown method, isotonic below 1,000 rows, a head without features, or columns that
+        don't fit.
+    Source: Guo et al. 2017, arXiv:1706.04599; Platt 1999, Advances in Large Margin Classifiers (with his smoothed
+        targets, here for the head too, whose standardised weights carry a ridge of 1); Zadrozny and Elkan 2002.
+
+    >>> logits = [[4.0, 0.0]] * 80 + [[0.0, 4.0]] * 20
+    >>> fitted = fit_calibrator("platt", logits, [0] * 100)
+    >>> calibrated(fitted, [[4.0, 0.0]]).round(2).tolist()
+    [0.8]
+    """
+    if method not in get_args(Method):
+        raise MeasureError(
+            f"no calibration method {method!r}", next_action=f"use one of {', '.join(get_args(Method))}"
+        )
+    right = _top_is_right(logits, target)
+    if method == "temperature":
+        return _calibrator("temperature", right.size, temperature=fit_temperature(logits, target))
+    if method == "isotonic":
+        return _fit_isotonic(probabilities(logits, 1.0).max(axis=1), right)
+    if method == "platt":
+        return _fit_weights("platt", {"log_odds": _log_odds(logits)}, right, ridge=0.0)
+    if not features:
+        raise MeasureError(
+            "a confidence head needs features", next_action="pass them by name, or use temperature"
+        )
+    return _fit_weights("head", features, right, ridge=1.0)
+
+
+def calibrated(
+    calibrator: Calibrator, logits: ArrayLike, *, features: Mapping[str, ArrayLike] | None = None
+) -> NDArray[np.float64]:
+    """
+    Confidence that the top answer is right.
+
+    Args:
+        calibrator: from `fit_calibrator`.
+        logits: shape (n, k), log-probabilities up to a constant per row.
+        features: for a head: the columns that it was fitted on, by name.
+
+    Returns: shape (n,), in [0, 1]. The top answer itself is the largest logit's with every method.
+    Raises: MeasureError for another shape, or a feature that is missing, not finite or of another length.
+    Source: see `fit_calibrator`.
+
+    >>> calibrated(fit_calibrator("temperature", [[4.0, 0.0]] * 8 + [[0.0, 4.0]] * 2, [0] * 10), [[4.0, 0.0]]).round(2)
+    array([0.8])
+    """
+    if calibrator.method == "temperature":
+        return np.asarray(probabilities(logits, calibrator.temperature).max(axis=1), dtype=np.float64)
+    stated = probabilities(logits, 1.0).max(axis=1)
+    if calibrator.method == "isotonic":
+        return np.asarray(np.interp(stated, calibrator.stated, calibrator.observed), dtype=np.float64)
+    given = {"log_odds": _log_odds(logits)} if calibrator.method == "platt" else dict(features or {})
+    missing = [name for name in calibrator.inputs if name not in given]
+    if missing:
+        raise MeasureError(
+            f"the confidence head misses {missing!r}", next_action="compute the features that it was fitted on"
+        )
+    table = _table({name: given[name] for name in calibrator.inputs}, stated.size)
+    scaled = (table - np.asarray(calibrator.mean)) / np.asarray(calibrator.scale)
+    weight = np.asarray(calibrator.weight)
+    return np.asarray(scipy.special.expit(scaled @ weight[:-1] + weight[-1]), dtype=np.float64)
+
+
+def choose_calibrator(
+    logits: ArrayLike, target: ArrayLike, *, features: Mapping[str, ArrayLike] | None = None, seed: int = 0
+) -> CalibratorChoice:
+    """
+    Temperature, unless another method is better on held-out rows.
+
+    Args:
+        logits: shape (n, k), log-probabilities up to a constant per row, of dev rows.
+        target: shape (n,), column of each row's label.
+        features: columns for a head, by name; without them no head takes part.
+        seed: of the draw of the held-out third.
+
+    Returns: the choice, fitted on all rows. Below 1,000 rows temperature without a comparison. Isotonic never takes
+        part: it has to be asked for, since it ruins the ranking on few rows.
+    Raises: MeasureError for columns that don't fit.
+    Source: ours: log-loss of "the top answer is right" on a third of the rows; ties keep the simpler method.
+
+    >>> choose_calibrator([[4.0, 0.0]] * 8 + [[0.0, 4.0]] * 2, [0] * 10).calibrator.method
+    'temperature'
+    """
+    right = _top_is_right(logits, target)
+    raw, label, n = np.asarray(logits, dtype=np.float64), np.asarray(target), right.size
+    if n < CHOICE_ROWS:
+        fitted = fit_calibrator("temperature", raw, label)
+        return CalibratorChoice(
+            calibrator=fitted, losses=(), held_out=0, reason=f"{n} rows; others are tried from {CHOICE_ROWS}"
+        )
+    order = np.random.default_rng(seed).permutation(n)
+    test, fit = order[: n // 3], order[n // 3 :]
+    columns = {name: np.asarray(column) for name, column in (features or {}).items()}
+    if columns:
+        _table(columns, n)
+    losses = []
+    for method in ("temperature", "platt", *(["head"] if columns else [])):
+        part = {name: column[fit] for name, column in columns.items()}
+        held = {name: column[test] for name, column in columns.items()}
+        fitted = fit_calibrator(method, raw[fit], label[fit], features=part)
+        stated = calibrated(fitted, raw[test], features=held)
+        loss = log_loss(np.stack([1.0 - stated, stated], axis=1), right[test].astype(np.int64))
+        losses.append(MethodLoss(method=fitted.method, log_loss=loss))
+    ranked = tuple(sorted(losses, key=lambda found: found.log_loss))
+    return CalibratorChoice(
+        calibrator=fit_calibrator(ranked[0].method, raw, label, features=columns),
+        losses=ranked,
+        held_out=int(test.size),
+        reason="least log-loss on the held-out third",
+    )
+
+
+def sequence_features(logprobs: Sequence[ArrayLike]) -> dict[str, NDArray[np.float64]]:
+    """
+    What a generated answer's tokens say about its confidence, as columns for a head.
+
+    Args:
+        logprobs: for each answer its tokens' log-probabilities, at least one token each, <= 0 and finite.
+
+    Returns: "mean", "least" and "sum" of the log-probabilities and "tokens", shape (n,) each.
+    Raises: MeasureError for an answer without tokens or a value that is no log-probability.
+    Source: the usual sequence scores; Malinin and Gales 2021, arXiv:2002.07650, section 3.
+
+    >>> {name: column.tolist() for name, column in sequence_features([[-0.5, -0.25], [-1.0]]).items()}
+    {'mean': [-0.375, -1.0], 'least': [-0.5, -1.0], 'sum': [-0.75, -1.0], 'tokens': [2.0, 1.0]}
+    """
+    rows = [np.asarray(row, dtype=np.float64) for row in logprobs]
+    if not all(row.ndim == 1 and row.size and bool(np.all(np.isfinite(row) & (row <= 0.0))) for row in rows):
+        raise MeasureError(
+            "each answer needs at least one token, and log-probabilities are finite and at most 0",
+            next_action="ask the runtime for log-probabilities; leave out empty answers",
+        )
+    sums = np.asarray([row.sum() for row in rows], dtype=np.float64)
+    tokens = np.asarray([row.size for row in rows], dtype=np.float64)
+    least = np.asarray([row.min() for row in rows], dtype=np.float64)
+    return {"mean": sums / np.maximum(tokens, 1.0), "least": least, "sum": sums, "tokens": tokens}
+
+
+def _calibrator(
+    method: Method,
+    n: int,
+    *,
+    temperature: float = 1.0,
+    isotonic: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+) -> Calibrator:
+    stated, observed = ((), ()) if isotonic is None else (tuple(isotonic[0].tolist()), tuple(isotonic[1].tolist()))
+    return Calibrator(
+        method=method,
+        temperature=temperature,
+        inputs=(),
+        mean=(),
+        scale=(),
+        weight=(),
+        stated=stated,
+        observed=observed,
+        n=n,
+    )
+
+
+def _fit_isotonic(stated: NDArray[np.float64], right: NDArray[np.bool_]) -> Calibrator:
+    from sklearn.isotonic import isotonic_regression
+
+    n = right.size
+    if n < ISOTONIC_ROWS:
+        raise MeasureError(
+            f"isotonic calibration needs {ISOTONIC_ROWS} rows, got {n}", next_action="use temperature"
+        )
+    values, place, count = np.unique(stated, return_inverse=True, return_counts=True)
+    mean = np.bincount(place, weights=right.astype(np.float64)) / count
+    fitted = np.asarray(isotonic_regression(mean, sample_weight=count), dtype=np.float64)
+    # No confidence is 0 or 1: one wrong row there would cost everything.
+    return _calibrator("isotonic", n, isotonic=(values, np.clip(fitted, 1.0 / (n + 2), (n + 1.0) / (n + 2))))
+
+
+def _fit_weights(
+    method: Method, columns: Mapping[str, ArrayLike], right: NDArray[np.bool_], *, ridge: float
+) -> Calibrator:
+    """Logistic regression of "the top answer is right" by Newton's method, on standardised columns."""
+    table = _table(columns, right.size)
+    mean, spread = table.mean(axis=0), table.std(axis=0)
+    scale = np.where(spread > 1e-12, spread, 1.0)
+    design = np.column_stack([(table - mean) / scale, np.ones(right.size)])
+    good = int(right.sum())
+    target = np.where(right, (good + 1.0) / (good + 2.0), 1.0 / (right.size - good + 2.0))
+    penalty = np.full(design.shape[1], ridge)
+    penalty[-1] = 0.0
+
+    def loss(weight: NDArray[np.float64]) -> float:
+        score = design @ weight
+        return float(np.sum(np.logaddexp(0.0, score) - target * score) + 0.5 * np.sum(penalty * weight**2))
+
+    weight = np.zeros(design.shape[1])
+    now = loss(weight)
+    for _ in range(100):
+        chance = scipy.special.expit(design @ weight)
+        slope = design.T @ (chance - target) + penalty * weight
+        curve = (design * (chance * (1.0 - chance))[:, None]).T @ design + np.diag(penalty + 1e-9)
+        step = np.linalg.solve(curve, slope)
+        size = 1.0
+        while size > 1e-6 and loss(weight - size * step) > now:
+            size /= 2.0
+        weight = weight - size * step
+        before, now = now, loss(weight)
+        if before - now < 1e-10 * max(1.0, now):
+            break
+    return Calibrator(
+        method=method,
+        temperature=1.0,
+        inputs=tuple(columns),
+        mean=tuple(mean.tolist()),
+        scale=tuple(scale.tolist()),
+        weight=tuple(weight.tolist()),
+        stated=(),
+        observed=(),
+        n=right.size,
+    )
+
+
+def _top_is_right(logits: ArrayLike, target: ArrayLike) -> NDArray[np.bool_]:
+    chance = probabilities(logits, 1.0)
+    log_loss(chance, target)  # refuses labels that don't fit
+    return np.asarray(chance.argmax(axis=1) == np.asarray(target), dtype=bool)
+
+
+def _log_odds(logits: ArrayLike) -> NDArray[np.float64]:
+    """Log-odds of the top answer, bounded."""
+    best = probabilities(logits, 1.0).max(axis=1)
+    return np.asarray(scipy.special.logit(np.clip(best, 1e-12, 1.0 - 1e-12)), dtype=np.float64)
+
+
+def _table(columns: Mapping[str, ArrayLike], n: int) -> NDArray[np.float64]:
+    """Shape (n, features)."""
+    found = {name: np.asarray(column, dtype=np.float64) for name, column in columns.items()}
+    for name, column in found.items():
+        if column.shape != (n,) or not bool(np.all(np.isfinite(column))):
+            raise MeasureError(
+                f"feature {name!r} is finite and of shape ({n},), got {column.shape!r}",
+                next_action="fill in unknown values before the fit, with a column that says which are unknown",
+            )
+    return np.column_stack(list(found.values()))
