@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from overproof.errors import MeasureError
 from overproof.evidence import SliceCertificate, Verdict
-from overproof.measure.certify import Counts, grid_counts, grid_of, plan_start
+from overproof.measure.certify import grid_counts, grid_of, plan_start
 from overproof.measure.intervals import cp_lower, cp_upper, expected_rate, figure, p_pass, rows_needed
 
 KEEP_NONE = 2.0
@@ -272,52 +272,55 @@ def certify_path(
     (0, 'b', [0.9, 0.9])
     """
     _names(scores, wrong, alphas)
-    if set(scores) != set(path.slices) or len(also) not in (0, len(path.vectors)) or not 0.0 < delta < 1.0:
+    if (
+        set(scores) != set(path.slices)
+        or len(also) not in (0, len(path.vectors))
+        or not 0.0 < delta < 1.0
+        or not all(0.0 <= one <= 1.0 for one in also)
+    ):
         raise MeasureError(
             f"a path over {list(path.slices)!r} with {len(path.vectors)} points was given rows of {sorted(scores)!r}, "
             f"{len(also)} further p-values and delta={delta!r}",
-            next_action="pass rows of every slice, one p-value for each point, and delta in (0, 1)",
+            next_action="pass rows of every slice, one p-value in [0, 1] for each point, and delta in (0, 1)",
         )
-    grid = position_grid(path)
-    counts = {
-        name: grid_counts(position(path, name, scores[name]), wrong[name], grid) for name in path.slices
-    }
+    opened = [
+        _opened(path, name, scores[name], wrong[name], alpha=alphas[name], delta=delta)
+        for name in path.slices
+    ]
     point, p, binding = None, 1.0, ""
-    for j in range(len(grid)):
-        tests = {name: p_pass(*counts[name][j], alphas[name]) for name in path.slices}
-        if also and not 0.0 <= also[j] <= 1.0:
-            raise MeasureError(f"a p-value lies in [0, 1], got {also[j]!r}", next_action="pass p-values")
-        if also:
-            tests["also"] = max(tests.get("also", 0.0), also[j])
-        binding = max(tests, key=lambda name: tests[name])
-        if not tests[binding] <= delta:
-            p = p if point is not None else tests[binding]
+    for j in range(len(path.vectors)):
+        tests = [(p_pass(*part.counts[j], part.alpha), part.slice) for part in opened]
+        worst, by = max([*tests, (also[j], "also")] if also else tests)
+        binding = by
+        if worst > delta:
+            p = worst if point is None else p
             break
-        point, p = j, tests[binding]
-    slices = tuple(
-        _on_path(
-            SliceCertificate(
-                slice=name,
-                alpha=alphas[name],
-                delta=delta,
-                threshold=None,
-                n=int(np.asarray(scores[name]).size),
-                kept=0,
-                wrong=0,
-                upper=1.0,
-                keep_share=figure(0, int(np.asarray(scores[name]).size), metric="kept"),
-                verdict="undecided",
-                counts=counts[name],
-                grid=tuple(vector[at] for vector in path.vectors),
-            ),
-            point,
-            delta / len(path.slices),
-        )
-        for at, name in enumerate(path.slices)
-    )
+        point, p = j, worst
+    slices = tuple(_on_path(part, point, delta / len(opened)) for part in opened)
     failed = any(part.verdict == "fail" for part in slices)
     verdict: Verdict = "pass" if point is not None else "fail" if failed else "undecided"
     return PathCertificate(delta=delta, point=point, p=p, binding=binding, slices=slices, verdict=verdict)
+
+
+def _opened(
+    path: ThresholdPath, name: str, scores: ArrayLike, wrong: ArrayLike, *, alpha: float, delta: float
+) -> SliceCertificate:
+    """The slice before its test: counts along the path, nothing kept."""
+    n, at = int(np.asarray(scores).size), path.slices.index(name)
+    return SliceCertificate(
+        slice=name,
+        alpha=alpha,
+        delta=delta,
+        threshold=None,
+        n=n,
+        kept=0,
+        wrong=0,
+        upper=1.0,
+        keep_share=figure(0, n, metric="kept"),
+        verdict="undecided",
+        counts=grid_counts(position(path, name, scores), wrong, position_grid(path)),
+        grid=tuple(vector[at] for vector in path.vectors),
+    )
 
 
 def _on_path(part: SliceCertificate, point: int | None, fail_delta: float) -> SliceCertificate:
