@@ -272,17 +272,7 @@ def certify_path(
     (0, 'b', [0.9, 0.9])
     """
     _names(scores, wrong, alphas)
-    if (
-        set(scores) != set(path.slices)
-        or len(also) not in (0, len(path.vectors))
-        or not 0.0 < delta < 1.0
-        or not all(0.0 <= one <= 1.0 for one in also)
-    ):
-        raise MeasureError(
-            f"a path over {list(path.slices)!r} with {len(path.vectors)} points was given rows of {sorted(scores)!r}, "
-            f"{len(also)} further p-values and delta={delta!r}",
-            next_action="pass rows of every slice, one p-value in [0, 1] for each point, and delta in (0, 1)",
-        )
+    _check_path(path, scores, also, delta)
     opened = [
         _opened(path, name, scores[name], wrong[name], alpha=alphas[name], delta=delta)
         for name in path.slices
@@ -300,6 +290,22 @@ def certify_path(
     failed = any(part.verdict == "fail" for part in slices)
     verdict: Verdict = "pass" if point is not None else "fail" if failed else "undecided"
     return PathCertificate(delta=delta, point=point, p=p, binding=binding, slices=slices, verdict=verdict)
+
+
+def _check_path(
+    path: ThresholdPath, scores: Mapping[str, ArrayLike], also: Sequence[float], delta: float
+) -> None:
+    if (
+        set(scores) != set(path.slices)
+        or len(also) not in (0, len(path.vectors))
+        or not 0.0 < delta < 1.0
+        or not all(0.0 <= one <= 1.0 for one in also)
+    ):
+        raise MeasureError(
+            f"a path over {list(path.slices)!r} with {len(path.vectors)} points was given rows of {sorted(scores)!r}, "
+            f"{len(also)} further p-values and delta={delta!r}",
+            next_action="pass rows of every slice, one p-value in [0, 1] for each point, and delta in (0, 1)",
+        )
 
 
 def _opened(
