@@ -7,11 +7,11 @@ from fractions import Fraction
 
 import numpy as np
 import scipy.stats
+from benchmarks.proof.rows import ProofRow, alone, counted, percent, reached
+from benchmarks.proof.worlds import WORLDS, draw
 from mapie.risk_control.fwer_control import FWERFixedSequenceTesting
 from mapie.risk_control.methods import compute_hoeffding_bentkus_p_value
 
-from benchmarks.proof.rows import ProofRow, alone, counted, percent, reached
-from benchmarks.proof.worlds import WORLDS, draw
 from overproof.measure.certify import grid_counts, grid_of, walk
 from overproof.measure.intervals import cp_lower, cp_upper, gate_power, judge, p_pass
 from overproof.measure.paired import noninferiority, superiority, tango_score
@@ -70,7 +70,10 @@ def teacher_labels(trials: int, seed: int, *, teacher_wrong: float, student_wron
         naive=percent(naive / trials),
         reach="without gold undecided, with the rows it needs; with them ≤ 5 %",
         measured=f"{without.verdict}, needs {needed:,} gold rows for a bar of 90 %; with them {counted(ours, trials)}",
-        holds=without.verdict == "undecided" and needed > 0 and reached(ours / trials, LEVEL, trials) and naive / trials > 0.3,
+        holds=without.verdict == "undecided"
+        and needed > 0
+        and reached(ours / trials, LEVEL, trials)
+        and naive / trials > 0.3,
         n_trials=trials,
     )
 
@@ -84,10 +87,7 @@ def brute_p(b: int, c: int, n: int, margin: float) -> float:
     """The non-inferiority p-value by listing every outcome."""
     seen = tango_score(b, c, n, margin)
     ordered = [
-        (x, y)
-        for x in range(n + 1)
-        for y in range(n + 1 - x)
-        if tango_score(x, y, n, margin) <= seen + 1e-12
+        (x, y) for x in range(n + 1) for y in range(n + 1 - x) if tango_score(x, y, n, margin) <= seen + 1e-12
     ]
     x, y = np.array(ordered).T
     low, high = cp_lower(c, n, 5e-5), min(cp_upper(c, n, 5e-5), (1 - margin) / 2)
@@ -106,7 +106,11 @@ def primitives(trials: int, seed: int) -> ProofRow:
     gaps: list[float] = []
     for _ in range(trials):
         n = int(rng.integers(1, 400))
-        k, d, alpha = int(rng.integers(0, n + 1)), float(rng.uniform(1e-3, 0.5)), float(rng.uniform(0.005, 0.5))
+        k, d, alpha = (
+            int(rng.integers(0, n + 1)),
+            float(rng.uniform(1e-3, 0.5)),
+            float(rng.uniform(0.005, 0.5)),
+        )
         upper = 1.0 if k == n else float(scipy.stats.beta.ppf(1 - d, k + 1, n - k))
         lower = 0.0 if k == 0 else float(scipy.stats.beta.ppf(d, k, n - k + 1))
         gaps += [abs(cp_upper(k, n, d) - upper), abs(cp_lower(k, n, d) - lower)]
@@ -144,7 +148,11 @@ def mapie_cells(worlds: int, seed: int) -> tuple[float, float, int]:
     rng = np.random.default_rng([seed, 10])
     below, same, cells = 0.0, 0, 0
     for i in range(worlds):
-        world, alpha, d = WORLDS[i % len(WORLDS)], float(rng.uniform(0.02, 0.2)), float(rng.uniform(0.02, 0.2))
+        world, alpha, d = (
+            WORLDS[i % len(WORLDS)],
+            float(rng.uniform(0.02, 0.2)),
+            float(rng.uniform(0.02, 0.2)),
+        )
         rows = draw(world, rng, int(rng.integers(200, 1_500)))
         counts = [pair for pair in grid_counts(rows.scores, rows.wrong, grid_of(rows.scores)) if pair[1]]
         k, m = np.array(counts, dtype=float).T

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-
 from benchmarks.proof.rows import ProofRow, alone, counted, percent, reached, span
 from benchmarks.proof.worlds import (
     AT_THE_BAR,
@@ -20,6 +19,7 @@ from benchmarks.proof.worlds import (
     draw,
     truth,
 )
+
 from overproof.evidence import SlicePlan
 from overproof.measure.certify import (
     Counts,
@@ -58,7 +58,9 @@ class Cell:
 
 def naive_threshold(counts: Counts, grid: Sequence[float]) -> float | None:
     """What people do: the loosest threshold whose observed error on held-out rows is within the bar."""
-    return next((t for t, (k, m) in zip(reversed(grid), reversed(counts), strict=True) if m and k <= BAR * m), None)
+    return next(
+        (t for t, (k, m) in zip(reversed(grid), reversed(counts), strict=True) if m and k <= BAR * m), None
+    )
 
 
 def planned(world: World, rng: np.random.Generator, n: int, *, weight: float = 1.0) -> SlicePlan:
@@ -184,7 +186,9 @@ def all_or_nothing(trials: int, seed: int) -> ProofRow:
             delta=DELTA,
         )
         shipped += done.verdict == "pass"
-        over += any(part.threshold is not None and known.at(part.threshold).error > BAR for part in done.slices)
+        over += any(
+            part.threshold is not None and known.at(part.threshold).error > BAR for part in done.slices
+        )
         apart = [_apart(dev[name], sealed[name], DELTA) for name in names]
         each += all(t is not None for t in apart) and any(
             t is not None and known.at(t).error > BAR for t in apart
@@ -195,7 +199,8 @@ def all_or_nothing(trials: int, seed: int) -> ProofRow:
         naive=f"{percent(each / trials)} with every slice's own walk at full delta, where all certify",
         reach="≤ 10 %, and ships ≥ 85 %",
         measured=f"{counted(over, trials)}; ships {percent(shipped / trials)} (delta split in 8: {percent(split / trials)})",
-        holds=reached(over / trials, DELTA, trials) and shipped / trials >= (0.85 if trials >= 2_000 else 0.7),
+        holds=reached(over / trials, DELTA, trials)
+        and shipped / trials >= (0.85 if trials >= 2_000 else 0.7),
         n_trials=trials,
     )
 
@@ -219,7 +224,11 @@ def budget(trials: int, seed: int) -> ProofRow:
                 rows = draw(world, rng, n)
                 done = certify_budget(rows.scores, rows.wrong, grid, budget=BUDGET, delta=DELTA)
                 over += done.threshold is not None and true[done.threshold] > BUDGET
-                fits = [t for t, (k, _) in zip(grid, grid_counts(rows.scores, rows.wrong, grid), strict=True) if k <= BUDGET * n]
+                fits = [
+                    t
+                    for t, (k, _) in zip(grid, grid_counts(rows.scores, rows.wrong, grid), strict=True)
+                    if k <= BUDGET * n
+                ]
                 loose += bool(fits) and true[fits[-1]] > BUDGET
             ours.append(over)
             naive.append(loose / trials)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-
 from benchmarks.proof.rows import ProofRow, alone, counted, percent, reached
 from benchmarks.proof.worlds import AT_THE_BAR, CALIBRATED, OVERCONFIDENT, World, draw, truth
+
 from overproof.measure.certify import grid_counts, ledger_delta, plan_slice
 from overproof.measure.intervals import k_star, p_pass
 from overproof.measure.looks import SliceLook, certify_looks, look_rows, look_shares
@@ -56,7 +56,8 @@ def retry(trials: int, seed: int) -> ProofRow:
     some = max(20, trials // 10)
     kept = {
         world.name: sum(
-            0.0 if t is None else truth(world).at(t).keep for t in (looked(world, seed, i) for i in range(some))
+            0.0 if t is None else truth(world).at(t).keep
+            for t in (looked(world, seed, i) for i in range(some))
         )
         / some
         for world in (CALIBRATED, OVERCONFIDENT)
@@ -67,7 +68,9 @@ def retry(trials: int, seed: int) -> ProofRow:
         reach="≤ 10 %",
         measured=f"{counted(ours, trials)}, 6 planned looks up to {look_rows()[-1]:,} rows; these keep "
         f"{kept[CALIBRATED.name]:.2f} (calibrated) and {kept[OVERCONFIDENT.name]:.2f} (overconfident; {some} runs each)",
-        holds=reached(ours / trials, DELTA, trials) and naive / trials > 0.2 and kept[OVERCONFIDENT.name] >= 0.35,
+        holds=reached(ours / trials, DELTA, trials)
+        and naive / trials > 0.2
+        and kept[OVERCONFIDENT.name] >= 0.35,
         n_trials=trials,
     )
 
@@ -79,9 +82,7 @@ def looked(world: World, seed: int, trial: int) -> float | None:
     dev = draw(world, rng, 2 * sizes[-1])
     plan = plan_slice("s", dev.scores, dev.wrong, alpha=BAR, weight=1.0, n_sealed=sizes[-1])
     rows = draw(world, rng, sizes[-1])
-    looks = [
-        SliceLook(n=n, counts=grid_counts(rows.scores[:n], rows.wrong[:n], plan.grid)) for n in sizes
-    ]
+    looks = [SliceLook(n=n, counts=grid_counts(rows.scores[:n], rows.wrong[:n], plan.grid)) for n in sizes]
     done = certify_looks([plan], {"s": looks}, DELTA, shares=look_shares(len(sizes)))[0]
     if done.threshold is not None and p_pass(done.wrong, done.kept, BAR) > DELTA:
         raise AssertionError("a certified look must pass at its own level")

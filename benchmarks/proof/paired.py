@@ -6,8 +6,8 @@ import math
 from functools import cache
 
 import numpy as np
-
 from benchmarks.proof.rows import ProofRow, alone, counted, percent, reached
+
 from overproof.measure.paired import noninferiority, superiority
 
 MARGIN, LEVEL = 0.01, 0.10
@@ -29,7 +29,9 @@ def wald_passes(b: int, c: int, n: int) -> bool:
 def at_the_margin(trials: int, seed: int, *, n: int, rate_c: float) -> ProofRow:
     """Worse by exactly the margin: each pass is a false one."""
     rng = np.random.default_rng([seed, n, round(1e5 * rate_c)])
-    pairs = rng.multinomial(n, [rate_c + MARGIN, rate_c, 1 - 2 * rate_c - MARGIN], size=trials)[:, :2].tolist()
+    pairs = rng.multinomial(n, [rate_c + MARGIN, rate_c, 1 - 2 * rate_c - MARGIN], size=trials)[
+        :, :2
+    ].tolist()
     ours = sum(ours_passes(b, c, n) for b, c in pairs)
     naive = sum(wald_passes(b, c, n) for b, c in pairs)
     small = n == 100 and rate_c < 0.005

@@ -49,15 +49,17 @@ def percent(rate: float) -> str:
 def span(rates: list[float]) -> str:
     """The least and the largest of several shares: "36–61 %"."""
     low, high = min(rates), max(rates)
-    return f"{100 * low:.0f}–{100 * high:.0f} %" if f"{100 * low:.0f}" != f"{100 * high:.0f}" else f"{100 * low:.0f} %"
+    return (
+        f"{100 * low:.0f}–{100 * high:.0f} %"
+        if f"{100 * low:.0f}" != f"{100 * high:.0f}"
+        else f"{100 * low:.0f} %"
+    )
 
 
 def counted(hits: int, trials: int) -> str:
     """A share of trials with its exact 95 % interval: "7.7 % (154 of 2,000; 6.6–9.0 %)"."""
     both = cp_interval(hits, trials)
-    return (
-        f"{percent(hits / trials)} ({hits:,} of {trials:,}; 95 %: {100 * both.low:.1f}–{100 * both.high:.1f} %)"
-    )
+    return f"{percent(hits / trials)} ({hits:,} of {trials:,}; 95 %: {100 * both.low:.1f}–{100 * both.high:.1f} %)"
 
 
 def alone(rows: Callable[[int, int], list[ProofRow]]) -> None:
