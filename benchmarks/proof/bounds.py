@@ -68,8 +68,8 @@ def teacher_labels(trials: int, seed: int, *, teacher_wrong: float, student_wron
     return ProofRow(
         claim=f"bound on correctness from {n:,} teacher labels that are {100 * teacher_wrong:g} % wrong: below the truth",
         naive=percent(naive / trials),
-        reach="without gold undecided, with the rows it needs; with them ≤ 5 %",
-        measured=f"{without.verdict}, needs {needed:,} gold rows for a bar of 90 %; with them {counted(ours, trials)}",
+        reach="≤ 5 % with gold rows; without them undecided, and it says how many",
+        measured=f"{counted(ours, trials)} with gold; without: {without.verdict}, needs {needed:,} gold rows for a bar of 90 %",
         holds=without.verdict == "undecided"
         and needed > 0
         and reached(ours / trials, LEVEL, trials)

@@ -100,7 +100,9 @@ def _line(line: Mark, y: float) -> list[str]:
         f"{line.claim}: naive {line.naive_low:g} to {line.naive_high:g} %, ours {line.ours:g} %, "
         f"promised at most {line.level:g} %"
     )
-    words = textwrap.wrap(line.claim, WRAP, max_lines=2, placeholder=" …")
+    words = textwrap.wrap(
+        re.sub(r" (?=%|=)|(?<==) ", "\u00a0", line.claim), WRAP, max_lines=2, placeholder=" …"
+    )
     parts = [f"<g><title>{escape(told)}</title>"]
     for j, part in enumerate(words):
         at = y + 4 + 14 * (j - (len(words) - 1) / 2)

@@ -161,9 +161,10 @@ def certify_looks(
     names = [plan.slice for plan in plans]
     strangers = sorted(set(seen) - set(names))
     weights = math.fsum(plan.weight for plan in plans)
-    if not plans or len(set(names)) < len(names) or strangers or abs(weights - 1.0) > 1e-9:
+    negative = any(plan.weight < 0.0 for plan in plans)
+    if not plans or len(set(names)) < len(names) or strangers or negative or abs(weights - 1.0) > 1e-9:
         raise MeasureError(
-            f"plans must name each slice once with weights that sum to 1, got {names!r} with {weights!r}; "
+            f"plans must name each slice once with weights of 0 or more that sum to 1, got {names!r} with {weights!r}; "
             f"looked at but unplanned: {strangers!r}",
             next_action="plan every certification slice, with weights from `split_delta`, before the first look",
         )
