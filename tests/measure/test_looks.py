@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from overproof.errors import MeasureError
 from overproof.evidence import SlicePlan
 from overproof.measure import looks as lk
-from overproof.measure.intervals import k_star, min_rows, p_pass
+from overproof.measure.intervals import cp_upper, k_star, min_rows, p_pass
 
 BAR, DELTA = 0.05, 0.1
 
@@ -30,19 +30,27 @@ def seen(*pairs):
 def test_a_system_at_its_bar_passes_any_look_at_most_as_often_as_stated():
     """Exactly, by enumeration over the looks; testing each look at the full budget passes far more often."""
     rows = lk.look_rows(first=60, looks=4)
-    shares = lk.look_shares(4)
+    shares, rows_so_far = lk.look_shares(4), []
 
     def ever(levels):
         """Chance that a system at the bar passes at some look: states are counts of wrong rows that never passed."""
         alive, passed, before = np.array([1.0]), 0.0, 0
-        for n, d in zip(rows, levels, strict=True):
+        rows_so_far.clear()
+        for n in rows:
             more = n - before
             step = [math.comb(more, k) * BAR**k * (1 - BAR) ** (more - k) for k in range(more + 1)]
             alive, before = np.convolve(alive, step), n
-            most = k_star(n, BAR, d)
-            passed += float(alive[: most + 1].sum())
-            alive[: most + 1] = 0.0
+            rows_so_far.append(n)
+            passes = [k for k in range(len(alive)) if alive[k] > 0.0 and now_passes(k, levels)]
+            passed += float(alive[passes].sum())
+            alive[passes] = 0.0
         return passed
+
+    def now_passes(k, levels):
+        """Whether k wrong at the latest look certify the only point; the looks before it failed with no more wrong."""
+        failed = [min(k, k_star(n, BAR, d) + 1) for n, d in zip(rows_so_far[:-1], levels, strict=False)]
+        history = [((bad, n),) for bad, n in zip([*failed, k], rows_so_far, strict=True)]
+        return lk.walk_looks(history, BAR, levels, 0) is not None
 
     assert ever([DELTA * share for share in shares]) <= DELTA
     assert ever([DELTA] * 4) > 1.3 * DELTA
@@ -56,7 +64,7 @@ def test_what_passed_stays_passed():
     )[0]
     assert p_pass(*late, BAR) > DELTA
     assert (done.threshold, done.look, done.kept, done.wrong, done.verdict) == (-1.0, 1, 250, 0, "pass")
-    assert done.upper <= BAR
+    assert done.upper == cp_upper(0, 250, DELTA * lk.look_shares(3)[0]) <= BAR
     assert done.keep_share.n == 500
     assert done.looks_left == 1
 

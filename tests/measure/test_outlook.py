@@ -68,6 +68,16 @@ def test_more_rows_keep_more_and_hopeless_students_keep_nothing():
     )
 
 
+def test_what_lies_behind_a_point_that_fails_is_not_counted_on():
+    """A clean point after a hopeless one is never reached by the walk, so it keeps nothing."""
+    wall = ((0, 300), (290, 600), (290, 20_000))
+    told = ol.keep_with_more_rows(wall, 20_000, alpha=BAR, d=DELTA, rows=(400,))[0]
+    assert ol.plan_start(wall, BAR, factor=400 / 20_000) == 2
+    behind = ((0, 6_000), (2_000, 8_000), (2_000, 50_000))
+    assert ol.keep_with_more_rows(behind, 50_000, alpha=0.045, d=DELTA, rows=(4_000,))[0].keep < 0.2
+    assert told.keep > 0.9
+
+
 def test_savings_carry_the_interval_of_the_kept_share():
     """Money at both ends; a student that costs more is a loss, with its ends in order; no rows, no estimate."""
     kept = figure(300, 500, metric="kept")

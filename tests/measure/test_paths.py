@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from overproof.errors import MeasureError
 from overproof.measure import paths as pt
 from overproof.measure.certify import certify_budget, grid_counts
-from overproof.measure.intervals import cp_upper, k_star, p_pass
+from overproof.measure.intervals import cp_lower, cp_upper, k_star, p_pass
 
 BAR, DELTA = 0.05, 0.1
 NAMES = ("a", "b", "c")
@@ -102,6 +102,22 @@ def test_an_undecided_path_names_the_rows_of_each_slice_that_is_short():
     assert (done.verdict, done.binding) == ("undecided", "few")
     assert done.slices[0].rows_needed > 0
     assert done.slices[1].rows_needed is None
+
+
+def test_a_slice_is_called_failed_only_where_that_survives_the_number_of_slices():
+    """Sixteen of 200 wrong at a 5% bar: over it at the full budget, not at an eighth of it."""
+    assert cp_lower(16, 200, DELTA) > BAR > cp_lower(16, 200, DELTA / 8)
+    names = [f"{i}" for i in range(8)]
+    wrong = {name: [False] * 200 for name in names} | {"7": [True] * 16 + [False] * 184}
+    path = pt.ThresholdPath(slices=tuple(names), vectors=((-1.0,) * 8,))
+    rows = {name: [0.9] * 200 for name in names}
+    assert (
+        pt.certify_path(path, rows, wrong, alphas=dict.fromkeys(names, BAR), delta=DELTA).verdict
+        == "undecided"
+    )
+    alone = pt.ThresholdPath(slices=("7",), vectors=((-1.0,),))
+    one = pt.certify_path(alone, {"7": [0.9] * 200}, {"7": wrong["7"]}, alphas={"7": BAR}, delta=DELTA)
+    assert one.verdict == "fail"
 
 
 UNIT = st.floats(0, 1)
