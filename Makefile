@@ -39,7 +39,7 @@ bench: $(STAMP) ## the figures of the README: make bench DATA=path/to/banking77
 	$(BIN)/python benchmarks/banking77/bench.py --data '$(DATA)'
 	$(BIN)/python benchmarks/kill_labelling.py
 
-# Half an hour or less on two cores; TRIALS=200 for a glance, which leaves the page as it is.
+# TRIALS=200 for a glance, which leaves the page as it is.
 TRIALS ?= 2000
 prove: $(STAMP) ## every promise simulated beside the naive method, into docs/proof.md
 	$(BIN)/python -m benchmarks.proof --trials $(TRIALS)
