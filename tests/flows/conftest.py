@@ -53,6 +53,8 @@ name = "pro"
 where = {{ tier = "pro" }}
 [serve]
 accuracy_when_confident = 0.9
+[proof]
+margin = 0.05
 """
 
 TERMS = """
