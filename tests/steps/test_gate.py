@@ -12,6 +12,7 @@ from overproof.data import Request, TrainSet
 from overproof.evidence import Finding, Refusal, Release, SliceReport
 from overproof.measure.intervals import figure, judge
 from overproof.steps import gate as gate_module
+from overproof.steps.certificates import fresh_draw
 from overproof.steps.collect import Evidence
 from overproof.steps.gate import CHECKS, GateRecipe, gate, run_checks, said, ships
 from overproof.steps.pack import PackRecipe, pack
@@ -367,8 +368,8 @@ def test_from_the_third_use_on_the_gate_names_a_fresh_set_and_its_price(sound) -
     said_at = {k: outcomes(used(k), "G03")[0] for k in (2, 3, 4)}
     assert [said_at[k].outcome for k in (2, 3, 4)] == ["pass", "pass", "fail"]
     assert "fresh" not in said_at[2].reason
-    assert "draw a fresh sealed set from newer traffic: 2,000 rows, about 4.00 USD" in said_at[3].reason
-    assert "2,000 rows, about 4.00 USD" in said_at[4].next_action
+    assert fresh_draw(sound.report) in said_at[3].reason
+    assert fresh_draw(sound.report) in said_at[4].next_action
     assert outcomes(with_report(sound, other=replace(sound.report.other, use_k=4)), "G03")[0].outcome == "fail"
 
 

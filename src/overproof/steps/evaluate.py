@@ -203,25 +203,24 @@ def evaluate(
     chosen = read(logits_of(_named(scores, plan.chosen), rows), plan.temperature)
     cells = _cells(plan, rows, recipe, functions)
     walked = {n: m & certify_rows for n, m in cells.items()}
-    certificate, other = (
-        certify(plan, chosen, sheet, walked, _place(plan, recipe, kind), label_kind=kind) if kind else None
-        for kind in (plan.label_kind, plan.other_label)
+    first, *rest = (
+        certify(plan, chosen, sheet, walked, _place(plan, recipe, kind), label_kind=kind)
+        for kind in (plan.label_kind, plan.other_label) if kind
     )
-    assert certificate is not None
-    kept = kept_by(certificate, chosen, cells)
+    kept = kept_by(first, chosen, cells)
     candidates = _reports(plan, study, scores, rows, sealed=sealed, kept=kept, bins=recipe.bins)
     best = next(c for c in candidates if c.name == plan.chosen)
     report = EvalReport(
         candidates=candidates,
         chosen=plan.chosen,
         reason=plan.reason,
-        certificate=certificate,
+        certificate=first,
         n_test=len(sheet.target),
         n_gold=int(sheet.has_gold.sum()),
         weak_labels=weak_labels(best),
         disagreements=study.disagreements,
         cheaper=None,
-        other=other,
+        other=rest[0] if rest else None,
         truth_note=plan.truth_note,
         noninferiority=_not_worse(plan, chosen, sealed, kept),
         superiority=_better(plan, chosen, scores, rows, sealed),
