@@ -147,7 +147,23 @@ class Plan:
     """Seed of the split into certify and judge rows."""
     temperature: float
     digests: Mapping[str, str]
-    """Names to digests of what is fixed: weights, calibration, prompt, bars."""
+    """Names to digests of what is fixed: weights, calibration, prompt, decoding, bars, slices."""
+    guarantee: Literal["kept", "budget"] = "kept"
+    """"kept": wrong among kept, per slice; "budget": kept and wrong among all requests."""
+    other_label: str = ""
+    """Label kind of the second certificate; empty where there can be none."""
+    other_slices: tuple[SlicePlan, ...] = ()
+    """Its grids and starts; the grids are those of `slices`."""
+    truth_note: str = ""
+    """Why no certificate of correctness is planned, and how many true labels it would take; else empty."""
+    margin: float | None = None
+    """How much more often than the teacher the served system may be wrong; 0 where nothing is left to protect."""
+    margin_from: str = ""
+    """Where the margin comes from, in words."""
+    baseline: str = ""
+    """The do-nothing baseline that was best on the calibration rows; the student has to beat it."""
+    novelty_below: float | None = None
+    """Rows with less similarity to the nearest training row are the least familiar slice; None: not judged."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,6 +208,37 @@ class Certificate:
     window: tuple[str | None, str | None]
     expires: str
     """ISO date."""
+    supports: str = ""
+    """The guarantee: "G1" (correct among kept), "G4" (agreement among kept), "G2" (kept and wrong among all)."""
+    fixed: Mapping[str, str] = field(default_factory=dict)
+    """Name to digest of everything that was fixed before unsealing; `plan_hash` covers it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """Two answerers on the same judging rows, by an exact paired test fixed before unsealing."""
+
+    against: str
+    """Who the served system or the student is compared with."""
+    label_kind: str
+    """What "wrong" is counted against: "gold" or "teacher:<model>"."""
+    b: int
+    """Rows on which only ours is wrong."""
+    c: int
+    """Rows on which only the other is wrong."""
+    n: int
+    """All rows compared."""
+    margin: float
+    """How much more often ours may be wrong; 0 for superiority."""
+    p: float
+    """Chance of evidence at least this good if the claim were false."""
+    delta: float
+    """Admitted chance of a false pass."""
+    verdict: Verdict
+    rows_needed: int | None
+    """Where undecided: about how many more rows would pass at the seen rates; None where none would."""
+    method: str
+    """Name of the test."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -278,6 +325,16 @@ class EvalReport:
     """Worst first, from calibration rows: sealed rows are never shown."""
     cheaper: str | None
     """The do-nothing baseline that clears the bars at lower cost, if there is one."""
+    other: Certificate | None = None
+    """The certificate of the other label kind: correctness beside fidelity, or the reverse; nothing ships under it."""
+    truth_note: str = ""
+    """Why there is no certificate of correctness, and what it would take; else empty."""
+    noninferiority: Comparison | None = None
+    """The system as served against the teacher, against gold; None without gold or without a margin."""
+    superiority: Comparison | None = None
+    """The chosen student alone against the best do-nothing baseline; None without a baseline."""
+    margin_from: str = ""
+    """Where the margin of `noninferiority` comes from, in words."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,17 +12,18 @@ from typing import Any
 import overproof
 from overproof import registry
 from overproof.asking import Buyer
-from overproof.data import CalibrationSet, TestSet, TrainSet
+from overproof.data import CalibrationSet, TestSet, TrainSet, digest_of
 from overproof.errors import DataError, TermsError
-from overproof.evidence import Calibration, EvalReport, Refusal, Release, Scores, Trained
+from overproof.evidence import Calibration, EvalReport, Plan, Refusal, Release, Scores, Trained
 from overproof.project import Part, Project, expand_slices
 from overproof.steps.baseline import ASK_DEV, ASK_TEST, SHOTS, AskRecipe, ShotsRecipe
 from overproof.steps.calibrate import CALIBRATE, CalibrateRecipe
 from overproof.steps.capture import CAPTURE, CaptureRecipe, LogSnapshot
+from overproof.steps.certificates import GOLD
 from overproof.steps.clear import CLEAR, ClearRecipe, decisive_day, student_kind
 from overproof.steps.collect import COLLECT, SUMMARISE, CollectRecipe, SummariseRecipe
 from overproof.steps.dossier import DOSSIER, DossierRecipe
-from overproof.steps.evaluate import EVALUATE, STUDY, EvaluateRecipe, StudyRecipe
+from overproof.steps.evaluate import EVALUATE, STUDY, EvaluateRecipe, StudyRecipe, teacher_kind
 from overproof.steps.filter import (
     FILTER,
     TAKE_CALIBRATION,
@@ -43,6 +44,7 @@ from overproof.steps.terms import Terms, read_terms
 from overproof.steps.train import TRAIN, StudentRecipe
 from overproof.store.artifacts import Artifact, Memo, NotBuilt, StepEvent
 from overproof.store.project_store import Store
+from overproof.store.releases import Unsealed
 from overproof.students.weights import pinned
 from overproof.task import Slice
 
@@ -137,7 +139,7 @@ class Road:
         self.store = store
         self.project = project
         self.memo = memo
-        self.today = _today(store)
+        self.today = today_of(store)
         self.buyer = Buyer(store=store, project=project, today=self.today)
         self.artifacts: dict[str, Artifact[Any]] = {}
         if str(project.root) not in sys.path:  # "module:function" of the project file lies beside it
@@ -182,7 +184,8 @@ class Road:
         kept["report"] = report = self._evaluate(candidates, dev_rows, test_rows, surveyed)
         yield "evaluate"
         chosen = candidates.trained[report.value.chosen]
-        slices = self._slices(surveyed.value)
+        budget = p.serve.wrong_when_served is not None  # one threshold for all traffic
+        slices = () if budget else self._slices(surveyed.value)
         bundle = run(PACK, chosen, report, recipe=PackRecipe(task=p.task.name, input=p.task.input, slices=slices))
         volume = p.serve.requests_per_month or surveyed.value.requests_per_month
         digests = {name: artifact.digest for name, artifact in kept.items()}
@@ -299,7 +302,6 @@ class Road:
         slices = self._slices(found)
         functions = self._functions(slices)
         calibrations, dev = memo.gather(candidates.calibrations), memo.gather(candidates.dev)
-        fixed = {f"weights {name}": fitted.digest for name, fitted in candidates.trained.items()}
         plan = memo.run(
             PLAN,
             calibrations,
@@ -308,27 +310,27 @@ class Road:
             recipe=PlanRecipe(
                 bars=p.bars.bars,
                 slices=slices,
-                accuracy_when_confident=p.serve.accuracy_when_confident,
+                accuracy_when_confident=p.serve.kept_right,
+                wrong_when_served=p.serve.wrong_when_served,
                 n_sealed=found.n_test,
+                n_sealed_gold=found.n_test_gold,
                 teacher=p.pin.model or p.pin.revision,
                 label=p.proof.label,
                 delta=p.proof.delta,
                 certify_share=p.proof.certify_share,
-                digests={**fixed, **p.digests, "sealed": found.sealed_digest},
+                margin=p.proof.margin,
+                novelty=p.proof.novelty,
+                digests=self._fixed(candidates, slices, found),
             ),
             functions=functions,
         )
         study = memo.run(STUDY, plan, calibrations, dev, dev_rows, recipe=StudyRecipe())
-        opened = self.store.releases.unseal(
-            found.sealed_digest,
-            label_kind=plan.value.label_kind,
-            plan_hash=plan.digest,
-            delta=p.proof.delta,
-            by=p.owner.name if p.owner else "nobody named",
-        )
-        end = date.fromisoformat(opened.at[:10]) + timedelta(days=CERTIFICATE_DAYS)
+        opened = self._unseal(plan, found)
+        use = opened[plan.value.label_kind]
+        end = date.fromisoformat(use.at[:10]) + timedelta(days=CERTIFICATE_DAYS)
         recipe = EvaluateRecipe(
-            use_k=opened.k,
+            use_k=use.k,
+            uses={kind: one.k for kind, one in opened.items()},
             plan_hash=plan.digest,
             sealed_digest=found.sealed_digest,
             bars=p.bars.bars,
@@ -339,6 +341,37 @@ class Road:
         return memo.run(
             EVALUATE, plan, study, memo.gather(candidates.test), test_rows, recipe=recipe, functions=functions
         )
+
+    def _fixed(self, candidates: _Candidates, slices: Sequence[Slice], found: Survey) -> dict[str, str]:
+        """Digests of everything that is fixed before a sealed label is read; the plan's hash covers them."""
+        p = self.project
+        named = {
+            "calibration": [c.digest for c in candidates.calibrations],
+            "bars": [(b.metric, b.at_least, b.min_n) for b in p.bars.bars],
+            "slices": [repr(one) for one in slices],
+            "decoding": dict(p.pin.parameters),
+            "dials": [p.serve.kept_right, p.serve.wrong_when_served, p.proof.delta, p.proof.certify_share],
+            "window": list(found.window),
+        }
+        weights = {f"weights {name}": fitted.digest for name, fitted in candidates.trained.items()}
+        digests = {name: digest_of(value) for name, value in named.items()}
+        return {**weights, **p.digests, "prompt": p.task.prompt_digest, **digests, "sealed": found.sealed_digest}
+
+    def _unseal(self, plan: Artifact[Plan], found: Survey) -> dict[str, Unsealed]:
+        """Count this plan once for each kind of label that it will read: the teacher's always, gold where there is any."""
+        p = self.project
+        kinds = [teacher_kind(plan.value), *([GOLD] if found.n_test_gold or plan.value.label_kind == GOLD else [])]
+        return {
+            kind: self.store.releases.unseal(
+                found.sealed_digest,
+                label_kind=kind,
+                plan_hash=plan.digest,
+                delta=p.proof.delta,
+                by=p.owner.name if p.owner else "nobody named",
+                rows=found.sealed_rows,
+            )
+            for kind in kinds
+        }
 
     def _gate_recipe(self, report: EvalReport) -> GateRecipe:
         p, owner = self.project, self.project.owner
@@ -426,8 +459,15 @@ def load_run(store: Store, run_id: str | None = None) -> RunResult:
     )
 
 
-def _today(store: Store) -> date:
-    """The later of the wall clock and the newest decision: setting a clock back renews nothing."""
+def today_of(store: Store) -> date:
+    """
+    The later of the wall clock and the newest decision: setting a clock back renews nothing.
+
+    Args:
+        store: the project's store.
+
+    Returns: the day that decisions are made on, in UTC.
+    """
     newest = max((d.at[:10] for d in store.decisions.read()), default="")
     return max(datetime.now(UTC).date(), date.fromisoformat(newest) if newest else date.min)
 

@@ -19,11 +19,13 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from overproof import registry
 from overproof.data import TeacherPin
 from overproof.errors import DataError, NotYetError, ProjectError
+from overproof.project_errors import lines_of
 from overproof.task import Bar, Slice, Task, output_of
 
 PRICES = ("price_in_usd_per_million", "price_out_usd_per_million")
 BUILT_IN_BASELINES = ("majority.v1", "nearest.v1", "ngram.v1")
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+KEPT_RIGHT = 0.97
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -219,12 +221,19 @@ class ServeTable:
     """[serve]: when the student answers, and what answering costs."""
 
     __pydantic_config__ = STRICT
-    accuracy_when_confident: OpenFraction = 0.97
-    """Share of kept answers that have to be right; sets the fallback thresholds."""
+    accuracy_when_confident: OpenFraction | None = None
+    """Share of kept answers that have to be right; sets the fallback thresholds. 0.97 where neither dial is set."""
+    wrong_when_served: OpenFraction | None = None
+    """The other dial: the most of all requests that may be kept and wrong; one threshold for all traffic."""
     cpu_usd_per_hour: Money = 0.05
     """Price of one CPU core; about what large clouds ask."""
     requests_per_month: Count | None = None
     """For money per month; measured from the log where absent."""
+
+    @property
+    def kept_right(self) -> float | None:
+        """The first dial as it holds; None where the other one is set."""
+        return self.accuracy_when_confident or (KEPT_RIGHT if self.wrong_when_served is None else None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -237,7 +246,11 @@ class ProofTable:
     certify_share: OpenFraction = 0.5
     """Share of sealed rows that choose thresholds; the others judge the bars."""
     label: Literal["teacher", "gold"] = "teacher"
-    """What the certificate speaks of: agreement with the teacher, or truth."""
+    """What the certificate that ships speaks of: agreement with the teacher, or truth; the other one stands beside it."""
+    margin: OpenFraction | None = None
+    """How much more often than the teacher the served system may be wrong; from the calibration rows where absent."""
+    novelty: bool = True
+    """Whether the rows least like the training rows are a critical slice with the overall bars."""
 
 
 TABLES: Mapping[str, type] = {
@@ -246,8 +259,6 @@ TABLES: Mapping[str, type] = {
 }  # fmt: skip
 LISTS = {"verify": "verifiers", "student": "students", "baseline": "baselines", "slice": ""}
 STAND_INS: Mapping[str, Any] = {"name": "x", "input": ["x"], "output": {}, "prompt": "", "use": "", "email": "x@x.xx"}
-PATTERNS = {r"^\d+d$": 'write days as "30d"', r"^(time|attribute:.+)$": 'write "time" or "attribute:NAME"',
-            r"^[a-z0-9][a-z0-9-]*$": "write lower-case letters, digits and dashes"}  # fmt: skip
 REQUIRED = {"task": "name the job, its input fields and its labels", "teacher": "name the model that answers today",
             "bars": "say how good is good enough", "student": "name at least one as [[student]]"}  # fmt: skip
 
@@ -430,7 +441,7 @@ class _Reading:
         try:
             return TypeAdapter(kind).validate_json(json.dumps(raw, default=str))
         except ValidationError as error:
-            self.problems += _lines(error, kind, where)
+            self.problems += lines_of(error.errors(include_url=False), kind, where)
             bad = {str(item["loc"][0]) for item in error.errors() if item["loc"]}  # stand-ins let later checks see the rest
             needed = {f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING} & bad & set(STAND_INS)
             rest = {k: v for k, v in raw.items() if k not in bad} | {k: STAND_INS[k] for k in needed}
@@ -559,6 +570,9 @@ class _Reading:
             })  # fmt: skip
         empty = bars is not None and bars.accuracy is None and bars.fidelity is None
         self.say("[bars]", {"neither accuracy nor fidelity has a bar; nothing could be proven": empty})
+        dials = tables["serve"]
+        both = dials is not None and None not in (dials.accuracy_when_confident, dials.wrong_when_served)
+        self.say("[serve]", {"accuracy_when_confident and wrong_when_served are two dials for one thing; keep one": both})
         taken = chosen.test_share + chosen.calibration_share if chosen is not None else 0.0
         full = f"test_share + calibration_share = {taken:.2f} leaves no rows to learn from"
         self.say("[promptset]", {full: taken >= 1 - 1e-9})
@@ -571,22 +585,6 @@ class _Reading:
 def _bars(accuracy: float | None, fidelity: float | None, min_n: int) -> tuple[Bar, ...]:
     pairs = (("accuracy", accuracy), ("fidelity", fidelity))
     return tuple(Bar(metric=name, at_least=value, min_n=min_n) for name, value in pairs if value is not None)
-
-
-def _lines(error: ValidationError, kind: type, where: str) -> list[str]:
-    known = [f.name for f in dataclasses.fields(kind)]
-    lines: dict[str, str] = {}
-    for item in error.errors(include_url=False):
-        key = str(item["loc"][0]) if item["loc"] else ""
-        got = f"{where}: {key} = {item['input']!r}; "
-        texts = {
-            "unexpected_keyword_argument": f"{where}: unknown key {key!r}. {registry.suggest(key, known)}",
-            "missing": f"{where}: key {key!r} is missing",
-            "string_pattern_mismatch": got + PATTERNS.get(item.get("ctx", {}).get("pattern", ""), "has another form"),
-        }
-        line = texts.get(item["type"], got + item["msg"].replace("Input should", "should"))
-        lines.setdefault(key, line)  # a union reports one mistake once per member
-    return list(lines.values())
 
 
 def _is_function(name: str) -> bool:

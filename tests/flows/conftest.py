@@ -53,6 +53,8 @@ name = "pro"
 where = {{ tier = "pro" }}
 [serve]
 accuracy_when_confident = 0.9
+[proof]
+margin = 0.05
 """
 
 TERMS = """
@@ -88,12 +90,16 @@ read_on = 2026-01-02
 
 
 def rows(count: int, *, seed: int = 0, price: float = 0.002) -> list[dict]:
-    """Rows of a log that character n-grams read with ease, and whole words don't: each label's words end in noise."""
+    """
+    Rows of a log that a fitted student reads with ease, and no do-nothing baseline: each label's words end in noise,
+    so that whole words help nobody, and three of seven are another label's, so that the nearest row often misleads.
+    """
     draw = random.Random(seed)
     found = []
     for i in range(count):
         label = draw.choice(list(WORDS))
-        stems = draw.sample(WORDS[label], 2)
+        stems = draw.sample(WORDS[label], 4)
+        stems += [draw.choice(WORDS[draw.choice([x for x in WORDS if x != label])]) for _ in range(3)]
         words = [stem + "".join(draw.choices("aeiou", k=4)) for stem in stems] + draw.sample(FILLER, 12)
         draw.shuffle(words)
         at = f"2026-02-{1 + i * 27 // count:02d}T{i % 24:02d}:{i % 60:02d}:00Z"

@@ -120,7 +120,7 @@ def test_without_gold_the_teacher_is_not_proven_and_nothing_ships(easy, make, tm
         take(store, load_project(root), [root / "log.jsonl"])
     verdict = run(root).verdict
     assert isinstance(verdict, Refusal)
-    assert {f.id for f in verdict.findings if f.outcome == "not-run"} == {"G05"}
+    assert {f.id for f in verdict.findings if f.outcome == "not-run"} == {"G05", "N01"}
 
 
 def test_too_few_rows_are_undecided_and_never_a_pass(make, tmp_path) -> None:

@@ -101,7 +101,8 @@ class World:
         slices, bars = more.pop("slices", (BUSINESS,)), more.pop("bars", BARS)
         dev_scores = tuple(self.scores(name, dev, **options) for name, options in candidates.items())
         calibrations = tuple(calibrate(s, dev, CalibrateRecipe()) for s in dev_scores)
-        asked = {"bars": bars, "slices": slices, "accuracy_when_confident": 0.95, "n_sealed": n, "teacher": "big"}
+        asked = {"bars": bars, "slices": slices, "accuracy_when_confident": 0.95, "n_sealed": n, "teacher": "big",
+                 "margin": 0.1, "n_sealed_gold": sum(e.gold is not None for e in sealed.examples)}
         plan = make_plan(calibrations, dev_scores, dev, PlanRecipe(**(asked | (plan_more or {}))))
         scores = (
             *(self.scores(name, sealed, **options) for name, options in candidates.items()),

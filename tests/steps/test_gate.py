@@ -12,6 +12,7 @@ from overproof.data import Request, TrainSet
 from overproof.evidence import Finding, Refusal, Release, SliceReport
 from overproof.measure.intervals import figure, judge
 from overproof.steps import gate as gate_module
+from overproof.steps.certificates import fresh_draw
 from overproof.steps.collect import Evidence
 from overproof.steps.gate import CHECKS, GateRecipe, gate, run_checks, said, ships
 from overproof.steps.pack import PackRecipe, pack
@@ -136,6 +137,10 @@ FAILING = {
     "G17-own-deputy": ("G17", lambda e: e, {"deputy": "dana ruiz"}),
     "G17-no-deputy": ("G17", lambda e: e, {"deputy": ""}),
     "G17-rare-review": ("G17", lambda e: e, {"review_every_days": 365}),
+    "N01-worse": ("N01", lambda e: with_report(
+        e, noninferiority=replace(e.report.noninferiority, b=300, verdict="fail", p=1.0)), {}),
+    "N02-worse": ("N02", lambda e: with_report(
+        e, superiority=replace(e.report.superiority, b=300, c=10, verdict="fail", p=1.0)), {}),
     "G22-other-plan": ("G22", lambda e: with_report(e, certificate=replace(e.report.certificate, plan_hash="other")), {}),
 }
 MISSING = {
@@ -151,6 +156,8 @@ MISSING = {
     "G10": lambda e: replace(e, report=None),
     "G17": None,  # an owner is said in the project file, not measured: absent is a failure
     "G22": lambda e: replace(e, bundle=None),
+    "N01": lambda e: with_report(e, noninferiority=None),
+    "N02": lambda e: with_report(e, superiority=None),
 }
 
 
@@ -339,3 +346,36 @@ def test_every_finding_field_has_its_words(sound) -> None:
             assert f.title
             assert f.reason
             assert f.next_action or f.outcome == "pass"
+
+
+def test_an_undecided_comparison_never_ships_and_says_how_many_rows(sound) -> None:
+    """Undecided is not run, with the rows that would decide it."""
+    open_ = replace(sound.report.noninferiority, verdict="undecided", p=0.3, rows_needed=1_237)
+    evidence = with_report(sound, noninferiority=open_)
+    assert isinstance(gate(evidence, RECIPE), Refusal)
+    assert outcomes(evidence, "N01")[0].outcome == "not-run"
+    assert "1,237 more judging rows" in outcomes(evidence, "N01")[0].next_action
+    tied = with_report(sound, superiority=replace(sound.report.superiority, b=4, c=6, verdict="undecided"))
+    assert outcomes(tied, "N02")[0].outcome == "not-run"
+    assert "judging rows" in outcomes(tied, "N02")[0].next_action
+
+
+def test_from_the_third_use_on_the_gate_names_a_fresh_set_and_its_price(sound) -> None:
+    """Two uses say nothing; the third passes with the advice, the fourth fails with it: rows times the price of a label."""
+    def used(k):
+        return with_report(sound, certificate=replace(sound.report.certificate, use_k=k))
+
+    said_at = {k: outcomes(used(k), "G03")[0] for k in (2, 3, 4)}
+    assert [said_at[k].outcome for k in (2, 3, 4)] == ["pass", "pass", "fail"]
+    assert "fresh" not in said_at[2].reason
+    assert fresh_draw(sound.report) in said_at[3].reason
+    assert fresh_draw(sound.report) in said_at[4].next_action
+    assert outcomes(with_report(sound, other=replace(sound.report.other, use_k=4)), "G03")[0].outcome == "fail"
+
+
+def test_a_forged_second_certificate_or_paired_test_is_found(sound) -> None:
+    """Whatever the report states has to follow from its counts, also what nothing ships under."""
+    other = sound.report.other
+    forged = replace(other, slices=tuple(replace(s, upper=0.0001) for s in other.slices))
+    assert outcome(with_report(sound, other=forged), "G10") == "fail"
+    assert outcome(with_report(sound, noninferiority=replace(sound.report.noninferiority, p=1e-9)), "G10") == "fail"

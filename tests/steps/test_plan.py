@@ -1,11 +1,24 @@
 """Choice between candidates and the plan of the thresholds, on calibration rows."""
 
+import numpy as np
 import pytest
 
 from overproof.errors import DataError
 from overproof.measure.certify import KEEP_ALL
-from overproof.steps.calibrate import CalibrateRecipe, calibrate
-from overproof.steps.plan import Expectation, PlanRecipe, bars_of, choose, make_plan, reason_of
+from overproof.steps.calibrate import CalibrateRecipe, calibrate, sheet_of
+from overproof.steps.plan import (
+    Baseline,
+    Expectation,
+    PlanRecipe,
+    bars_of,
+    best_baseline,
+    choose,
+    make_plan,
+    margin_of,
+    novelty_edge,
+    reason_of,
+    within_budget,
+)
 from overproof.task import Bar, Slice
 
 BARS = (Bar(metric="fidelity", at_least=0.9),)
@@ -130,3 +143,72 @@ def test_no_student_is_an_error(world) -> None:
     rows = world.calibration(100)
     with pytest.raises(DataError, match="no calibrated student"):
         planned(world, {"b": {"kind": "baseline"}}, rows)
+
+
+TWO = {"student": {"error": 0.06}, "majority": {"kind": "baseline", "error": 0.7}}
+
+
+def test_both_certificates_are_planned_on_the_same_grid_before_a_sealed_label_is_read(world) -> None:
+    """With enough true labels the plan holds grids for agreement and for correctness, whichever ships."""
+    rows = world.calibration(1_000)
+    fidelity = planned(world, TWO, rows, n_sealed_gold=2_000)
+    truth = planned(world, TWO, rows, n_sealed_gold=2_000, label="gold")
+    assert (fidelity.label_kind, fidelity.other_label, fidelity.truth_note) == ("teacher:big", "gold", "")
+    assert (truth.label_kind, truth.other_label) == ("gold", "teacher:big")
+    assert [p.grid for p in fidelity.slices] == [p.grid for p in fidelity.other_slices]
+    assert fidelity.slices == truth.other_slices
+
+
+@pytest.mark.parametrize(("gold", "words"), [(0, "no sealed row has"), (50, "50 of 2,000 sealed rows have")])
+def test_without_enough_gold_only_agreement_is_planned_and_a_sentence_says_what_is_missing(world, gold, words) -> None:
+    """69 rows without an error pass a bar of 5% at the first use, and half of the rows choose thresholds: 138."""
+    plan = planned(world, TWO, world.calibration(1_000), n_sealed_gold=gold)
+    assert (plan.other_label, plan.other_slices) == ("", ())
+    assert "agreement with the teacher, not correctness" in plan.truth_note
+    assert words in plan.truth_note
+    assert "takes at least 138" in plan.truth_note
+
+
+def test_the_margin_is_a_point_or_half_of_what_the_teacher_adds(world) -> None:
+    """A baseline near the teacher shrinks it, one as good leaves none, and the project file overrides it."""
+    rows = world.calibration(2_000, teacher=0.9)
+    sheet = sheet_of(rows)
+    teacher = int((sheet.target == sheet.gold).sum())
+
+    def margin(right, **more):
+        return margin_of(recipe(**more), sheet, Baseline(name="b", right=right))
+
+    assert margin(teacher - 900).value == 0.01
+    assert margin(teacher - 20).value == pytest.approx(0.005)
+    assert "half of what the teacher adds" in margin(teacher - 20).why
+    assert margin(teacher).value == margin(teacher + 5).value == 0.0
+    assert "nothing" in margin(teacher).why
+    assert margin(teacher, margin=0.02).value == 0.02
+    both = tuple(world.scores(n, rows, kind="baseline", error=e) for n, e in (("good", 0.1), ("bad", 0.7)))
+    assert best_baseline(both, rows, sheet).name == "good"
+
+
+def test_the_least_familiar_slice_ends_where_its_bars_can_pass() -> None:
+    """The first bins are taken together until the judging rows could hold the bars; without similarities there is none."""
+    near = np.repeat([0.1, 0.35, 0.45, 0.9], [20, 30, 100, 850])
+    gold = np.ones(1_000, dtype=bool)
+    assert novelty_edge(near, gold, recipe(n_sealed=2_000)) == 0.4
+    assert novelty_edge(near, gold, recipe(n_sealed=20_000)) == 0.3
+    assert novelty_edge(near, gold, recipe(n_sealed=500)) == 0.5
+    assert novelty_edge(near, gold, recipe(n_sealed=60)) == 1.0
+    assert novelty_edge(near, gold, recipe(novelty=False)) is None
+    assert novelty_edge(np.full(10, np.nan), gold[:10], recipe()) is None
+
+
+def test_a_budget_is_one_threshold_for_all_traffic_and_excludes_the_other_dial(world) -> None:
+    """Kept and wrong among all: one part, walked from the strictest point; both dials at once are refused."""
+    rows = world.calibration(1_000)
+    plan = planned(world, TWO, rows, accuracy_when_confident=None, wrong_when_served=0.03)
+    assert plan.guarantee == "budget"
+    assert [(p.slice, p.alpha, p.weight, p.start) for p in plan.slices] == [("other", 0.03, 1.0, 0)]
+    with pytest.raises(DataError, match="exactly one"):
+        planned(world, TWO, rows, wrong_when_served=0.03)
+    with pytest.raises(DataError, match="exactly one"):
+        planned(world, TWO, rows, accuracy_when_confident=None)
+    assert within_budget(((0, 50), (2, 100), (40, 200)), 200, 0.05, 0.05) == 1
+    assert within_budget(((40, 50),), 200, 0.05, 0.05) is None

@@ -31,8 +31,9 @@ def release(store, tmp_path, name="r1", headline="ships"):
     )  # fmt: skip
 
 
-def unseal(store, plan, *, sealed="s", kind="gold", delta=0.1):
-    return store.releases.unseal(sealed, label_kind=kind, plan_hash=plan, delta=delta, by="test")
+def unseal(store, plan, *, sealed="s", kind="gold", delta=0.1, rows=None):
+    names = [f"{sealed}-{i}" for i in range(20)] if rows is None else rows
+    return store.releases.unseal(sealed, label_kind=kind, plan_hash=plan, delta=delta, by="test", rows=names)
 
 
 def test_a_release_comes_back_and_serves_only_in_a_serving_stage(store, tmp_path):
@@ -119,3 +120,50 @@ def test_a_budget_that_is_none_is_refused(store, delta):
     unseal(store, "a", delta=0.05)
     with pytest.raises(StoreError, match="delta"):
         unseal(store, "a", delta=0.2)
+
+
+def test_a_set_with_one_more_row_goes_on_from_the_old_count(store):
+    """Another digest is no fresh draw: what counts is which rows were opened before."""
+    rows = [f"row{i}" for i in range(100)]
+    assert [unseal(store, f"p{i}", sealed="first", rows=rows).k for i in range(3)] == [1, 2, 3]
+    grown = unseal(store, "p9", sealed="second", rows=[*rows, "one more"])
+    assert (grown.k, round(grown.shared, 3)) == (4, 0.99)
+    assert unseal(store, "p10", sealed="second", rows=[*rows, "one more"]).k == 5
+    assert unseal(store, "p11", sealed="first", rows=rows).k == 6  # and the old set wears with the new one
+
+
+@pytest.mark.parametrize(("common", "k"), [(0, 1), (10, 1), (11, 3)])
+def test_up_to_a_tenth_of_known_rows_is_a_fresh_draw(store, common, k):
+    """At 10 of 100 shared rows the count starts anew, at 11 it goes on."""
+    old = [f"old{i}" for i in range(100)]
+    for plan in ("a", "b"):
+        unseal(store, plan, sealed="first", rows=old)
+    fresh = [*old[:common], *(f"new{i}" for i in range(100 - common))]
+    assert unseal(store, "c", sealed="second", rows=fresh).k == k
+
+
+def test_rows_taken_from_several_old_sets_count_together(store):
+    """6 of 100 rows from each of two sets are 12 of 100: the larger count goes on; another label kind has its own."""
+    first, second = ([f"{name}{i}" for i in range(100)] for name in "xy")
+    unseal(store, "a", sealed="first", rows=first)
+    for plan in ("b", "c", "d"):
+        unseal(store, plan, sealed="second", rows=second)
+    mixed = [*first[:6], *second[:6], *(f"new{i}" for i in range(88))]
+    assert unseal(store, "e", sealed="third", rows=mixed, kind="teacher:m").k == 1
+    assert unseal(store, "e", sealed="third", rows=mixed).k == 4
+
+
+def test_a_project_of_the_older_schema_is_migrated_and_its_sets_count_as_known(tmp_path):
+    """A set that was opened before rows were kept can't be told from a new one, so the new one goes on from its count."""
+    from overproof.store.local import PROJECT_SCHEMA, Db
+
+    (tmp_path / ".overproof").mkdir()
+    old = Db(tmp_path / ".overproof" / "project.db", PROJECT_SCHEMA[:1])
+    with old.write() as connection:
+        connection.execute("INSERT INTO unsealing VALUES('s', 'gold', 2, 'p', 0.1, 0.01, '2026-01-01', 'Dana')")
+    old.close()
+    with open_store(tmp_path) as store:
+        assert unseal(store, "q", sealed="new").k == 3
+        assert unseal(store, "p", sealed="s").replay  # now its rows are on record
+        assert unseal(store, "r", sealed="s").k == 3
+        assert unseal(store, "r", sealed="newer").k == 1

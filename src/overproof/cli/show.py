@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from overproof.cli.door import Door, verb
-from overproof.errors import EXIT_PASS, DataError, TermsError
+from overproof.errors import EXIT_PASS, EXIT_REFUSED, DataError, TermsError
 
 if TYPE_CHECKING:
     from overproof.pipeline import RunResult
@@ -20,13 +20,16 @@ SOME = 20  # rows of a listing on a screen; --json has all
 @click.command(short_help="Print a result of the last run.")
 @click.argument("what", metavar="WHAT")
 @click.option("--run", "run_id", default=None, help="A run id; the last run where absent.")
+@click.option("--recompute", is_flag=True, help="With certificate: rebuild every bound from its counts, offline.")
 @verb
-def show(door: Door, what: str, run_id: str | None) -> int:
+def show(door: Door, what: str, run_id: str | None, recompute: bool) -> int:  # noqa: FBT001 - click passes flags by name
     """Print WHAT: traffic, skipped, terms, prompts, labels, dropped, report, candidates, certificate, verdict, dossier."""
     if what not in WHAT:
         from overproof.registry import suggest
 
         raise DataError(f"there is nothing called {what!r} to show. {suggest(what, list(WHAT))}", next_action="use one of the names")
+    if recompute and what != "certificate":
+        raise DataError(f"{what} has no bounds to rebuild", next_action="write `overproof show certificate --recompute`")
     project = door.load()
     if what == "terms":
         return _terms(door, project)
@@ -37,10 +40,29 @@ def show(door: Door, what: str, run_id: str | None) -> int:
     with open_store(project.root) as store:
         if what in ("traffic", "skipped"):
             return _log(door, store, what)
-        from overproof.pipeline import load_run
+        from overproof.pipeline import load_run, today_of
 
-        _result(door, load_run(store, run_id), what)
+        if recompute:
+            return _recompute(door, load_run(store, run_id))
+        _result(door, load_run(store, run_id), what, today=today_of(store).isoformat())
     return EXIT_PASS
+
+
+def _recompute(door: Door, result: RunResult) -> int:
+    """Every bound again from the counts that the report holds; no row is read."""
+    from rich.markup import escape
+
+    from overproof.cli.walk import find
+    from overproof.steps.certificates import report_differences
+
+    report = find(result, "report") or _missing("certificate")
+    found = report_differences(report)
+    certificates = [c for c in (report.certificate, report.other) if c is not None]
+    points = sum(len(s.counts) for c in certificates for s in c.slices)
+    body = {"differences": found, "certificates": [c.label_kind for c in certificates], "counts": points}
+    good = f"[green]every bound follows from its counts[/]: {len(certificates)} certificate(s), {points} grid points"
+    door.emit(body, *([f"[bold red]differs:[/] {escape(line)}" for line in found] or [good]))
+    return EXIT_REFUSED if found else EXIT_PASS
 
 
 def _log(door: Door, store: Any, what: str) -> int:
@@ -71,7 +93,7 @@ def _log(door: Door, store: Any, what: str) -> int:
     return EXIT_PASS
 
 
-def _result(door: Door, result: RunResult, what: str) -> None:
+def _result(door: Door, result: RunResult, what: str, *, today: str) -> None:
     from overproof.cli import tables
     from overproof.cli.walk import find
 
@@ -91,7 +113,7 @@ def _result(door: Door, result: RunResult, what: str) -> None:
         pages: dict[str, Iterable[Any]] = {
             "report": [*tables.weak_labels_page(report), tables.slices_table(report, labels=True)],
             "candidates": [tables.candidates_table(report)],
-            "certificate": tables.certificate_page(report.certificate),
+            "certificate": tables.certificates_page(report, today=today),
         }
         values = {"report": report, "candidates": report.candidates, "certificate": report.certificate}
         door.emit(values[what], *pages[what])

@@ -30,6 +30,7 @@ WORDS = {
 }  # fmt: skip
 WIDE = 9  # so many columns fit 80 characters only with one space between them
 MOST_OF_A_CHECK = 3  # findings of one check and outcome on a screen
+EXPIRY_AHEAD = 14  # days
 MOST_DROPS = 6  # reasons in the funnel before "and more"
 
 
@@ -280,30 +281,135 @@ def candidates_table(report: EvalReport) -> Sheet:
     return table
 
 
-def certificate_page(certificate: Certificate) -> Iterator[Any]:
+def certificates_page(report: EvalReport, *, today: str = "") -> Iterator[Any]:
+    """
+    Both certificates in their own words, the one that ships first, and the paired tests.
+
+    Args:
+        report: the evaluation.
+        today: ISO date, to say what has ended; empty says nothing.
+
+    Returns: tables and sentences.
+    """
+    from overproof.steps.certificates import other_words
+
+    yield from certificate_page(report.certificate, today=today)
+    yield ""
+    if report.other is not None:
+        yield from certificate_page(report.other, today=today, ships=False)
+    if note := other_words(report):
+        yield f"[bold]{escape(note)}[/]"
+    yield from comparisons_page(report)
+
+
+def comparisons_page(report: EvalReport) -> Iterator[Any]:
+    """
+    The paired tests on the judging rows; nothing where there are none.
+
+    Args:
+        report: the evaluation.
+
+    Returns: a table.
+    """
+    tests = [("served, not worse", report.noninferiority), ("alone, better", report.superiority)]
+    rows = [(what, t) for what, t in tests if t is not None]
+    if not rows:
+        return
+    table = grid(f"{escape(report.chosen)}, paired on judging rows: b only ours wrong, c only the other",
+                 "", "than", "labels", "b", "c", "n", "margin", "p", "verdict", right=range(3, 8))  # fmt: skip
+    for what, t in rows:
+        kind = "gold" if t.label_kind == "gold" else "teacher"
+        margin = percent(t.margin) if t.margin > 0 else "-"
+        table.add_row(escape(what), escape(t.against), kind, str(t.b), str(t.c), str(t.n), margin, f"{t.p:.2g}", WORDS[t.verdict])
+    yield table
+
+
+def certificate_title(certificate: Certificate) -> str:
+    """
+    What a certificate is of; agreement with the teacher is never called accuracy.
+
+    Args:
+        certificate: any certificate.
+
+    Returns: for example "Certificate of agreement (G4, teacher:big): ...".
+    """
+    gold = certificate.label_kind == "gold"
+    kind = "correctness" if gold else "agreement"
+    wrong = "wrong answers" if gold else "answers unlike the teacher's"
+    among = "kept, among all requests" if certificate.supports == "G2" else "among those that the student keeps"
+    name = ", ".join(word for word in (certificate.supports, certificate.label_kind) if word)
+    return f"Certificate of {kind} ({name}): {wrong} {among}"
+
+
+def expiry_words(expires: str, today: str, *, ahead: int = EXPIRY_AHEAD) -> str:
+    """
+    Whether a certificate has ended or is about to.
+
+    Args:
+        expires: ISO date, the last day on which it holds.
+        today: ISO date.
+        ahead: days of warning.
+
+    Returns: a sentence, or an empty text while the end is further away.
+    """
+    import datetime as dt
+
+    left = (dt.date.fromisoformat(expires) - dt.date.fromisoformat(today)).days
+    if left < 0:
+        return f"the certificate ran out on {expires}: it says nothing any more; run again on newer traffic"
+    if left <= ahead:
+        return f"the certificate runs out on {expires}, in {left} day(s): run again on newer traffic before that"
+    return ""
+
+
+def certificate_page(certificate: Certificate, *, today: str = "", ships: bool = True) -> Iterator[Any]:
     """
     What is certified, and on what assumptions.
 
     Args:
         certificate: from the evaluation.
+        today: ISO date, to say what has ended; empty says nothing.
+        ships: whether the thresholds ship under this one; the other one's assumptions are the same, but for the labels.
 
     Returns: a table and sentences.
     """
-    table = grid(f"Certificate ({escape(certificate.label_kind)}): wrong answers among those that the student keeps",
+    table = grid(escape(certificate_title(certificate)) + ("" if ships else " [dim](nothing ships under it)[/]"),
                  "slice", "from", "keeps", "95%", "wrong", "bound", "bar", "verdict", "needs",
                  right=(1, 2, 3, 4, 5, 6, 8))  # fmt: skip
     for s in certificate.slices:
         threshold = "teacher" if s.threshold is None else "all" if s.threshold < 0 else f"{s.threshold:.3f}"
         more = f"+{s.rows_needed}" if s.rows_needed else ""
         counted = s.kept > 0
-        table.add_row(escape(s.slice), threshold, percent(s.keep_share.value), interval(s.keep_share), f"{s.wrong}/{s.kept}",
+        name = "all traffic" if certificate.supports == "G2" else s.slice
+        table.add_row(escape(name), threshold, percent(s.keep_share.value), interval(s.keep_share), f"{s.wrong}/{s.kept}",
                       percent(s.upper) if counted else "-", percent(s.alpha), WORDS[s.verdict], more)  # fmt: skip
     yield table
-    yield (
-        f"use {certificate.use_k} of these sealed rows, error budget spent {certificate.delta_spent:.4f}, "
-        f"valid until {certificate.expires}, on these assumptions:"
-    )
+    if today and (ends := expiry_words(certificate.expires, today)):
+        yield f"[bold red]{ends}[/]"
+    start, end = (moment[:10] if moment else "no times" for moment in certificate.window)
+    use = f"use {certificate.use_k} of these sealed rows, error budget spent {certificate.delta_spent:.4f}"
+    if not ships:
+        yield f"{use}, labels counted by {escape(certificate.label_kind)}"
+        return
+    yield f"{use}, traffic of {start} to {end}, valid until {certificate.expires}"
+    if certificate.fixed:
+        yield f"fixed before unsealing, hash {certificate.plan_hash[:12]}: {escape(fixed_words(certificate))}"
+    yield "on these assumptions:"
     yield from (Padding("- " + escape(a), (0, 0, 0, 2)) for a in certificate.assumptions)
+
+
+def fixed_words(certificate: Certificate) -> str:
+    """
+    What a certificate's hash covers.
+
+    Args:
+        certificate: any certificate.
+
+    Returns: the names, weights counted together.
+    """
+    weights = sum(name.startswith("weights ") for name in certificate.fixed)
+    names = [name for name in certificate.fixed if not name.startswith("weights ")]
+    return ", ".join([*([f"weights of {weights} candidates"] if weights else []), *names])
 
 
 def findings_page(findings: Sequence[Finding], *, everything: bool) -> Iterator[Any]:

@@ -139,6 +139,8 @@ def summary(result: RunResult) -> dict[str, Any]:
         "findings": getattr(verdict, "findings", ()),
         "chosen": report.chosen if report else None,
         "certificate": report.certificate if report else None,
+        "other_certificate": report.other if report else None,
+        "truth_note": report.truth_note if report else "",
         "candidates": report.candidates if report else (),
         "dossier": None if result.dossier_path is None else str(result.dossier_path),
         "steps": result.events,
@@ -175,7 +177,7 @@ def story(result: RunResult) -> Iterator[Any]:
         yield ""
         yield tables.slices_table(report)
         yield ""
-        yield from tables.certificate_page(report.certificate)
+        yield from tables.certificates_page(report)
         yield ""
         if report.cheaper:
             yield f"[bold yellow]don't distil:[/] {report.cheaper} clears the bars at lower cost"
@@ -192,8 +194,8 @@ def status(door: Door) -> int:
     """Say what the project has, which steps the next run would do and why, and which runs there were."""
     from rich.markup import escape
 
-    from overproof.cli.tables import grid, step_line
-    from overproof.pipeline import runs_of
+    from overproof.cli.tables import expiry_words, grid, step_line
+    from overproof.pipeline import runs_of, today_of
     from overproof.pipeline import status as ahead
     from overproof.store.project_store import open_store
 
@@ -207,15 +209,18 @@ def status(door: Door) -> int:
         except TermsError as error:  # the road ends at the terms gate, which is worth knowing, not an error
             problem = error.what
         spent = store.ledger.spent_usd
+        ends = expiry_words(release.certificate.expires, today_of(store).isoformat()) if release else ""
     body = {
         "task": project.task.name, "rows": counts.records, "skipped": sum(counts.skipped.values()), "spent_usd": spent,
         "release": release.id if release else None, "runs": runs, "next_run": events, "terms_problem": problem,
+        "expires": release.certificate.expires if release else None, "expiry": ends,
     }  # fmt: skip
     stale = [e for e in events if e.action != "reuse"]
     named = escape(release.id) if release else "none"
     lines: list[Any] = [
         f"[bold]{escape(project.file)}[/]: task {escape(project.task.name)!r}",
         f"{counts.records} rows in the log, {spent:.2f} USD spent on labels, release: {named}",
+        *([f"[bold red]{escape(ends)}[/]"] if ends else []),
         "nothing to do: all steps are done" if events and not (stale or problem) else "the next run:",
         *(step_line(f"{e.step} {e.subject}", e.action, e.seconds, e.why) for e in (stale and events)),
         *([f"[bold red]stops at the terms gate:[/] {escape(problem)}"] if problem else []),

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from overproof.data import Folder
 from overproof.evidence import CandidateReport, EvalReport, Figure, Refusal, Release, SliceReport
+from overproof.steps.certificates import other_words
 from overproof.steps.collect import Evidence
 from overproof.steps.evaluate import bars_judged, served_cost_usd_per_1000, teacher_of
 from overproof.store.artifacts import Step
@@ -133,6 +134,10 @@ def page(evidence: Evidence, verdict: Release | Refusal, recipe: DossierRecipe) 
         slices=slices_view(chosen) if chosen else None,
         plot=plot_view(report) if report else None,
         money=money_view(evidence) if report else None,
+        certificates=[c for c in (report.certificate, report.other) if c is not None] if report else [],
+        second=other_words(report) if report else "",
+        tests=tests_view(report) if report else [],
+        unfamiliar=next((s for s in chosen.slices if s.kind == "novelty" and s.critical), None) if chosen else None,
     )
 
 
@@ -299,6 +304,22 @@ def slices_view(chosen: CandidateReport) -> dict[str, Any]:
             "labels": [s for s in chosen.slices if s.kind == "label"]}
 
 
+def tests_view(report: EvalReport) -> list[dict[str, Any]]:
+    """
+    The paired tests as rows of a table.
+
+    Args:
+        report: any report.
+
+    Returns: what is claimed, and the test.
+    """
+    pairs = (
+        (f"{report.chosen} as served is not worse than the teacher by more than the margin", report.noninferiority),
+        (f"{report.chosen} alone is better than the best do-nothing baseline", report.superiority),
+    )
+    return [{"claim": claim, "test": test} for claim, test in pairs if test is not None]
+
+
 def _alone(where: SliceReport, metric: str) -> Figure | None:
     return where.accuracy if metric == "accuracy" else where.fidelity
 
@@ -393,4 +414,4 @@ def _place_labels(points: list[dict[str, Any]]) -> None:
             p["label_y"] = last = max(p["y"] + 4, last + LABEL_PX)
 
 
-DOSSIER = Step(name="dossier", version=1, fn=write_dossier, workdir=True)
+DOSSIER = Step(name="dossier", version=2, fn=write_dossier, workdir=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ from overproof.errors import DataError
 from overproof.evidence import (
     Calibration,
     CandidateReport,
-    Certificate,
+    Comparison,
     Disagreement,
     EvalReport,
     Figure,
@@ -24,13 +24,15 @@ from overproof.evidence import (
     Verdict,
 )
 from overproof.measure.calibration import expected_calibration_error, reliability_curve
-from overproof.measure.certify import certify_slices, ledger_delta
+from overproof.measure.certify import ledger_delta
 from overproof.measure.intervals import figure, judge
 from overproof.measure.leakage import novelty_bins
 from overproof.measure.scores import two_by_two
 from overproof.measure.slices import NO_FUNCTIONS, Functions, assign, partition, split_hash
 from overproof.steps.calibrate import Reading, Sheet, logits_of, read, sheet_of
-from overproof.steps.plan import bars_of
+from overproof.steps.certificates import GOLD, Place, certify, kept_by
+from overproof.steps.comparisons import against_baseline, against_teacher
+from overproof.steps.plan import bars_of, least_familiar, near_under
 from overproof.store.artifacts import Step
 from overproof.task import Bar, Slice
 
@@ -38,14 +40,6 @@ Mask = NDArray[np.bool_]
 SliceKind = Literal["all", "attribute", "label", "novelty"]
 HALF = 0.5
 TEXT_CHARS = 600  # as much of a request as a person reads in a list
-
-ASSUMPTIONS = (
-    "The sealed rows are an independent draw from the traffic of the window named, one request per session.",
-    "Student, calibration, grids, slices and bars were fixed before any label of a sealed row was read.",
-    "Labels are what this certificate names: gold, or the teacher's own answers.",
-    "Earlier uses of these sealed rows showed verdicts and counts, never rows.",
-    "Nothing is said about traffic that differs from that window; hence the end date.",
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +65,7 @@ class EvaluateRecipe:
     """Bars, and where this use of the sealed rows stands in the ledger."""
 
     use_k: int
-    """Which use of these sealed rows this is, from 1."""
+    """Which use of these sealed rows this is under the plan's label kind, from 1."""
     plan_hash: str
     """Digest of the plan that the ledger holds."""
     sealed_digest: str
@@ -88,6 +82,12 @@ class EvaluateRecipe:
     """Bins of the reliability curves."""
     level: float = 0.95
     """Confidence of intervals without a bar."""
+    uses: Mapping[str, int] = field(default_factory=dict)
+    """Label kind to its own count in the ledger; `use_k` for kinds that are not named."""
+
+    def delta(self, plan: Plan, label_kind: str) -> float:
+        """The error budget that this use has under a label kind."""
+        return ledger_delta(plan.delta, self.uses.get(label_kind, self.use_k))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,8 +110,14 @@ class Sealed:
     judge: Mask
     """Rows that judge the bars; the others chose the thresholds."""
     delta: float
-    """Error budget of this use."""
+    """Error budget of this use for agreement with the teacher."""
     level: float
+    delta_gold: float | None = None
+    """Error budget of this use for accuracy; None: the same."""
+
+    def budget(self, metric: str) -> float:
+        """The error budget of a metric: gold has a ledger of its own."""
+        return self.delta if metric == "fidelity" or self.delta_gold is None else self.delta_gold
 
 
 def study(
@@ -186,70 +192,103 @@ def evaluate(
     """
     sheet = sheet_of(rows)
     certify_rows = split_hash([e.request.id for e in rows.examples], plan.salt, plan.certify_share)
-    delta = ledger_delta(plan.delta, recipe.use_k)
     sealed = Sealed(
         sheet=sheet,
-        groups=groups_of(rows, recipe, functions),
+        groups=groups_of(rows, recipe, functions, novelty_below=plan.novelty_below),
         judge=~certify_rows,
-        delta=delta,
+        delta=recipe.delta(plan, teacher_kind(plan)),
         level=recipe.level,
+        delta_gold=recipe.delta(plan, GOLD),
     )
     chosen = read(logits_of(_named(scores, plan.chosen), rows), plan.temperature)
-    part = partition(recipe.slices, [e.request for e in rows.examples], functions=functions)
-    cells = {name: part.index == i for i, name in enumerate(part.names)}
-    certificate = certify(plan, chosen, sheet, {n: m & certify_rows for n, m in cells.items()}, recipe)
-    kept = kept_by(certificate, chosen, cells)
+    cells = _cells(plan, rows, recipe, functions)
+    walked = {n: m & certify_rows for n, m in cells.items()}
+    first, *rest = (
+        certify(plan, chosen, sheet, walked, _place(plan, recipe, kind), label_kind=kind)
+        for kind in (plan.label_kind, plan.other_label) if kind
+    )
+    kept = kept_by(first, chosen, cells)
     candidates = _reports(plan, study, scores, rows, sealed=sealed, kept=kept, bins=recipe.bins)
     best = next(c for c in candidates if c.name == plan.chosen)
     report = EvalReport(
         candidates=candidates,
         chosen=plan.chosen,
         reason=plan.reason,
-        certificate=certificate,
+        certificate=first,
         n_test=len(sheet.target),
         n_gold=int(sheet.has_gold.sum()),
         weak_labels=weak_labels(best),
         disagreements=study.disagreements,
         cheaper=None,
+        other=rest[0] if rest else None,
+        truth_note=plan.truth_note,
+        noninferiority=_not_worse(plan, chosen, sealed, kept),
+        superiority=_better(plan, chosen, scores, rows, sealed),
+        margin_from=plan.margin_from,
     )
     return _with_cheaper(report)
 
 
-def certify(
-    plan: Plan, reading: Reading, sheet: Sheet, cells: Mapping[str, Mask], recipe: EvaluateRecipe
-) -> Certificate:
+def teacher_kind(plan: Plan) -> str:
     """
-    Walk each slice's thresholds on the certify rows.
+    The label kind of the teacher's answers in a plan.
 
     Args:
-        plan: grids, starts and shares of the budget.
-        reading: the chosen candidate's sealed answers.
-        sheet: sealed labels.
-        cells: certification slice to its certify rows.
-        recipe: ledger position, window, end date.
+        plan: any plan.
 
-    Returns: the certificate; slices without a threshold stay on the teacher.
+    Returns: for example "teacher:big-2026-05-01".
     """
-    gold = plan.label_kind == "gold"
-    truth = sheet.gold if gold else sheet.target
-    counted = {p.slice: cells[p.slice] & sheet.has_gold if gold else cells[p.slice] for p in plan.slices}
-    wrong = reading.answer != truth
-    delta = ledger_delta(plan.delta, recipe.use_k)
-    return Certificate(
+    return plan.other_label if plan.label_kind == GOLD else plan.label_kind
+
+
+def _cells(plan: Plan, rows: TestSet, recipe: EvaluateRecipe, functions: Functions) -> dict[str, Mask]:
+    routed = () if plan.guarantee == "budget" else recipe.slices  # a budget is of all traffic: one threshold
+    part = partition(routed, [e.request for e in rows.examples], functions=functions)
+    return {name: part.index == i for i, name in enumerate(part.names)}
+
+
+def _place(plan: Plan, recipe: EvaluateRecipe, label_kind: str) -> Place:
+    return Place(
         plan_hash=recipe.plan_hash,
         sealed_digest=recipe.sealed_digest,
-        label_kind=plan.label_kind,
-        use_k=recipe.use_k,
-        delta_spent=delta,
-        slices=certify_slices(
-            plan.slices,
-            {name: reading.confidence[mask] for name, mask in counted.items()},
-            {name: wrong[mask] for name, mask in counted.items()},
-            delta,
-        ),
-        assumptions=ASSUMPTIONS,
+        use_k=recipe.uses.get(label_kind, recipe.use_k),
+        delta=recipe.delta(plan, label_kind),
         window=recipe.window,
         expires=recipe.expires,
+    )
+
+
+def _not_worse(plan: Plan, reading: Reading, sealed: Sealed, kept: Mask) -> Comparison | None:
+    """The system as served against the teacher, on judging rows with gold."""
+    sheet, fresh = sealed.sheet, sealed.judge & sealed.sheet.has_gold
+    if not plan.margin or not fresh.any():
+        return None
+    served = np.where(kept, reading.answer, sheet.target)
+    return against_teacher(
+        (served != sheet.gold)[fresh],
+        (sheet.target != sheet.gold)[fresh],
+        teacher="the teacher",
+        margin=plan.margin,
+        delta=sealed.budget("accuracy"),
+    )
+
+
+def _better(
+    plan: Plan, reading: Reading, scores: tuple[Scores, ...], rows: TestSet, sealed: Sealed
+) -> Comparison | None:
+    """The student alone against the best baseline of the calibration rows: by gold where a certificate of it is planned."""
+    if not plan.baseline:
+        return None
+    gold = GOLD in (plan.label_kind, plan.other_label)
+    truth = sealed.sheet.gold if gold else sealed.sheet.target
+    fresh = sealed.judge & sealed.sheet.has_gold if gold else sealed.judge
+    other = read(logits_of(_named(scores, plan.baseline), rows), 1.0)
+    return against_baseline(
+        (reading.answer != truth)[fresh],
+        (other.answer != truth)[fresh],
+        baseline=plan.baseline,
+        label_kind=GOLD if gold else teacher_kind(plan),
+        delta=sealed.budget("accuracy" if gold else "fidelity"),
     )
 
 
@@ -265,7 +304,8 @@ def _reports(
 ) -> tuple[CandidateReport, ...]:
     by_name = {c.name: c for c in study.calibrations}
     # a false "this baseline is enough" has the whole budget, so each baseline gets its part
-    alone = replace(sealed, delta=sealed.delta / max(1, sum(s.kind == "baseline" for s in scores)))
+    parts = max(1, sum(s.kind == "baseline" for s in scores))
+    alone = replace(sealed, delta=sealed.budget("fidelity") / parts, delta_gold=sealed.budget("accuracy") / parts)
     return tuple(
         report_candidate(
             s,
@@ -279,25 +319,9 @@ def _reports(
     )
 
 
-def kept_by(certificate: Certificate, reading: Reading, cells: Mapping[str, Mask]) -> Mask:
-    """
-    The rows that the student answers as served.
-
-    Args:
-        certificate: a threshold per slice, or none.
-        reading: the student's answers.
-        cells: certification slice to its rows; disjoint.
-
-    Returns: shape (n,); a confidence that is no number is never kept.
-    """
-    kept = np.zeros(len(reading.answer), dtype=bool)
-    for one in certificate.slices:
-        if one.threshold is not None:
-            kept |= cells[one.slice] & (reading.confidence >= one.threshold)  # NaN is not >= anything
-    return kept
-
-
-def groups_of(rows: TestSet, recipe: EvaluateRecipe, functions: Functions) -> tuple[Group, ...]:
+def groups_of(
+    rows: TestSet, recipe: EvaluateRecipe, functions: Functions, *, novelty_below: float | None = None
+) -> tuple[Group, ...]:
     """
     Everything that is reported apart: all rows, named slices, familiarity, each label.
 
@@ -305,6 +329,7 @@ def groups_of(rows: TestSet, recipe: EvaluateRecipe, functions: Functions) -> tu
         rows: sealed rows.
         recipe: slices and bars.
         functions: see `evaluate`.
+        novelty_below: edge of the least familiar slice, which has the overall bars and is critical; None: no such slice.
 
     Returns: "all" first. A row's label is the true one where known, else the teacher's.
     """
@@ -317,8 +342,14 @@ def groups_of(rows: TestSet, recipe: EvaluateRecipe, functions: Functions) -> tu
         found.append(_group(one.name, kind, member[:, i], bars_of(one.bars, recipe.bars), critical=one.critical))
     near = np.array([np.nan if e.near_train is None else e.near_train for e in rows.examples])
     if not np.isnan(near).all():
+        if novelty_below is not None:
+            found.append(_group(least_familiar(novelty_below), "novelty", near_under(near, novelty_below), recipe.bars, critical=True))
         bins = novelty_bins(near)
-        found += [_group(f"familiarity {name}", "novelty", bins.index == i, ()) for i, name in enumerate(bins.names)]
+        found += [
+            _group(f"familiarity {name}", "novelty", bins.index == i, ())
+            for i, name in enumerate(bins.names)
+            if novelty_below is None or f"familiarity {name}" != least_familiar(novelty_below)
+        ]
     named = {one.where for one in recipe.slices}
     column = np.array(labels)
     found += [
@@ -434,8 +465,9 @@ def report_slice(group: Group, reading: Reading, sealed: Sealed, kept: Mask | No
         good, n = int(hit[mask].sum()), int(mask.sum())
         if bar is None:
             return figure(good, n, metric=metric, level=sealed.level)
-        level = 1 - 2 * sealed.delta  # so that the interval's lower end meets the bar exactly where the test passes
-        return judge(good, n, bar.at_least, sealed.delta, level=level, metric=metric, min_n=bar.min_n)
+        delta = sealed.budget(metric)
+        level = 1 - 2 * delta  # so that the interval's lower end meets the bar exactly where the test passes
+        return judge(good, n, bar.at_least, delta, level=level, metric=metric, min_n=bar.min_n)
 
     agrees, true = reading.answer == sheet.target, reading.answer == sheet.gold
     return SliceReport(
@@ -539,4 +571,4 @@ def _named(scores: tuple[Scores, ...], name: str) -> Scores:
 
 
 STUDY = Step(name="study", version=1, fn=study)
-EVALUATE = Step(name="evaluate", version=1, fn=evaluate)
+EVALUATE = Step(name="evaluate", version=2, fn=evaluate)

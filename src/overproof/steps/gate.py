@@ -20,8 +20,17 @@ from overproof.evidence import (
     SliceReport,
     Verdict,
 )
-from overproof.measure.certify import recompute
+from overproof.steps.certificates import (
+    certified_parts,
+    differences,
+    fresh_draw,
+    other_words,
+    part_words,
+    report_differences,
+    uses_of,
+)
 from overproof.steps.collect import DataEvidence, Evidence
+from overproof.steps.comparisons import baseline_answer, teacher_answer
 from overproof.steps.evaluate import served_cost_usd_per_1000, teacher_of
 from overproof.store.artifacts import Step
 from overproof.students.bundle import load_bundle
@@ -271,13 +280,15 @@ def _leak(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
         what = ", ".join(f"{name}: {n:,} rows" for name, n in straddling.items())
         yield _finding("G03", "fail", f"rows straddle two splits ({what})", "build the prompt set again")
         return
-    use = _need(evidence.report, "evaluation report").certificate.use_k
+    report = _need(evidence.report, "evaluation report")
+    use, fresh = uses_of(report), fresh_draw(report)
     if use > recipe.uses_at_most:
         reason = f"the sealed rows were opened {use} times, the most is {recipe.uses_at_most}"
-        yield _finding("G03", "fail", reason, "draw new sealed rows from newer traffic, which restarts the count")
+        yield _finding("G03", "fail", reason, f"{fresh}; that restarts the count")
         return
     checks = ", ".join(data.leaks)
-    yield _finding("G03", "pass", f"no row straddles two splits ({checks}); sealed rows opened {use} time(s)")
+    advice = f"; {fresh}" if use >= recipe.uses_at_most else ""
+    yield _finding("G03", "pass", f"no row straddles two splits ({checks}); sealed rows opened {use} time(s){advice}")
 
 
 def _match(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
@@ -422,30 +433,40 @@ def _threshold(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
     if certificate.expires < recipe.today:
         yield _finding("G10", "fail", f"the certificate ran out on {certificate.expires}", "run on newer traffic")
         return
-    differences = recompute(certificate)
-    if differences:
-        yield _finding("G10", "fail", f"the certificate contradicts its counts: {differences[0]}", "run again")
+    if wrong := (differences(certificate) or report_differences(report)):
+        yield _finding("G10", "fail", f"the certificate contradicts its counts: {wrong[0]}", "run again")
         return
-    certified = [s for s in certificate.slices if s.threshold is not None and s.kept > 0]
+    certified = certified_parts(certificate)
     if not certified:
         needed = [s.rows_needed for s in certificate.slices if s.rows_needed]
         outcome: Outcome = "fail" if all(s.verdict == "fail" for s in certificate.slices) else "not-run"
         reason = f"no slice could be certified at {1 - certificate.delta_spent:.1%} confidence: the student keeps nothing"
         more = f"collect about {min(needed):,} more sealed rows, " if needed else ""
-        todo = f"{more}use a better student, or lower [serve] accuracy_when_confident with a reason"
+        dial = "raise [serve] wrong_when_served" if certificate.supports == "G2" else "lower [serve] accuracy_when_confident"
+        todo = f"{more}use a better student, or {dial} with a reason"
         yield _finding("G10", outcome, reason, todo, figure=whole.kept)
         return
-    what = "wrong against gold" if certificate.label_kind == "gold" else "unlike the teacher"
-    parts = "; ".join(
-        f"{s.slice}: {s.wrong} of {s.kept:,} kept are {what}, upper bound {s.upper:.1%}, bar {s.alpha:.1%}"
-        for s in certified
-    )
+    parts = "; ".join(part_words(s, certificate) for s in certified)
+    beside = other_words(report)
     stays = [s.slice for s in certificate.slices if s not in certified]
     rest = f"; stays with the teacher: {', '.join(stays)}" if stays else ""
     advice = ""
     if recipe.ece_at_most is not None and chosen.ece_test is not None and chosen.ece_test > recipe.ece_at_most:
         advice = f"; advisory: calibration error {chosen.ece_test:.3f} is above {recipe.ece_at_most:.3f}"
-    yield _finding("G10", "pass", f"{parts}{rest}{advice}", figure=whole.kept)
+    said_too = f"; {beside}" if beside else ""
+    yield _finding("G10", "pass", f"{parts}{rest}{said_too}{advice}", figure=whole.kept)
+
+
+def _not_worse(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
+    del recipe
+    found = teacher_answer(_need(evidence.report, "evaluation report"))
+    yield _finding("N01", found.outcome, found.reason, found.todo)
+
+
+def _better(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
+    del recipe
+    found = baseline_answer(_need(evidence.report, "evaluation report"))
+    yield _finding("N02", found.outcome, found.reason, found.todo)
 
 
 def _owner(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
@@ -492,6 +513,8 @@ CHECKS: tuple[Row, ...] = (
     Row(id="G10", title="Certified threshold", check=_threshold, reads=("plan", "report")),
     Row(id="G17", title="Owner and review", check=_owner, reads=()),
     Row(id="G22", title="Bundle is whole", check=_integrity, reads=("bundle",)),
+    Row(id="N01", title="Not worse than the teacher, as served", check=_not_worse, reads=("report",), waivable=True),
+    Row(id="N02", title="Better than doing nothing", check=_better, reads=("report",), waivable=True),
 )
 
 
@@ -524,12 +547,16 @@ def _shipped(report: EvalReport) -> str:
     kept = chosen.slices[0].kept
     share = said(kept) if kept is not None else "an unknown share"
     alpha = max(s.alpha for s in certificate.slices if s.threshold is not None)
-    verb = "is right" if certificate.label_kind == "gold" else "agrees with the teacher"
+    gold = certificate.label_kind == "gold"
+    verb = "is right" if gold else "agrees with the teacher"
     sure = f"with {1 - certificate.delta_spent:.1%} confidence"
+    if certificate.supports == "G2":
+        wrong = "are answered by it and wrong" if gold else "are answered by it otherwise than the teacher would"
+        return f"{report.chosen} answers {share} of the requests itself; {sure} at most {alpha:.1%} of all requests {wrong}."
     return (
         f"{report.chosen} answers {share} of the requests itself; {sure} it {verb} on at least {1 - alpha:.0%} of what "
         f"it answers, and the teacher answers the rest."
     )
 
 
-GATE = Step(name="gate", version=1, fn=gate)
+GATE = Step(name="gate", version=2, fn=gate)

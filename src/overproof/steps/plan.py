@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -12,13 +13,16 @@ from numpy.typing import NDArray
 from overproof.data import CalibrationSet
 from overproof.errors import DataError
 from overproof.evidence import Calibration, Plan, Scores, SlicePlan
-from overproof.measure.certify import grid_counts, ledger_delta, plan_slice, split_delta, walk
-from overproof.measure.intervals import judge
-from overproof.measure.slices import NO_FUNCTIONS, Functions, assign, partition
+from overproof.measure.certify import grid_counts, grid_of, ledger_delta, plan_slice, split_delta, walk
+from overproof.measure.intervals import cp_upper, judge, min_rows
+from overproof.measure.leakage import NOVELTY_EDGES
+from overproof.measure.slices import NO_FUNCTIONS, OTHER, Functions, assign, partition
 from overproof.steps.calibrate import Reading, Sheet, logits_of, read, sheet_of
 from overproof.store.artifacts import Step
 from overproof.task import Bar, Slice
 
+HALF = 0.5
+POINT = 0.01  # the most that the served system may be worse than the teacher, unless the owner says otherwise
 SAME_BILL = 0.01  # a hundredth of the teacher's bill is not worth a larger student; the kept share is no better known
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,8 +33,10 @@ class PlanRecipe:
     """Overall bars."""
     slices: tuple[Slice, ...]
     """In file order."""
-    accuracy_when_confident: float
+    accuracy_when_confident: float | None = None
     """Least share of right answers among those that the student keeps, in (0, 1)."""
+    wrong_when_served: float | None = None
+    """The other dial: largest share of all requests that are kept and wrong, in (0, 1). One of both is set."""
     n_sealed: int
     """Sealed rows; their number is no secret, their labels are."""
     teacher: str
@@ -44,7 +50,23 @@ class PlanRecipe:
     salt: str = "overproof"
     """Seed of that split."""
     digests: Mapping[str, str] = field(default_factory=dict)
-    """Names to digests of what is fixed: weights, calibration, prompt, bars."""
+    """Names to digests of what is fixed: weights, calibration, prompt, decoding, bars, slices."""
+    n_sealed_gold: int = 0
+    """Sealed rows with a true label."""
+    margin: float | None = None
+    """How much more often than the teacher the served system may be wrong; None: from the calibration rows."""
+    novelty: bool = True
+    """Whether the least familiar rows are a critical slice with the overall bars."""
+
+    @property
+    def alpha(self) -> float:
+        """The largest share of wrong answers: among kept, or kept and wrong among all."""
+        return 1.0 - (self.accuracy_when_confident or 0.0) if self.wrong_when_served is None else self.wrong_when_served
+
+    @property
+    def teacher_kind(self) -> str:
+        """The label kind of the teacher's answers."""
+        return f"teacher:{self.teacher}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +111,8 @@ class _Dev:
     """Reporting slices and "all": masks that may overlap."""
     teacher_cost: float | None
     """USD per 1,000."""
+    novelty_below: float | None
+    """Edge of the least familiar slice, see `novelty_edge`."""
 
 
 def make_plan(
@@ -113,6 +137,11 @@ def make_plan(
         expected to clear every bar (the smaller one where costs are equal), else the one nearest to its bars.
     Raises: DataError where no student was calibrated, or gold is asked for and the rows have too little.
     """
+    if (recipe.accuracy_when_confident is None) == (recipe.wrong_when_served is None):
+        raise DataError(
+            "exactly one of accuracy_when_confident and wrong_when_served sets the thresholds",
+            next_action="write one of them in [serve]",
+        )
     dev = _dev(rows, recipe, functions)
     by_name = {c.name: c for c in calibrations}
     students = [s for s in scores if s.kind == "student" and s.name in by_name]
@@ -120,17 +149,172 @@ def make_plan(
         raise DataError("no calibrated student to choose from", next_action="add a [[student]] to the project file")
     expected = [_expect(s, read(logits_of(s, rows), by_name[s.name].temperature), dev, recipe) for s in students]
     best = choose(expected)
+    second = _second(recipe, dev, rows, functions)
+    chosen = next(s for s in students if s.name == best.name)
+    reading = read(logits_of(chosen, rows), by_name[best.name].temperature)
+    protected = best_baseline(scores, rows, dev.sheet)
     return Plan(
         chosen=best.name,
         reason=reason_of(best, expected, n=len(rows.examples)),
-        label_kind="gold" if recipe.label == "gold" else f"teacher:{recipe.teacher}",
+        label_kind="gold" if recipe.label == "gold" else recipe.teacher_kind,
         delta=recipe.delta,
         slices=best.plans,
         certify_share=recipe.certify_share,
         salt=recipe.salt,
         temperature=by_name[best.name].temperature,
         digests=dict(recipe.digests),
+        guarantee="kept" if recipe.wrong_when_served is None else "budget",
+        other_label=second.label,
+        other_slices=plan_slices(reading, second.dev, second.recipe) if second.dev is not None else (),
+        truth_note=second.note,
+        margin=margin_of(recipe, dev.sheet, protected).value,
+        margin_from=margin_of(recipe, dev.sheet, protected).why,
+        baseline=protected.name,
+        novelty_below=dev.novelty_below,
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Second:
+    """The label kind that the thresholds are not shipped under."""
+
+    recipe: PlanRecipe
+    label: str = ""
+    dev: _Dev | None = None
+    note: str = ""
+
+
+def _second(recipe: PlanRecipe, dev: _Dev, rows: CalibrationSet, functions: Functions) -> _Second:
+    if recipe.label == "gold":
+        turned = replace(recipe, label="teacher")
+        return _Second(recipe=turned, label=recipe.teacher_kind, dev=_dev(rows, turned, functions))
+    turned = replace(recipe, label="gold")
+    needed = math.ceil(min_rows(recipe.alpha, ledger_delta(recipe.delta, 1)) / recipe.certify_share)
+    only = "what is certified is agreement with the teacher, not correctness"
+    if recipe.n_sealed_gold < needed:
+        have = f"{recipe.n_sealed_gold:,} of {recipe.n_sealed:,} sealed rows have" if recipe.n_sealed_gold else "no sealed row has"
+        return _Second(recipe=turned, note=f"{only}: {have} a true label, correctness takes at least {needed:,}")
+    if not dev.sheet.has_gold.any():
+        return _Second(recipe=turned, note=f"{only}: no calibration row has a true label to plan thresholds by")
+    return _Second(recipe=turned, label="gold", dev=_dev(rows, turned, functions))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Baseline:
+    """The do-nothing baseline that the student has to beat."""
+
+    name: str
+    """Empty where there is none."""
+    right: int
+    """Right answers on calibration rows with gold."""
+
+
+def best_baseline(scores: tuple[Scores, ...], rows: CalibrationSet, sheet: Sheet) -> Baseline:
+    """
+    The best baseline of the calibration rows: against gold where there is gold, else against the teacher.
+
+    Args:
+        scores: of the calibration rows.
+        rows: calibration rows.
+        sheet: their labels.
+
+    Returns: its name and its right answers.
+    """
+    known = sheet.has_gold
+    found = []
+    for one in scores:
+        if one.kind == "baseline":
+            answer = read(logits_of(one, rows), 1.0).answer
+            right = int((answer == sheet.gold)[known].sum())
+            found.append((right, int((answer == sheet.target).sum()), one.name))
+    best = max(found, default=(0, 0, ""))
+    return Baseline(name=best[2], right=best[0])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Margin:
+    """How much worse than the teacher the served system may be, and why so much."""
+
+    value: float
+    """A share of all requests; 0 where the baseline leaves nothing to protect."""
+    why: str
+
+
+def margin_of(recipe: PlanRecipe, sheet: Sheet, best: Baseline) -> Margin:
+    """
+    The margin: one point, or half of what the teacher is better by than the best baseline, whichever is less.
+
+    Args:
+        recipe: [proof] margin overrides it.
+        sheet: calibration labels.
+        best: the best baseline.
+
+    Returns: the margin, fixed before any sealed label is read.
+    """
+    if recipe.margin is not None:
+        return Margin(value=recipe.margin, why=f"margin {recipe.margin:.2%} as [proof] margin says")
+    n = int(sheet.has_gold.sum())
+    if n == 0 or not best.name:
+        return Margin(value=POINT, why="margin of one point; no true label among the calibration rows to set it by")
+    teacher = int((sheet.target == sheet.gold)[sheet.has_gold].sum())
+    half = HALF * (teacher - best.right) / n
+    seen = f"the teacher is right on {teacher:,}, {best.name} on {best.right:,} of {n:,} calibration rows"
+    if half <= 0.0:
+        return Margin(value=0.0, why=f"{seen}: nothing that the teacher adds is left to protect")
+    if half < POINT:
+        return Margin(value=half, why=f"margin {half:.2%}, half of what the teacher adds: {seen}")
+    return Margin(value=POINT, why=f"margin of one point: {seen}")
+
+
+def novelty_edge(near: NDArray[np.float64], gold: NDArray[np.bool_], recipe: PlanRecipe) -> float | None:
+    """
+    Where the least familiar slice ends: the first bins together that could pass their bars on the judging rows.
+
+    Args:
+        near: shape (n,), similarity of each calibration row to its nearest training row, NaN where unknown.
+        gold: shape (n,), rows with a true label.
+        recipe: bars, budget, number of sealed rows.
+
+    Returns: an edge of the novelty bins, or 1.0 for all rows; None where it is not asked for or not known.
+    """
+    if not recipe.novelty or np.isnan(near).all():
+        return None
+    scale = recipe.n_sealed * (1.0 - recipe.certify_share) / len(near)
+    delta = ledger_delta(recipe.delta, 1)
+    asked = [bar for bar in recipe.bars if 0.0 < bar.at_least < 1.0]
+    for edge in NOVELTY_EDGES[1:]:
+        under = near_under(near, edge)
+        rows = [scale * float((under if bar.metric == "fidelity" else under & gold).sum()) for bar in asked]
+        if under.any() and all(
+            n >= max(bar.min_n, min_rows(1.0 - bar.at_least, delta)) for n, bar in zip(rows, asked, strict=True)
+        ):
+            return edge
+    return 1.0
+
+
+def near_under(near: NDArray[np.float64], edge: float) -> NDArray[np.bool_]:
+    """
+    Rows less similar to training than an edge.
+
+    Args:
+        near: shape (n,), similarity in [0, 1], NaN where unknown.
+        edge: 1.0 admits every known row.
+
+    Returns: shape (n,), False where unknown.
+    """
+    return ~np.isnan(near) if edge >= 1.0 else near < edge
+
+
+def least_familiar(edge: float) -> str:
+    """
+    Name of the least familiar slice.
+
+    Args:
+        edge: where it ends.
+
+    Returns: for example "familiarity 0.0-0.4".
+    """
+    return f"familiarity 0.0-{edge:.1f}"
 
 
 def choose(expected: list[Expectation]) -> Expectation:
@@ -195,15 +379,20 @@ def _dev(rows: CalibrationSet, recipe: PlanRecipe, functions: Functions) -> _Dev
         )
     requests = [e.request for e in rows.examples]
     labels = [e.target if e.gold is None else e.gold for e in rows.examples]
-    part = partition(recipe.slices, requests, functions=functions)
+    routed = () if recipe.wrong_when_served is not None else recipe.slices  # a budget is of all traffic
+    part = partition(routed, requests, functions=functions)
     member = assign(recipe.slices, requests, labels, functions=functions)
     prices = [e.cost_usd for e in rows.examples if e.cost_usd is not None]
+    near = np.array([np.nan if e.near_train is None else e.near_train for e in rows.examples])
+    edge = novelty_edge(near, sheet.has_gold, recipe)
+    unfamiliar = {} if edge is None else {least_familiar(edge): near_under(near, edge)}
     return _Dev(
         sheet=sheet,
         truth=truth,
         known=known,
         cells={name: part.index == i for i, name in enumerate(part.names)},
-        members={"all": np.ones(len(truth), dtype=bool)} | {s.name: member[:, i] for i, s in enumerate(recipe.slices)},
+        members={"all": np.ones(len(truth), dtype=bool)} | {s.name: member[:, i] for i, s in enumerate(recipe.slices)} | unfamiliar,
+        novelty_below=edge,
         teacher_cost=1000 * sum(prices) / len(prices) if prices else None,
     )
 
@@ -219,7 +408,7 @@ def plan_slices(reading: Reading, dev: _Dev, recipe: PlanRecipe) -> tuple[SliceP
 
     Returns: one plan per slice that has calibration rows, weights summing to 1.
     """
-    alpha = 1.0 - recipe.accuracy_when_confident
+    alpha = recipe.alpha
     wrong = reading.answer != dev.truth
     n = len(wrong)
 
@@ -234,8 +423,15 @@ def plan_slices(reading: Reading, dev: _Dev, recipe: PlanRecipe) -> tuple[SliceP
             alpha=alpha,
             weight=weight,
             n_sealed=round(sealed),
+            grid=grid_of(reading.confidence[mask]) if mask.any() else None,  # the same for every kind of label
         )
 
+    if recipe.wrong_when_served is not None:
+        counted = dev.cells[OTHER] & dev.known
+        planned = replace(one(OTHER, 1.0), start=0)  # from the strictest: the loss only grows, so nothing is spent
+        kept = reading.confidence[counted] >= planned.grid[0]
+        share, bad = (float(kept.mean()), float(wrong[counted][kept].mean())) if kept.any() else (0.0, 1.0)
+        return (replace(planned, dev_keep=share, dev_error=bad),)
     first = {name: one(name, 1.0) for name in dev.cells}
     weights = split_delta(
         {name: float(dev.cells[name].mean()) for name in first}, {name: p.dev_keep for name, p in first.items()}
@@ -255,10 +451,34 @@ def _thresholds(plans: tuple[SlicePlan, ...], reading: Reading, dev: _Dev, recip
             (round(k * factor), round(m * factor))
             for k, m in grid_counts(reading.confidence[counted], wrong[counted], plan.grid)
         )
-        last = walk(counts, plan.alpha, ledger_delta(recipe.delta, 1) * plan.weight, plan.start)
+        delta = ledger_delta(recipe.delta, 1) * plan.weight
+        if recipe.wrong_when_served is None:
+            last = walk(counts, plan.alpha, delta, plan.start)
+        else:
+            last = within_budget(counts, round(factor * int(counted.sum())), plan.alpha, delta)
         if last is not None:
             kept |= mask & (reading.confidence >= plan.grid[last])
     return kept
+
+
+def within_budget(counts: tuple[tuple[int, int], ...], n: int, budget: float, delta: float) -> int | None:
+    """
+    The loosest grid point before the first whose bound on kept and wrong leaves the budget.
+
+    Args:
+        counts: (wrong, kept) at each grid point.
+        n: all rows.
+        budget: largest share of all rows.
+        delta: error probability.
+
+    Returns: its position, or None where the strictest one is over already.
+    """
+    last = None
+    for j, (wrong, _) in enumerate(counts):
+        if cp_upper(min(wrong, n), n, delta) > budget:
+            break
+        last = j
+    return last
 
 
 def _expect(scores: Scores, reading: Reading, dev: _Dev, recipe: PlanRecipe) -> Expectation:
@@ -313,4 +533,4 @@ def bars_of(own: tuple[Bar, ...], overall: tuple[Bar, ...]) -> tuple[Bar, ...]:
     return own + tuple(bar for bar in overall if bar.metric not in named)
 
 
-PLAN = Step(name="plan", version=1, fn=make_plan)
+PLAN = Step(name="plan", version=2, fn=make_plan)

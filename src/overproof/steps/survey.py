@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,6 +36,10 @@ class Survey:
     """First and last time of the traffic."""
     requests_per_month: float | None
     """Measured from the traffic's times; None where it has none, or less than a day of them."""
+    n_test_gold: int = 0
+    """Sealed rows with a true label."""
+    sealed_rows: tuple[str, ...] = ()
+    """Hashes of the sealed requests' ids, sorted: the ledger recognises rows that were opened before."""
 
 
 def survey(traffic: Traffic, labelled: Labelled, recipe: SurveyRecipe) -> Survey:
@@ -60,7 +65,21 @@ def survey(traffic: Traffic, labelled: Labelled, recipe: SurveyRecipe) -> Survey
         sealed_digest=digest_of(sorted(e.request.id for e in labelled.test.examples)),
         window=traffic.window,
         requests_per_month=_per_month(traffic),
+        n_test_gold=sum(e.gold is not None for e in labelled.test.examples),
+        sealed_rows=tuple(sorted(row_hash(e.request.id) for e in labelled.test.examples)),
     )
+
+
+def row_hash(request_id: str) -> str:
+    """
+    What the ledger keeps of a sealed row.
+
+    Args:
+        request_id: the request's id in the log.
+
+    Returns: 32 hexadecimal digits that say nothing about the request.
+    """
+    return hashlib.sha256(f"sealed row {request_id}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _per_month(traffic: Traffic) -> float | None:
@@ -71,4 +90,4 @@ def _per_month(traffic: Traffic) -> float | None:
     return len(times) / days * DAYS_PER_MONTH if days >= 1 else None
 
 
-SURVEY = Step(name="survey", version=1, fn=survey)
+SURVEY = Step(name="survey", version=2, fn=survey)

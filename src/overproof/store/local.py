@@ -87,6 +87,10 @@ PROJECT_SCHEMA = (
     CREATE TABLE sealed_set(
         sealed_digest TEXT PRIMARY KEY, closed_at TEXT, closed_why TEXT) STRICT;
     """,
+    """
+    CREATE TABLE sealed_row(
+        row TEXT NOT NULL, sealed_digest TEXT NOT NULL, PRIMARY KEY(row, sealed_digest)) STRICT, WITHOUT ROWID;
+    """,
 )
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from overproof.errors import StoreError
 from overproof.evidence import Release
@@ -16,6 +16,7 @@ from overproof.store.logs import now
 
 Stage = Literal["candidate", "shadow", "canary", "full", "rolled-back"]
 SERVING: tuple[Stage, ...] = ("shadow", "canary", "full")
+FRESH = 0.1  # a set with more of its rows opened before is not a fresh draw
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +45,8 @@ class Unsealed:
     """True where the same plan had been unsealed before: it spends nothing."""
     at: str
     """When this plan was first unsealed, ISO 8601 in UTC."""
+    shared: float = 0.0
+    """Share of these rows that earlier sets of sealed rows have opened under this label kind, in [0, 1]."""
 
 
 class Releases:
@@ -127,10 +130,13 @@ class Releases:
         return [ReleaseEntry(**dict(zip(names, row, strict=True))) for row in self._db.rows(query)]
 
     def unseal(
-        self, sealed_digest: str, *, label_kind: str, plan_hash: str, delta: float, by: str
+        self, sealed_digest: str, *, label_kind: str, plan_hash: str, delta: float, by: str, rows: Sequence[str]
     ) -> Unsealed:
         """
         Count a use of sealed rows, before their labels are read: a crash after it costs one use, never a free look.
+
+        A set that shares more than a tenth of its rows with sets that were opened before is no fresh set: it goes on
+        from their largest count. So does any set while an earlier one is on record without its rows.
 
         Args:
             sealed_digest: which rows.
@@ -138,6 +144,7 @@ class Releases:
             plan_hash: digest of everything that is fixed; an edited plan is a new use.
             delta: error budget of all uses together, in (0, 1).
             by: who asks.
+            rows: hashes of the rows' ids, see `steps.survey.row_hash`.
 
         Returns: the use; the earlier one where this plan had been unsealed with the same delta.
         Raises: StoreError for a closed set, or the same plan with another delta.
@@ -146,6 +153,9 @@ class Releases:
         if not 0 < delta < 1:
             raise StoreError(f"delta {delta!r} is not in (0, 1)", next_action="mend [bars] delta")
         with self._db.write() as connection:
+            connection.executemany(
+                "INSERT OR IGNORE INTO sealed_row VALUES(?, ?)", [(row, sealed_digest) for row in rows]
+            )
             found: list[Row] = connection.execute(
                 "SELECT k, delta, delta_k, at FROM unsealing WHERE sealed_digest=? AND label_kind=? AND plan_hash=?",
                 (sealed_digest, label_kind, plan_hash),
@@ -167,20 +177,38 @@ class Releases:
                     f"the sealed rows {sealed_digest[:12]} are closed: {closed[0][0]}",
                     next_action="draw a new sealed set from newer traffic",
                 )
-            k = connection.execute(
-                "SELECT 1 + coalesce(max(k), 0) FROM unsealing WHERE sealed_digest=? AND label_kind=?",
-                (sealed_digest, label_kind),
-            ).get
+            before_k, shared = _used(connection, sealed_digest, label_kind)
+            k = 1 + before_k
             delta_k = delta * 6 / (math.pi**2 * k**2)
             at = now()
             connection.execute(
                 "INSERT INTO unsealing VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
                 (sealed_digest, label_kind, k, plan_hash, delta, delta_k, at, by),
             )
-        return Unsealed(k=k, delta_k=delta_k, replay=False, at=at)
+        return Unsealed(k=k, delta_k=delta_k, replay=False, at=at, shared=shared)
 
     def close_sealed(self, sealed_digest: str, *, why: str) -> None:
         """No new plan may use these rows any more, for example because somebody has looked at them."""
         sql = "INSERT OR IGNORE INTO sealed_set VALUES(?, ?, ?)"
         with self._db.write() as connection:
             connection.execute(sql, (sealed_digest, now(), why))
+
+
+def _used(connection: Any, sealed_digest: str, label_kind: str) -> tuple[int, float]:
+    """The largest count that a new use of these rows goes on from, and the share of them that was opened before."""
+    rows = connection.execute("SELECT count(*) FROM sealed_row WHERE sealed_digest=?", (sealed_digest,)).get
+    opened = dict(
+        connection.execute(
+            "SELECT sealed_digest, max(k) FROM unsealing WHERE label_kind=? GROUP BY sealed_digest", (label_kind,)
+        )
+    )
+    own = opened.pop(sealed_digest, 0)
+    recorded = {one for (one,) in connection.execute("SELECT DISTINCT sealed_digest FROM sealed_row")}
+    unknown = set(opened) - recorded  # of an older schema: nobody can say that these rows are others
+    query = """
+        SELECT mine.row, theirs.sealed_digest FROM sealed_row mine JOIN sealed_row theirs ON theirs.row = mine.row
+        WHERE mine.sealed_digest = ?1 AND theirs.sealed_digest <> ?1"""
+    pairs = [(row, one) for row, one in connection.execute(query, (sealed_digest,)) if one in opened]
+    shared = len({row for row, _ in pairs}) / rows if rows else 0.0
+    related = {one for _, one in pairs} if shared > FRESH else set()
+    return max([own, *(opened[one] for one in related | unknown)]), shared

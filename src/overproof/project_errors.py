@@ -1,0 +1,38 @@
+"""Mistakes in the user's file as lines for people: table, key, what was found, what is asked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from overproof import registry
+
+PATTERNS = {r"^\d+d$": 'write days as "30d"', r"^(time|attribute:.+)$": 'write "time" or "attribute:NAME"',
+            r"^[a-z0-9][a-z0-9-]*$": "write lower-case letters, digits and dashes"}  # fmt: skip
+
+
+def lines_of(errors: Sequence[Mapping[str, Any]], kind: type, where: str) -> list[str]:
+    """
+    What the validator found, in our words.
+
+    Args:
+        errors: as pydantic lists them.
+        kind: the dataclass of the table, for suggestions.
+        where: the table as the file writes it, for example "[serve]".
+
+    Returns: one line per key.
+    """
+    known = [f.name for f in dataclasses.fields(kind)]
+    lines: dict[str, str] = {}
+    for item in errors:
+        key = str(item["loc"][0]) if item["loc"] else ""
+        got = f"{where}: {key} = {item['input']!r}; "
+        texts = {
+            "unexpected_keyword_argument": f"{where}: unknown key {key!r}. {registry.suggest(key, known)}",
+            "missing": f"{where}: key {key!r} is missing",
+            "string_pattern_mismatch": got + PATTERNS.get(item.get("ctx", {}).get("pattern", ""), "has another form"),
+        }
+        line = texts.get(item["type"], got + item["msg"].replace("Input should", "should"))
+        lines.setdefault(key, line)  # a union reports one mistake once per member
+    return list(lines.values())
