@@ -1,5 +1,7 @@
 """Choice between candidates and the plan of the thresholds, on calibration rows."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -38,7 +40,7 @@ def planned(world, candidates, rows, **more):
 
 
 def expectation(name, **more) -> Expectation:
-    base = {"name": name, "size_bytes": 10, "plans": (), "fidelity": 0.9, "kept": 0.5, "clears": True, "misses": 0, "margin": 0.01, "missed": "",
+    base = {"name": name, "size_bytes": 10, "plans": (), "fidelity": 0.9, "kept": 0.5, "clears": True, "misses": 0, "spoils": 0, "margin": 0.01, "missed": "",
             "cost": 1.0, "bill": 2.0, "priced": True}
     return Expectation(**(base | more))
 
@@ -82,9 +84,9 @@ def test_baselines_are_never_chosen(world) -> None:
 
 def test_if_none_clears_the_bars_the_nearest_one_is_chosen_and_the_reason_says_so() -> None:
     """The plan never pretends: the sentence says that no student is expected to pass."""
-    far, near = expectation("far", clears=False, misses=3, cost=0.1), expectation("near", clears=False, misses=1)
+    far, near = expectation("far", clears=False, misses=3, spoils=3, cost=0.1), expectation("near", clears=False, misses=1, spoils=1)
     assert choose([far, near]).name == "near"
-    useless = expectation("useless", clears=False, misses=0, kept=0.0)
+    useless = expectation("useless", clears=False, misses=0, spoils=0, kept=0.0)
     assert choose([useless, near]).name == "near"
     assert "no student is expected to clear every bar" in reason_of(near, [far, near], n=10)
 
@@ -212,3 +214,11 @@ def test_a_budget_is_one_threshold_for_all_traffic_and_excludes_the_other_dial(w
         planned(world, TWO, rows, accuracy_when_confident=None)
     assert within_budget(((0, 50), (2, 100), (40, 200)), 200, 0.05, 0.05) == 1
     assert within_budget(((40, 50),), 200, 0.05, 0.05) is None
+
+
+def test_a_bar_that_only_lacks_rows_does_not_favour_the_student_that_keeps_less() -> None:
+    """Where none clears every bar and none spoils one, the cheaper one as served is chosen, though more is undecided."""
+    careful = expectation("careful", clears=False, misses=1, spoils=0, kept=0.1, cost=1.8)
+    useful = expectation("useful", clears=False, misses=2, spoils=0, kept=0.6, cost=0.8)
+    assert choose([careful, useful]).name == "useful"
+    assert choose([careful, dataclasses.replace(useful, spoils=1)]).name == "careful"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from overproof.data import CalibrationSet
 from overproof.errors import DataError
-from overproof.evidence import Calibration, Plan, Scores, SlicePlan
+from overproof.evidence import Calibration, Figure, Plan, Scores, SlicePlan
 from overproof.measure.certify import grid_counts, grid_of, ledger_delta, plan_slice, split_delta, walk
 from overproof.measure.intervals import cp_upper, judge, min_rows
 from overproof.measure.leakage import NOVELTY_EDGES
@@ -84,6 +84,8 @@ class Expectation:
     """True iff every bar would be passed with as many rows as will judge it."""
     misses: int
     """Bars that would not be passed."""
+    spoils: int
+    """Bars that it would be shown to miss where the teacher alone would not: more rows mend none of them."""
     margin: float
     """Least distance of a lower bound from its bar; negative where one would be missed."""
     missed: str
@@ -326,12 +328,13 @@ def choose(expected: list[Expectation]) -> Expectation:
 
     Returns: the cheapest as served of those that clear every bar, the smaller one where costs differ by under
         a hundredth of the teacher's bill; where none clears them, of those that keep anything
-        the one that misses the fewest, then the cheapest.
+        the one that spoils the fewest, then the cheapest: a bar that only lacks rows, or that the teacher alone
+        would miss too, speaks for no student that keeps less.
     """
     good = [e for e in expected if e.clears]
     if not good:
         # one that keeps nothing is as good as the teacher on every bar, and of no use
-        return max(expected, key=lambda e: (e.kept > 0, -e.misses, -e.cost, e.fidelity, -e.size_bytes))
+        return max(expected, key=lambda e: (e.kept > 0, -e.spoils, -e.cost, e.fidelity, -e.size_bytes))
     least = min(e.cost for e in good)
     return min((e for e in good if e.cost <= least + SAME_BILL * e.bill), key=lambda e: (e.size_bytes, e.cost))
 
@@ -486,18 +489,22 @@ def _expect(scores: Scores, reading: Reading, dev: _Dev, recipe: PlanRecipe) -> 
     kept = _thresholds(plans, reading, dev, recipe)
     served = np.where(kept, reading.answer, dev.sheet.target)
     judging = recipe.n_sealed * (1.0 - recipe.certify_share) / len(served)
-    worst, missed, misses = 1.0, "", 0
+    worst, missed, misses, spoils = 1.0, "", 0, 0
+    delta = ledger_delta(recipe.delta, 1)
+
+    def expect(right: NDArray[np.bool_], bar: Bar) -> Figure:
+        good, n = (round(judging * int(count)) for count in (right.sum(), len(right)))
+        return judge(good, max(good, n), bar.at_least, delta, level=1 - 2 * delta, metric=bar.metric, min_n=bar.min_n)
+
     by_slice = {s.name: s for s in recipe.slices}
     for name, mask in dev.members.items():
         own = by_slice[name].bars if name in by_slice else ()
         for bar in bars_of(own, recipe.bars):
             truth = dev.sheet.target if bar.metric == "fidelity" else dev.sheet.gold
             rows = mask if bar.metric == "fidelity" else mask & dev.sheet.has_gold
-            good = round(judging * int((served == truth)[rows].sum()))
-            n = max(good, round(judging * int(rows.sum())))
-            delta = ledger_delta(recipe.delta, 1)
-            found = judge(good, n, bar.at_least, delta, level=1 - 2 * delta, metric=bar.metric, min_n=bar.min_n)
+            found = expect((served == truth)[rows], bar)
             misses += found.verdict != "pass"
+            spoils += found.verdict == "fail" != expect((dev.sheet.target == truth)[rows], bar).verdict
             if found.n and found.low - bar.at_least < worst:  # a slice without rows tells no candidate from another
                 worst, missed = found.low - bar.at_least, f"{bar.metric} on {name!r}"
     share = float(kept.mean())
@@ -511,6 +518,7 @@ def _expect(scores: Scores, reading: Reading, dev: _Dev, recipe: PlanRecipe) -> 
         kept=share,
         clears=bool(kept.any()) and misses == 0,
         misses=misses,
+        spoils=spoils,
         margin=worst,
         missed=missed,
         cost=escalated if price is None else scores.cost_usd_per_1000 + escalated * price,
@@ -533,4 +541,4 @@ def bars_of(own: tuple[Bar, ...], overall: tuple[Bar, ...]) -> tuple[Bar, ...]:
     return own + tuple(bar for bar in overall if bar.metric not in named)
 
 
-PLAN = Step(name="plan", version=2, fn=make_plan)
+PLAN = Step(name="plan", version=3, fn=make_plan)
