@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from overproof.data import Folder
 from overproof.evidence import CandidateReport, EvalReport, Figure, Refusal, Release, SliceReport
 from overproof.steps.certificates import other_words
@@ -108,6 +106,12 @@ def page(evidence: Evidence, verdict: Release | Refusal, recipe: DossierRecipe) 
 
     Returns: one self-contained document: no script, no outside request, every value escaped.
     """
+    from jinja2 import (  # a run that writes no page doesn't pay for it
+        Environment,
+        PackageLoader,
+        StrictUndefined,
+    )
+
     environment = Environment(
         loader=PackageLoader("overproof.steps", "templates"),
         autoescape=True,
