@@ -85,7 +85,7 @@ class Expectation:
     misses: int
     """Bars that would not be passed."""
     spoils: int
-    """Bars that it would be shown to miss where the teacher alone would not: more rows mend none of them."""
+    """Bars that the teacher alone would pass, and that it would be shown to miss: more rows mend none of them."""
     margin: float
     """Least distance of a lower bound from its bar; negative where one would be missed."""
     missed: str
@@ -329,7 +329,7 @@ def choose(expected: list[Expectation]) -> Expectation:
     Returns: the cheapest as served of those that clear every bar, the smaller one where costs differ by under
         a hundredth of the teacher's bill; where none clears them, of those that keep anything
         the one that spoils the fewest, then the cheapest: a bar that only lacks rows, or that the teacher alone
-        would miss too, speaks for no student that keeps less.
+        would not pass either, speaks for no student that keeps less.
     """
     good = [e for e in expected if e.clears]
     if not good:
@@ -504,7 +504,7 @@ def _expect(scores: Scores, reading: Reading, dev: _Dev, recipe: PlanRecipe) -> 
             rows = mask if bar.metric == "fidelity" else mask & dev.sheet.has_gold
             found = expect((served == truth)[rows], bar)
             misses += found.verdict != "pass"
-            spoils += found.verdict == "fail" != expect((dev.sheet.target == truth)[rows], bar).verdict
+            spoils += found.verdict == "fail" and expect((dev.sheet.target == truth)[rows], bar).verdict == "pass"
             if found.n and found.low - bar.at_least < worst:  # a slice without rows tells no candidate from another
                 worst, missed = found.low - bar.at_least, f"{bar.metric} on {name!r}"
     share = float(kept.mean())
