@@ -11,13 +11,11 @@ from overproof.errors import ProjectError
 from overproof.project import (
     LISTS,
     TABLES,
-    BarsTable,
-    SliceTable,
-    expand_slices,
     is_person,
     load_project,
     moving_model,
 )
+from overproof.settings import BarsTable, SliceTable, expand_slices
 from overproof.task import Bar
 
 GOOD = """

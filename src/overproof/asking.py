@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from overproof import registry
 from overproof.data import Clearance, Completion, Request, TeacherPin, digest_of
-from overproof.project import Part, Project
+from overproof.project import Project
+from overproof.settings import Part
 from overproof.steps.teach import Sampler
 from overproof.store.artifacts import Artifact
 from overproof.store.labels import LedgeredTeacher, Prices

@@ -15,7 +15,8 @@ from overproof.asking import Buyer
 from overproof.data import CalibrationSet, TestSet, TrainSet, digest_of
 from overproof.errors import DataError, TermsError
 from overproof.evidence import Calibration, EvalReport, Plan, Refusal, Release, Scores, Trained
-from overproof.project import Part, Project, expand_slices
+from overproof.project import Project
+from overproof.settings import Part, expand_slices
 from overproof.steps.baseline import ASK_DEV, ASK_TEST, SHOTS, AskRecipe, ShotsRecipe
 from overproof.steps.calibrate import CALIBRATE, CalibrateRecipe
 from overproof.steps.capture import CAPTURE, CaptureRecipe, LogSnapshot

@@ -167,7 +167,7 @@ def _traffic(project: Project) -> dict[str, Any]:
     if not (project.root / ".overproof").is_dir():
         return counts
     from overproof.progress import track
-    from overproof.project import expand_slices
+    from overproof.settings import expand_slices
     from overproof.store.project_store import open_store
 
     rows = []
