@@ -1,0 +1,261 @@
+"""The tables of overproof.toml as frozen records, each key with its type, range and default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from overproof.task import Bar, Slice
+
+KEPT_RIGHT = 0.97
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+Money = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Days = Annotated[str, Field(pattern=r"^\d+d$")]
+Name = Annotated[str, Field(min_length=1)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskTable:
+    """[task]: the bounded job."""
+
+    __pydantic_config__ = STRICT
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    """Lower-case letters, digits and dashes."""
+    input: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """Names of the input fields, in the order in which they are joined."""
+    output: Mapping[str, Any]
+    """What an answer is: { classes = ["label one", "label two"] }."""
+    prompt: str
+    """File with the teacher's instructions; identified by its bytes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Owner:
+    """[owner]: the person who answers for the student; the gate refuses without one."""
+
+    __pydantic_config__ = STRICT
+    name: Name
+    """A person, not a team."""
+    email: Name
+    """The person's own address."""
+    deputy: str = ""
+    """Somebody else, who takes over."""
+    review_every: Days = "90d"
+    """From 7d to 180d."""
+
+    @property
+    def review_days(self) -> int:
+        """Days between two reviews."""
+        return int(self.review_every[:-1])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrafficTable:
+    """[traffic]: which rows of the log a run works on."""
+
+    __pydantic_config__ = STRICT
+    source: str = "log"
+    """"log" is what `overproof import` filled; "jsonl:logs/*.jsonl" reads files, with any importer's name."""
+    window: Days | None = None
+    """The last so many days of the log, counted from its newest row; absent for all."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Role or input field to column of the log, where they differ: { gold = "queue" }."""
+
+    @property
+    def window_days(self) -> int | None:
+        """Days, or None for all."""
+        return int(self.window[:-1]) if self.window else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptSetTable:
+    """[promptset]: how rows are chosen and split."""
+
+    __pydantic_config__ = STRICT
+    requests: Annotated[int, Field(ge=50)] | None = None
+    """The most rows to work on; absent for all."""
+    seed: int = 0
+    """Seed of every draw."""
+    test_share: OpenFraction = 0.2
+    """Share of rows that is sealed."""
+    calibration_share: OpenFraction = 0.2
+    """Share of rows for temperature, choice and plan."""
+    split: Annotated[str, Field(pattern=r"^(time|attribute:.+)$")] = "time"
+    """"time" seals the newest rows; "attribute:NAME" reads train, calibration or test from the rows."""
+    match: tuple[Name, ...] = ()
+    """Attributes whose shares have to match the live traffic."""
+    near_duplicates: bool = True
+    """Find near-duplicates, not only exact ones."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TeacherTable:
+    """[teacher]: the exact model that answers today, and under which terms its answers are used."""
+
+    __pydantic_config__ = STRICT
+    use: Name
+    """Part name: "openai.v1" or "recorded.v1"."""
+    model: str = ""
+    """Exact id with a date or version; an alias that moves is refused."""
+    revision: str = ""
+    """Revision or fingerprint; for recorded answers the digest of the recording, taken by itself."""
+    provider: str = ""
+    """Shown name; from the address where absent."""
+    base_url: str = ""
+    """Address of an OpenAI-compatible API, up to and including /v1."""
+    api_key_env: str = ""
+    """Name of the environment variable that holds the key; never the key."""
+    terms: str = ""
+    """File of the attestation: who read which clause, when."""
+    distribution: Literal["internal", "hosted", "distributed"] = "internal"
+    """Who gets the student: own use, callers of a service, or whoever gets the weights."""
+    path: str = ""
+    """recorded.v1: file of the recording; absent where the traffic log holds the answers."""
+    samples: Count = 1
+    """Answers per request."""
+    hard_samples: Count | None = None
+    """Answers per request where the first ones disagree or `extra_on` names it."""
+    extra_on: tuple[Name, ...] = ()
+    """Labels and slices that always get `hard_samples`."""
+    budget_usd: Money | None = None
+    """Cap over all runs; the next call is not made where it could cost more than is left."""
+    price_in_usd_per_million: Money | None = None
+    """USD per million prompt tokens."""
+    price_out_usd_per_million: Money | None = None
+    """USD per million answer tokens."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """Sampling temperature."""
+    max_tokens: Count = 64
+    """Most answer tokens; a longer answer is cut and never becomes a label."""
+    concurrency: Annotated[int, Field(ge=1, le=512)] = 8
+    """Calls in flight."""
+    timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds for one whole call."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further options of the part, as the table [teacher.options]."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """One [[student]], [[baseline]] or [[verify]]: a part and its options."""
+
+    use: str
+    name: str
+    """Shown name, unique among candidates."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Whatever else the table says; the part's own options."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BarsTable:
+    """[bars]: the least that each metric may be."""
+
+    __pydantic_config__ = STRICT
+    accuracy: Fraction | None = None
+    """Against gold."""
+    fidelity: Fraction | None = None
+    """Agreement with the teacher."""
+    ece: Fraction | None = None
+    """The most that stated confidence may be off, on average."""
+    min_n: Annotated[int, Field(ge=0)] = 0
+    """Below so many rows a bar is undecided."""
+
+    @property
+    def bars(self) -> tuple[Bar, ...]:
+        """Accuracy and fidelity as bars."""
+        return _bars(self.accuracy, self.fidelity, self.min_n)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SliceTable:
+    """[[slice]]: a segment with bars of its own."""
+
+    __pydantic_config__ = STRICT
+    name: str = ""
+    """Unique."""
+    where: Mapping[str, str | tuple[str, ...]] | str | None = None
+    """{ attribute = "value" } or a list of values, all must hold; or "module:function"."""
+    by: str | None = None
+    """An attribute: one slice per value that the data has."""
+    critical: bool = False
+    """A critical slice can't be waived."""
+    min_n: Annotated[int, Field(ge=0)] = 0
+    """Below so many rows its bars are undecided."""
+    accuracy: Fraction | None = None
+    """Overrides [bars] accuracy here."""
+    fidelity: Fraction | None = None
+    """Overrides [bars] fidelity here."""
+
+    def slice_of(self, name: str, where: Mapping[str, str | tuple[str, ...]] | str) -> Slice:
+        """The slice of this table under a name and a rule."""
+        bars, function = _bars(self.accuracy, self.fidelity, self.min_n), where if isinstance(where, str) else None
+        pairs = {} if isinstance(where, str) else where
+        rule = tuple((key, (value,) if isinstance(value, str) else value) for key, value in pairs.items())
+        return Slice(name=name, where=rule, function=function, critical=self.critical, bars=bars)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServeTable:
+    """[serve]: when the student answers, and what answering costs."""
+
+    __pydantic_config__ = STRICT
+    accuracy_when_confident: OpenFraction | None = None
+    """Share of kept answers that have to be right; sets the fallback thresholds. 0.97 where neither dial is set."""
+    wrong_when_served: OpenFraction | None = None
+    """The other dial: the most of all requests that may be kept and wrong; one threshold for all traffic."""
+    cpu_usd_per_hour: Money = 0.05
+    """Price of one CPU core; about what large clouds ask."""
+    requests_per_month: Count | None = None
+    """For money per month; measured from the log where absent."""
+
+    @property
+    def kept_right(self) -> float | None:
+        """The first dial as it holds; None where the other one is set."""
+        return self.accuracy_when_confident or (KEPT_RIGHT if self.wrong_when_served is None else None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProofTable:
+    """[proof]: how sure the certificate has to be."""
+
+    __pydantic_config__ = STRICT
+    delta: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    """Probability that a certificate is wrong."""
+    certify_share: OpenFraction = 0.5
+    """Share of sealed rows that choose thresholds; the others judge the bars."""
+    label: Literal["teacher", "gold"] = "teacher"
+    """What the certificate that ships speaks of: agreement with the teacher, or truth; the other one stands beside it."""
+    margin: OpenFraction | None = None
+    """How much more often than the teacher the served system may be wrong; from the calibration rows where absent."""
+    novelty: bool = True
+    """Whether the rows least like the training rows are a critical slice with the overall bars."""
+
+
+def expand_slices(tables: Sequence[SliceTable], values: Mapping[str, Sequence[str]]) -> tuple[Slice, ...]:
+    """
+    Slices in file order, with one slice for each value where the file says `by`.
+
+    Args:
+        tables: `Project.slices`.
+        values: attribute to the values that the data has.
+
+    Returns: slices with unique names; a `by` slice is called "attribute=value".
+    """
+    found: list[Slice] = []
+    for table in tables:
+        by, one = table.by or "", {table.name: table.where or {}}
+        rules: Mapping[str, Any] = {f"{by}={v}": {by: v} for v in sorted(values.get(by, ()))} if by else one
+        found += [table.slice_of(name, rule) for name, rule in rules.items()]
+    return tuple({s.name: s for s in reversed(found)}.values())[::-1]
+
+
+def _bars(accuracy: float | None, fidelity: float | None, min_n: int) -> tuple[Bar, ...]:
+    pairs = (("accuracy", accuracy), ("fidelity", fidelity))
+    return tuple(Bar(metric=name, at_least=value, min_n=min_n) for name, value in pairs if value is not None)
