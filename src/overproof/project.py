@@ -22,6 +22,7 @@ from overproof.errors import DataError, NotYetError, ProjectError
 from overproof.project_errors import lines_of
 from overproof.settings import (
     BarsTable,
+    FairnessTable,
     Owner,
     Part,
     PromptSetTable,
@@ -41,6 +42,7 @@ ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "
 TABLES: Mapping[str, type] = {
     "task": TaskTable, "owner": Owner, "traffic": TrafficTable, "promptset": PromptSetTable,
     "teacher": TeacherTable, "bars": BarsTable, "serve": ServeTable, "proof": ProofTable,
+    "fairness": FairnessTable,
 }  # fmt: skip
 LISTS = {"verify": "verifiers", "student": "students", "baseline": "baselines", "slice": ""}
 STAND_INS: Mapping[str, Any] = {"name": "x", "input": ["x"], "output": {}, "prompt": "", "use": "", "email": "x@x.xx"}
@@ -70,6 +72,7 @@ class Project:
     """In file order; `expand_slices` turns them into slices."""
     serve: ServeTable
     proof: ProofTable
+    fairness: FairnessTable
     digests: Mapping[str, str]
     """"project", "prompt", "terms", "recording": SHA-256 of each file that there is."""
 
@@ -166,12 +169,13 @@ class _Reading:
         slices = self.slices(task.output.labels if task else ())
         self.teacher(tables["teacher"], task, slices)
         self.rest(tables)
+        self.fairness(tables["fairness"], task)
         students, extra = parts["student"], parts["baseline"]
         baselines = [Part(use=use, name=use) for use in BUILT_IN_BASELINES if use not in {p.name for p in extra}] + extra
         self.unique([p.name for p in students + baselines], "[[student]] and [[baseline]]", "give each a `name` of its own")
         if self.problems or task is None:
             raise ProjectError(self.problems, file=self.path.name)
-        same = {key: tables[key] for key in ("owner", "traffic", "promptset", "teacher", "bars", "serve", "proof")}
+        same = {key: tables[key] for key in ("owner", "traffic", "promptset", "teacher", "bars", "serve", "proof", "fairness")}
         return Project(
             file=self.path.name, root=self.path.parent, task=task, verifiers=tuple(parts["verify"]), students=tuple(students),
             baselines=tuple(baselines), slices=tuple(slices), digests=self.digests, **same,
@@ -309,11 +313,27 @@ class _Reading:
                 recorded and bool(table.base_url or table.api_key_env),
             f"path belongs to recorded.v1, not to {table.use!r}": bool(table.path) and not recorded,
             f"hard_samples = {hard} is less than samples = {table.samples}": hard < table.samples,
+            f"hard_samples = {hard} has no effect with samples = 1 and no extra_on: one answer has none to differ from":
+                hard > table.samples == 1 and not table.extra_on,
             "extra_on without hard_samples above samples has no effect": bool(table.extra_on) and hard <= table.samples,
             **{f"extra_on names {name!r}, neither a label nor a slice. {registry.suggest(name, names)}": True for name in strange},
         })  # fmt: skip
         if table.use == "openai.v1":
             self.paid(table)
+
+    def fairness(self, table: FairnessTable | None, task: Task | None) -> None:
+        if table is None:
+            return
+        known = list(task.output.labels) if task else []
+        strange = [label for label in table.selected if task and label not in known]
+        if table.swaps not in ("", "built-in"):
+            self.file("[fairness]", "swaps", table.swaps)
+        self.say("[fairness]", {
+            **{f"selected names no label {one!r}. {registry.suggest(one, known)}": True for one in strange},
+            "tolerance without groups has nothing to judge": table.tolerance is not None and not table.groups,
+            "selected without groups has nothing to show": bool(table.selected) and not table.groups,
+            "an attribute is named twice in groups": len(set(table.groups)) < len(table.groups),
+        })  # fmt: skip
 
     def paid(self, table: TeacherTable) -> None:
         address, variable = urlsplit(table.base_url), table.api_key_env

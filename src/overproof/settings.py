@@ -238,6 +238,23 @@ class ProofTable:
     """Whether the rows least like the training rows are a critical slice with the overall bars."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FairnessTable:
+    """[fairness]: groups that are compared as served, and terms that must not change an answer; off where empty."""
+
+    __pydantic_config__ = STRICT
+    groups: tuple[Name, ...] = ()
+    """Attributes whose values are compared: errors, share sent to the teacher."""
+    tolerance: OpenFraction | None = None
+    """How much more often one group may be served a wrong answer than another; absent: gaps are shown and refuse nothing."""
+    selected: tuple[Name, ...] = ()
+    """Labels whose share in each group is shown."""
+    swaps: str = ""
+    """"built-in", or a JSON file of swap lists; the gate then asks that swapping their terms changes few answers."""
+    flips_at_most: OpenFraction = 0.01
+    """Share of pairs whose served answer may change with the term."""
+
+
 def expand_slices(tables: Sequence[SliceTable], values: Mapping[str, Sequence[str]]) -> tuple[Slice, ...]:
     """
     Slices in file order, with one slice for each value where the file says `by`.

@@ -13,7 +13,8 @@ from overproof.errors import EXIT_PASS, EXIT_REFUSED, DataError, TermsError
 if TYPE_CHECKING:
     from overproof.pipeline import RunResult
 
-WHAT = ("traffic", "skipped", "terms", "prompts", "labels", "dropped", "report", "candidates", "certificate", "verdict", "dossier")
+WHAT = ("traffic", "skipped", "terms", "prompts", "labels", "dropped", "report", "candidates", "certificate", "groups", "flips",
+        "verdict", "dossier")
 SOME = 20  # rows of a listing on a screen; --json has all
 
 
@@ -23,7 +24,7 @@ SOME = 20  # rows of a listing on a screen; --json has all
 @click.option("--recompute", is_flag=True, help="With certificate: rebuild every bound from its counts, offline.")
 @verb
 def show(door: Door, what: str, run_id: str | None, recompute: bool) -> int:  # noqa: FBT001 - click passes flags by name
-    """Print WHAT: traffic, skipped, terms, prompts, labels, dropped, report, candidates, certificate, verdict, dossier."""
+    """Print WHAT: traffic, skipped, terms, prompts, labels, dropped, report, candidates, certificate, groups, flips, verdict, dossier."""
     if what not in WHAT:
         from overproof.registry import suggest
 
@@ -106,17 +107,30 @@ def _result(door: Door, result: RunResult, what: str, *, today: str) -> None:
     elif what == "prompts":
         prompts = find(result, "prompts") or _missing(what)
         door.emit(prompts, tables.funnel_table(prompts.funnel, {}), *_match(prompts))
+    elif what in ("groups", "flips"):
+        from overproof.cli import fairness
+
+        door.emit(*fairness.page(what, find(result, what), result))
     elif what in ("labels", "dropped"):
         _labels(door, find(result, "labels") or _missing(what), what)
     else:
         report = find(result, "report") or _missing(what)
         pages: dict[str, Iterable[Any]] = {
-            "report": [*tables.weak_labels_page(report), tables.slices_table(report, labels=True)],
+            "report": [*tables.weak_labels_page(report), tables.slices_table(report, labels=True), *_ceiling(find(result, "summary"))],
             "candidates": [tables.candidates_table(report)],
             "certificate": tables.certificates_page(report, today=today),
         }
         values = {"report": report, "candidates": report.candidates, "certificate": report.certificate}
         door.emit(values[what], *pages[what])
+
+
+def _ceiling(data: Any) -> Iterable[str]:
+    from overproof.measure.labels import agreement_ceiling
+    from overproof.steps.headlines import said
+
+    pairs = data.self_agreement if data is not None else None
+    if pairs is not None:
+        yield f"two samples of the teacher agree on {said(pairs)}: no student can agree with one on more than {agreement_ceiling(pairs):.1%}"
 
 
 def _missing(what: str) -> NoReturn:

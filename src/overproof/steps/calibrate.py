@@ -13,6 +13,7 @@ from overproof.errors import DataError
 from overproof.evidence import Calibration, Scores
 from overproof.measure.calibration import expected_calibration_error, fit_temperature, log_loss, probabilities
 from overproof.measure.intervals import figure
+from overproof.steps.provenance import require_provable
 from overproof.store.artifacts import Step
 
 LOGITS = "logits.npy"
@@ -66,9 +67,11 @@ def sheet_of(rows: CalibrationSet | TestSet) -> Sheet:
         rows: any set with labels.
 
     Returns: teacher's and true labels.
-    Raises: DataError for a teacher's label outside the task's labels, or an empty set.
+    Raises: DataError for a teacher's label outside the task's labels, or an empty set; MeasureError for a label that
+        was picked for looking wrong.
     """
     column = {label: i for i, label in enumerate(rows.labels)}
+    require_provable(rows.examples)  # every figure of a plan or a certificate comes by here
     if not rows.examples:
         raise DataError(
             f"a {type(rows).__name__} has no rows", next_action="import more traffic, or change the shares in [promptset]"

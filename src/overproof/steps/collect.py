@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from overproof.data import Answers, Clearance, Folder, Labelled, PromptSet, SliceMatch, TeacherPin
-from overproof.evidence import EvalReport, Trained
+from overproof.data import Answered, Answers, Clearance, Folder, Labelled, PromptSet, SliceMatch, TeacherPin
+from overproof.evidence import EvalReport, Figure, Trained
+from overproof.measure.intervals import figure
+from overproof.measure.slices import one_per_session
+from overproof.steps.flips import FlipReport
+from overproof.steps.groups import GroupReport
 from overproof.store.artifacts import Step
 
 
@@ -41,11 +45,16 @@ class DataEvidence:
     """"SPLIT: REASON" to rows, kept ones included."""
     rows: Mapping[str, int]
     """Split name to labelled rows."""
+    self_agreement: Figure | None = None
+    """How often the teacher's first two samples agree, on rows that are not sealed; None where it was asked once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SummariseRecipe:
-    """Nothing to choose."""
+    """What was asked of every row."""
+
+    samples: int = 1
+    """Samples that every row took; further ones of hard rows don't count, they were bought where samples differed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +69,10 @@ class Evidence:
     """The evaluation on sealed rows."""
     bundle: Folder | None = None
     """The packed candidate."""
+    groups: GroupReport | None = None
+    """Gaps between declared groups; None where none are declared."""
+    flips: FlipReport | None = None
+    """Answers that change with a swapped term; None where nothing is to be swapped."""
     requests_per_month: float | None = None
     """Measured traffic volume; None where the log has no times."""
     digests: Mapping[str, str] = field(default_factory=dict)
@@ -87,11 +100,10 @@ def summarise(
         clearance: the permission that was minted.
         answers: all that the teacher said.
         labelled: what the filter kept and left out.
-        recipe: nothing.
+        recipe: how many samples every row took.
 
     Returns: counts, shares and pins; no request text.
     """
-    del recipe
     every = (*answers.train, *answers.calibration, *answers.test)
     models = Counter(c.model for row in every for c in row.completions if c.value is not None)
     return DataEvidence(
@@ -112,7 +124,42 @@ def summarise(
             "calibration": len(labelled.calibration.examples),
             "test": len(labelled.test.examples),
         },
+        self_agreement=self_agreement((*answers.train, *answers.calibration)) if recipe.samples > 1 else None,
     )
+
+
+def self_agreement(rows: Sequence[Answered]) -> Figure | None:
+    """
+    How often the teacher's first two samples of a row are the same label.
+
+    Args:
+        rows: rows that all were asked at least twice; sealed ones don't belong here.
+
+    Returns: the share with its interval, one row of each near-duplicate group; None where no row has two answers. An
+        answer that is no label agrees with nothing.
+    """
+    ids, groups = [a.row.request.id for a in rows], [a.row.group for a in rows]
+    alone = one_per_session(groups, ids, "self-agreement")
+    twice = [a.completions[:2] for a, ok in zip(rows, alone, strict=True) if ok and len(a.completions) > 1]
+    same = sum(one.value is not None and one.value == two.value for one, two in twice)
+    return figure(same, len(twice), metric="self-agreement") if twice else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AddRecipe:
+    """Nothing to choose."""
+
+
+def add_groups(evidence: Evidence, groups: GroupReport, recipe: AddRecipe) -> Evidence:
+    """The evidence with the gaps between groups."""
+    del recipe
+    return replace(evidence, groups=groups)
+
+
+def add_flips(evidence: Evidence, flips: FlipReport, recipe: AddRecipe) -> Evidence:
+    """The evidence with the flips of swapped terms."""
+    del recipe
+    return replace(evidence, flips=flips)
 
 
 def collect(
@@ -140,5 +187,7 @@ def collect(
     )
 
 
-SUMMARISE = Step(name="summarise", version=1, fn=summarise)
-COLLECT = Step(name="collect", version=1, fn=collect)
+SUMMARISE = Step(name="summarise", version=2, fn=summarise)
+COLLECT = Step(name="collect", version=2, fn=collect)
+ADD_GROUPS = Step(name="add-groups", version=1, fn=add_groups)
+ADD_FLIPS = Step(name="add-flips", version=1, fn=add_flips)

@@ -12,6 +12,7 @@ from typing import Any
 
 from overproof.data import Folder
 from overproof.evidence import CandidateReport, EvalReport, Figure, Refusal, Release, SliceReport
+from overproof.measure.labels import agreement_ceiling
 from overproof.steps.certificates import other_words
 from overproof.steps.collect import Evidence
 from overproof.steps.evaluate import bars_judged, served_cost_usd_per_1000, teacher_of
@@ -121,7 +122,7 @@ def page(evidence: Evidence, verdict: Release | Refusal, recipe: DossierRecipe) 
     )
     environment.filters.update(
         pct=percent, figure=in_words, usd=dollars, amount=amount, count=count, seconds=seconds, size=size_words,
-        word=WORDS.__getitem__, sentence=sentence, full_stop=full_stop,
+        word=WORDS.__getitem__, ceiling=agreement_ceiling, sentence=sentence, full_stop=full_stop,
     )
     report = evidence.report
     chosen = next((c for c in report.candidates if c.name == report.chosen), None) if report else None
@@ -418,4 +419,4 @@ def _place_labels(points: list[dict[str, Any]]) -> None:
             p["label_y"] = last = max(p["y"] + 4, last + LABEL_PX)
 
 
-DOSSIER = Step(name="dossier", version=2, fn=write_dossier, workdir=True)
+DOSSIER = Step(name="dossier", version=3, fn=write_dossier, workdir=True)

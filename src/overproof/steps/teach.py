@@ -10,6 +10,7 @@ from typing import Protocol
 from overproof import registry
 from overproof.data import Answered, Answers, Clearance, Completion, PromptRow, PromptSet, Request, TeacherPin
 from overproof.errors import DataError, NotCleared
+from overproof.measure.labels import samples_wanted
 from overproof.measure.slices import Functions, assign
 from overproof.progress import reporter
 from overproof.store.artifacts import Step
@@ -148,7 +149,7 @@ async def _ask(row: PromptRow, recipe: TeachRecipe, teacher: Sampler, functions:
 
 def _is_hard(request: Request, found: Sequence[Completion], recipe: TeachRecipe, functions: Functions) -> bool:
     values = [c.value or "" for c in found]
-    if len(set(values)) > 1:
+    if recipe.samples > 1 and samples_wanted(values, first=recipe.samples, most=recipe.hard_samples):
         return True
     return bool(assign(recipe.extra_on, [request] * len(values), values, functions=functions).any())
 
