@@ -50,6 +50,7 @@ def groups_page(report: GroupReport) -> Iterator[Any]:
 
     Returns: tables and sentences.
     """
+    yield f"intervals are exact, at {1 - report.delta:.1%}, each for itself; {report.method} for the verdicts"
     for one in report.attributes:
         yield _errors(one, report)
         yield _routes(one)
@@ -64,7 +65,7 @@ def groups_page(report: GroupReport) -> Iterator[Any]:
 
 def _errors(one: AttributeGaps, report: GroupReport) -> Sheet:
     table = grid(f"{escape(one.attribute)}: wrong answers as served by {escape(report.candidate)}, {one.n_gold} judging rows with gold",
-                 "group", "served", "95%", "teacher", "95%", "n", "only served", "only teacher", "origin", right=range(1, 8))  # fmt: skip
+                 "group", "served", "interval", "teacher", "interval", "n", "only served", "only teacher", "origin", right=range(1, 8))  # fmt: skip
     if one.error is not None:
         for origin, ours, other in zip(one.error.groups, one.error.student.rates, one.error.teacher.rates, strict=True):
             table.add_row(escape(origin.group), percent(ours.rate), _span(ours), percent(other.rate), _span(other), str(ours.n),
@@ -76,7 +77,7 @@ def _routes(one: AttributeGaps) -> Sheet:
     kinds: list[tuple[str, GroupGaps | None]] = [("to teacher", one.fallback), ("differs", one.differ)]
     kinds += [(f"gets {s.label}", s.served) for s in one.selected]
     there = [(name, gaps) for name, gaps in kinds if gaps is not None]
-    heads = [head for name, _ in there for head in (escape(name), "95%")]
+    heads = [head for name, _ in there for head in (escape(name), "interval")]
     table = grid("  shown, not judged", "group", *heads, "n", right=range(1, len(heads) + 2))
     for place, rate in enumerate(there[0][1].rates if there else ()):
         cells = [cell for _, gaps in there for cell in (percent(gaps.rates[place].rate), _span(gaps.rates[place]))]
