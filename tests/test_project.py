@@ -154,6 +154,10 @@ MISTAKES = {
     "a slice of no label": ('by = "language"', 'name = "x"\nwhere = { label = "bgu" }', "Did you mean 'bug'?"),
     "an option that is a date": ("C = 2.0", "C = 2026-01-01", "neither text, number"),
     "an option that is nan": ("C = 2.0", "C = nan", "neither text, number"),
+    "hard samples of one answer": ('extra_on = ["bug", "enterprise"]\n', "", "one answer has none to differ from"),
+    "a tolerance of nothing": ("[bars]", "[fairness]\ntolerance = 0.1\n[bars]", "[fairness]: tolerance without groups"),
+    "a selected label nobody has": ("[bars]", '[fairness]\ngroups = ["tier"]\nselected = ["bgu"]\n[bars]', "Did you mean 'bug'?"),
+    "a swap file that is not there": ("[bars]", '[fairness]\nswaps = "gone.json"\n[bars]', "[fairness]: swaps = 'gone.json'"),
     "a syntax error": ("[bars]", "[bars", "line 30, column"),
 }
 

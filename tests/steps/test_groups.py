@@ -116,8 +116,8 @@ def test_rows_without_the_attribute_are_a_group_of_their_own(tmp_path):
     assert found.error.student.pairs[0].group == MISSING
 
 
-def test_few_rows_are_undecided_and_the_count_that_is_asked_for_would_do(tmp_path):
-    """At the rates seen, that many rows pass; half as many more would not."""
+def test_few_rows_are_undecided_and_the_answer_says_how_many_it_takes(tmp_path):
+    """Not a pass, and not a refusal without a way on."""
     good = {"free": 0.02, "pro": 0.02}
     report = compare(tmp_path, *rows_of(300, student=good, teacher=good))
     found = report.attributes[0]
@@ -127,17 +127,17 @@ def test_few_rows_are_undecided_and_the_count_that_is_asked_for_would_do(tmp_pat
     assert f"{found.rows_needed:,} more" in answer.todo
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 3), st.integers(0, 3), st.integers(40, 90))
-def test_the_rows_asked_for_pass_and_many_fewer_do_not(k1, k2, n):
-    """`_more_rows` is enough, and not far from the least."""
+def test_the_rows_asked_for_would_pass(k1, k2, n):
+    """A cautious count: the promise is kept at the rates seen; it is None only where the gap seen is near the tolerance."""
     def of(factor):
         return group_gaps([GroupCount(name="a", k=round(k1 * factor), n=round(n * factor)),
                            GroupCount(name="b", k=round(k2 * factor), n=round(n * factor))], tolerance=0.1, d=0.05)
 
     more = _more_rows(of(1.0))
     if more is not None:
-        assert of(1.0 + 1.1 * more / (2 * n)).verdict == "pass"
+        assert of(1.0 + more / (2 * n)).verdict == "pass"
     elif abs(k1 - k2) / n < 0.08:
         raise AssertionError("a true gap within the tolerance can be shown with rows enough")
 

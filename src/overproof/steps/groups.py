@@ -220,9 +220,9 @@ def _more_rows(gaps: GroupGaps) -> int | None:
     d = gaps.delta / len(gaps.pairs)
 
     def enough(factor: float) -> bool:
-        sizes = [(round(r.k * factor), round(r.n * factor)) for r in gaps.rates]
-        uppers = [cp_upper(k, n, d / 2.0) for k, n in sizes]
-        lowers = [cp_lower(k, n, d / 2.0) for k, n in sizes]
+        # fractions of a row are rounded to the side that asks for more rows
+        uppers = [cp_upper(math.ceil(r.k * factor), math.floor(r.n * factor), d / 2.0) for r in gaps.rates]
+        lowers = [cp_lower(math.floor(r.k * factor), math.ceil(r.n * factor), d / 2.0) for r in gaps.rates]
         return all(
             u - low <= gaps.tolerance for i, u in enumerate(uppers) for j, low in enumerate(lowers) if i != j
         )
