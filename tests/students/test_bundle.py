@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from overproof.errors import DataError, OverproofError
+from overproof.evidence import Calibrator
 from overproof.measure import calibration
-from overproof.students import bundle as bundle_module
-from overproof.students.bundle import load_bundle, probabilities, verify_files
+from overproof.measure.reading import stated_confidence
+from overproof.students.bundle import load_bundle, verify_files
 from overproof.students.linear import LinearStudent
+from overproof.students.seen import Seen
 
 PLUS = [["tier", ["plus", "business"]]]
 
@@ -26,7 +28,7 @@ def packed(train_set, tmp_path_factory):
     student.fit(train_set, workdir=folder / "student")
     texts = ["where is my parcel", "gracias", "Passwort"]
     rows = [{"text": text} for text in texts]
-    found = probabilities(student.logits(_requests(rows)), 2.0)
+    found = calibration.probabilities(student.logits(_requests(rows)).astype(float), 2.0)
     card = {
         "format": "overproof.bundle.v1",
         "normaliser": "nfkc.v1",
@@ -117,10 +119,11 @@ def test_other_fields_are_refused(packed, fields):
 
 def test_probabilities_are_the_measured_ones():
     """Confidence is computed exactly as the thresholds' own confidence was."""
-    logits = np.random.default_rng(0).normal(0, 8, (200, 7)).astype(np.float32)
+    logits = np.random.default_rng(0).normal(0, 8, (200, 7)).astype(np.float32).astype(float)
     for temperature in (0.3, 1.0, 2.5):
-        expected = calibration.probabilities(logits, temperature)
-        np.testing.assert_allclose(probabilities(logits, temperature), expected, rtol=1e-12, atol=1e-15)
+        how = Calibrator(method="temperature", temperature=temperature)
+        expected = calibration.probabilities(logits, temperature).max(axis=1)
+        np.testing.assert_allclose(stated_confidence(how, logits, {}), expected, rtol=0, atol=2e-12)
 
 
 def test_loading_imports_no_training_library(packed):
@@ -284,7 +287,13 @@ def test_a_resealed_hostile_bundle_is_refused(copy, what):
 def test_the_self_test_catches_a_machine_that_answers_differently(copy, monkeypatch):
     """Intact files on a runtime that computes something else are refused."""
     load_bundle(copy)
-    monkeypatch.setattr(bundle_module, "probabilities", lambda logits, temperature: probabilities(logits, temperature * 1.2))
+    real = LinearStudent.look
+
+    def other(self, requests):
+        seen = real(self, requests)
+        return Seen(logits=seen.logits * np.float32(1.2), columns=seen.columns)
+
+    monkeypatch.setattr(LinearStudent, "look", other)
     with pytest.raises(DataError, match="self-test"):
         load_bundle(copy)
 
