@@ -235,7 +235,7 @@ class Calibration:
     after: Reliability
     """The same rows, as calibrated."""
     slices: tuple[Reliability, ...]
-    """As calibrated, by certification slice, in file order."""
+    """As calibrated, by certification slice, "other" last; empty for one slice alone, and for baselines."""
     scope: ScopeReport | None
     """None for candidates that are never served, and where the route is turned off."""
     n: int
@@ -460,9 +460,9 @@ class CandidateReport:
     cost_n: int = 0
     """Requests that the cost was measured on."""
     reliability: tuple[Reliability, ...] = ()
-    """Sealed rows, as calibrated: "all", then certification slices; empty where nothing was calibrated."""
+    """Of the chosen one on sealed rows, as calibrated: "all", then certification slices; empty for the others."""
     out_of_scope: Figure | None = None
-    """Share of the sealed rows that the out-of-scope rules send to the teacher; None where there are no rules."""
+    """Share of the sealed rows that the chosen one's out-of-scope rules send to the teacher; None where there are none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,7 +26,7 @@ from overproof.measure.intervals import figure
 from overproof.measure.reading import column_of, read_scores
 from overproof.measure.slices import NO_FUNCTIONS, OTHER, Functions, partition
 from overproof.steps.predict import COLUMN
-from overproof.steps.scope import NO_SCOPE, ScopeFit, choose_scope
+from overproof.steps.scope import ScopeFit, choose_scope
 from overproof.steps.sheet import STRANGE, UNKNOWN, Sheet, sheet_of
 from overproof.store.artifacts import Step
 from overproof.task import Slice
@@ -189,7 +189,7 @@ def reliabilities(
     Args:
         reading: of the rows.
         target: shape (n,): the label that an answer is compared with.
-        names: the certification slice of each row.
+        names: the certification slice of each row; empty for none.
         how: says which slices have a calibrator of their own; None where the scores are read as they came.
         recipe: bins, level and draws.
 
@@ -198,7 +198,7 @@ def reliabilities(
     sound = ~np.isnan(reading.confidence)
     own = {one.slice for one in how.own} if how is not None else set()
     of = np.array(names, dtype=object)
-    order = [name for name in dict.fromkeys([*(s.name for s in recipe.slices), OTHER]) if name in set(names)]
+    order = sorted(set(names), key=lambda name: (name == OTHER, name))
     masks = {"all": sound} | ({name: sound & (of == name) for name in order} if len(order) > 1 else {})
     return tuple(
         _reliability(name, reading.confidence[mask], (reading.answer == target)[mask], recipe, own=name in own)
@@ -248,7 +248,10 @@ def calibrate(
             next_action="retrain it; a student that breaks on ordinary rows can't be calibrated",
         )
     columns, names = columns_of(scores), slice_names(rows, recipe.slices, functions)
-    scope = choose_scope(logits, columns, sheet, rows.labels, recipe) if scores.kind == "student" else NO_SCOPE
+    share = recipe.scope_share if scores.kind == "student" else 0.0
+    scope = choose_scope(
+        logits, columns, sheet, rows.labels, named=recipe.out_of_scope, share=share, level=recipe.level
+    )
     choice = choose_calibrator(logits, sheet.target, features=_features(logits, columns, scope))
     how = Confidence(everywhere=choice.calibrator, own=_own(choice, logits, sheet, names), scope=scope.rules)
     n = len(sheet.target)
@@ -257,7 +260,8 @@ def calibrate(
     known = sheet.has_gold
     n_gold = int(known.sum())
     true = int((after.answer == sheet.gold)[known].sum())
-    seen = reliabilities(after, sheet.target, names, how, recipe)
+    # Nobody asks how far a baseline's confidence is off in a slice, and each band takes a tenth of a second.
+    seen = reliabilities(after, sheet.target, names if scores.kind == "student" else (), how, recipe)
     return Calibration(
         name=scores.name,
         confidence=how,
@@ -266,7 +270,7 @@ def calibrate(
         before=_reliability("all", before.confidence, right, recipe),
         after=seen[0],
         slices=seen[1:],
-        scope=scope.report(after),
+        scope=scope.report(after.foreign),
         n=n,
         fidelity=figure(int(right.sum()), n, metric="fidelity", level=recipe.level),
         accuracy=figure(true, n_gold, metric="accuracy", level=recipe.level) if n_gold else None,

@@ -203,28 +203,19 @@ def evaluate(
     Returns: the report. Bars of the chosen candidate are judged as served, on rows that chose nothing; figures of
         the other candidates are for comparison and no part of the certificate.
     """
-    sheet = sheet_of(rows)
-    certify_rows = split_hash([e.request.id for e in rows.examples], plan.salt, plan.certify_share)
-    sealed = Sealed(
-        sheet=sheet,
-        groups=groups_of(rows, recipe, functions, novelty_below=plan.novelty_below),
-        judge=~certify_rows,
-        delta=recipe.delta(plan, teacher_kind(plan)),
-        level=recipe.level,
-        delta_gold=recipe.delta(plan, GOLD),
-    )
+    sealed = _opened(plan, rows, recipe, functions)
+    sheet = sealed.sheet
     routed = certified_by(recipe.slices, budget=plan.guarantee == "budget")
     names = slice_names(rows, routed, functions)
     chosen = reading_of(_named(scores, plan.chosen), rows, plan.confidence, slices=names)
-    cells = _cells(routed, names)
-    walked = {n: m & certify_rows for n, m in cells.items()}
+    cells = {one: np.array(names, dtype=object) == one for one in (*(s.name for s in routed), OTHER)}
+    walked = {n: m & ~sealed.judge for n, m in cells.items()}
     first, *rest = (
         certify(plan, chosen, sheet, walked, _place(plan, recipe, kind), label_kind=kind)
         for kind in (plan.label_kind, plan.other_label) if kind
     )
     kept = kept_by(first, chosen, cells)
-    showing = CalibrateRecipe(bins=recipe.bins, level=recipe.level, slices=routed)
-    candidates = _reports(plan, study, scores, rows, sealed=sealed, kept=kept, names=names, showing=showing)
+    candidates = _reports(plan, study, scores, rows, sealed=sealed, kept=kept, names=names, bins=recipe.bins)
     best = next(c for c in candidates if c.name == plan.chosen)
     report = EvalReport(
         candidates=candidates,
@@ -257,9 +248,15 @@ def teacher_kind(plan: Plan) -> str:
     return plan.other_label if plan.label_kind == GOLD else plan.label_kind
 
 
-def _cells(routed: tuple[Slice, ...], names: tuple[str, ...]) -> dict[str, Mask]:
-    of = np.array(names, dtype=object)
-    return {name: of == name for name in (*(one.name for one in routed), OTHER)}
+def _opened(plan: Plan, rows: TestSet, recipe: EvaluateRecipe, functions: Functions) -> Sealed:
+    return Sealed(
+        sheet=sheet_of(rows),
+        groups=groups_of(rows, recipe, functions, novelty_below=plan.novelty_below),
+        judge=~split_hash([e.request.id for e in rows.examples], plan.salt, plan.certify_share),
+        delta=recipe.delta(plan, teacher_kind(plan)),
+        level=recipe.level,
+        delta_gold=recipe.delta(plan, GOLD),
+    )
 
 
 def _place(plan: Plan, recipe: EvaluateRecipe, label_kind: str) -> Place:
@@ -316,7 +313,7 @@ def _reports(
     sealed: Sealed,
     kept: Mask,
     names: tuple[str, ...],
-    showing: CalibrateRecipe,
+    bins: int,
 ) -> tuple[CandidateReport, ...]:
     by_name = {c.name: c for c in study.calibrations}
     # a false "this baseline is enough" has the whole budget, so each baseline gets its part
@@ -329,15 +326,16 @@ def _reports(
         after = before if calibration is None else reading_of(s, rows, calibration.confidence, slices=names)
         found = report_candidate(
             s, before, after, calibration, alone if s.kind == "baseline" else sealed,
-            bins=showing.bins, kept=kept if s.name == plan.chosen else None,
+            bins=bins, kept=kept if s.name == plan.chosen else None,
         )  # fmt: skip
-        if calibration is None:
+        if s.name != plan.chosen:
             return found
-        routed = figure(int(after.foreign.sum()), len(names), metric="out_of_scope", level=showing.level)
+        showing = CalibrateRecipe(bins=bins, level=sealed.level)
+        routed = figure(int(after.foreign.sum()), len(names), metric="out_of_scope", level=sealed.level)
         return replace(
             found,
-            reliability=reliabilities(after, sealed.sheet.target, names, calibration.confidence, showing),
-            out_of_scope=routed if calibration.confidence.scope else None,
+            reliability=reliabilities(after, sealed.sheet.target, names, plan.confidence, showing),
+            out_of_scope=routed if plan.confidence.scope else None,
         )
 
     return tuple(report(s) for s in scores)

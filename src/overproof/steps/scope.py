@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +21,6 @@ from overproof.measure.scope import (
 )
 from overproof.steps.sheet import Sheet
 
-if TYPE_CHECKING:
-    from overproof.steps.calibrate import CalibrateRecipe, Reading
-
 UNFAMILIAR = "unknown_share"
 """A student's own measure of text that is made of nothing it knows: a guard beside the chosen score where it has one."""
 HALF = 0.5
@@ -41,18 +37,18 @@ class ScopeFit:
     outside: int = 0
     level: float = 0.95
 
-    def report(self, reading: Reading) -> ScopeReport | None:
+    def report(self, foreign: NDArray[np.bool_]) -> ScopeReport | None:
         """
         What the rules do on the rows that they were chosen on.
 
         Args:
-            reading: of these rows.
+            foreign: shape (n,), the rows that they route.
 
         Returns: the report; None where there are no rules.
         """
         if not self.rules:
             return None
-        n, sent = len(reading.foreign), int(reading.foreign.sum())
+        n, sent = len(foreign), int(foreign.sum())
         return ScopeReport(
             reason=self.reason, table=self.table, inside=self.inside, outside=self.outside,
             routed=figure(sent, n, metric="out_of_scope", level=self.level),
@@ -67,7 +63,10 @@ def choose_scope(
     columns: Mapping[str, NDArray[np.float64]],
     sheet: Sheet,
     labels: tuple[str, ...],
-    recipe: CalibrateRecipe,
+    *,
+    named: str,
+    share: float,
+    level: float = 0.95,
 ) -> ScopeFit:
     """
     Rules that call a request foreign, from the calibration rows alone.
@@ -77,33 +76,35 @@ def choose_scope(
         columns: what the student brings beside its logits.
         sheet: the rows' labels.
         labels: the task's labels.
-        recipe: the out-of-scope label, and the share of the task's own requests that may be routed.
+        named: the label that means "out of scope"; empty where the task has none.
+        share: of the task's own requests that may be routed, in [0, 1); 0 for no rules.
+        level: confidence of the intervals.
 
     Returns: by AUROC where the rows can tell, else the largest logit; beside it the share of unknown n-grams where
         the student has one. Made-up foreign text takes no part: it would say how well made-up text is found.
     """
-    if recipe.scope_share <= 0.0:
+    if share <= 0.0:
         return NO_SCOPE
     scores = {name: column_of(name, logits, columns) for name in {**scope_scores(logits), **columns}}
-    outside = _outside(sheet, labels, recipe.out_of_scope)
+    outside = _outside(sheet, labels, named)
     count, n = int(outside.sum()), len(outside)
-    table = _table(scores, outside, recipe.level) if min(count, n - count) >= LEAST_ROWS else ()
+    table = _table(scores, outside, level) if min(count, n - count) >= LEAST_ROWS else ()
     if table and table[0].low > HALF:
         name, why = table[0].name, f"largest AUROC of {len(table)} on {n - count:,} rows of the task and {count:,} known to be out of scope"
     else:
         name = next(one for one in ("max_logit", *(s for s in scores if s != "max_logit")) if one in scores)
-        why = f"{name}, by default: {_why_not(recipe.out_of_scope, count, told=bool(table))}"
+        why = f"{name}, by default: {_why_not(named, count, told=bool(table))}"
     own = ~outside if not outside.all() else outside
     guards = [UNFAMILIAR] if UNFAMILIAR in scores and name != UNFAMILIAR else []
     if guards:
         why += f"; {UNFAMILIAR} beside it, for text of unknown words and letters"
-    share = recipe.scope_share / (1 + len(guards))  # both together route so much
+    each = share / (1 + len(guards))  # both together route so much
     rules = tuple(
-        ScopeRule(score=one, threshold=scope_threshold(scores[one][own], share=share)) for one in (name, *guards)
+        ScopeRule(score=one, threshold=scope_threshold(scores[one][own], share=each)) for one in (name, *guards)
     )
     return ScopeFit(
-        rules=rules, reason=f"{why}; at most {recipe.scope_share:.1%} of the task's own requests should be routed",
-        table=table, inside=n - count, outside=count, level=recipe.level,
+        rules=rules, reason=f"{why}; at most {share:.1%} of the task's own requests should be routed",
+        table=table, inside=n - count, outside=count, level=level,
     )  # fmt: skip
 
 
