@@ -274,6 +274,62 @@ HOSTILE = {
 }
 
 
+CALIBRATOR = {
+    "method": "temperature", "temperature": 2.0, "inputs": [], "mean": [], "scale": [], "weight": [], "stated": [],
+    "observed": [], "n": 9,
+}  # fmt: skip
+
+
+def second(everywhere=None, own=(), scope=()):
+    """A card of the present format."""
+    reading = {"everywhere": CALIBRATOR | (everywhere or {}), "own": list(own), "scope": list(scope)}
+    return lambda card: card.update(format="overproof.bundle.v2", confidence=reading)
+
+
+def test_both_formats_are_read_alike(packed, copy):
+    """A card of version 1 and the same as version 2 give the same answer; version 1 has no out-of-scope rule."""
+    edit(copy / "release.json", second())
+    seal(copy)
+    fields = {"text": "where is my parcel? tracking has not moved"}
+    old, new = load_bundle(packed), load_bundle(copy)
+    assert old.answer(fields, {"tier": "plus"}) == new.answer(fields, {"tier": "plus"})
+    assert old.card.confidence.scope == ()
+
+
+def test_an_out_of_scope_rule_is_looked_at_before_the_threshold(copy):
+    """Text of unknown letters goes to the teacher even where the slice keeps everything, and says why."""
+    edit(copy / "release.json", second(scope=[{"score": "unknown_share", "threshold": 0.9}]))
+    seal(copy)
+    bundle = load_bundle(copy)
+    foreign, own = bundle.answer({"text": "注文をキャンセル"}), bundle.answer({"text": "where is my parcel"})
+    assert (foreign.route, foreign.cause, foreign.value) == ("teacher", "out_of_scope", None)
+    assert foreign.reason.startswith("out_of_scope")
+    assert (own.route, own.cause) == ("student", "confident")
+
+
+BAD_READINGS = {
+    "unknown method": (second({"method": "magic"}), "not known here"),
+    "weights without inputs": (second({"weight": [1.0, 2.0]}), "belong together"),
+    "scale of zero": (second({"method": "platt", "inputs": ["log_odds"], "mean": [0], "scale": [0], "weight": [1, 0]}), "belong together"),
+    "steps that fall": (second({"method": "isotonic", "stated": [0.5, 0.2], "observed": [0.1, 0.2]}), "belong together"),
+    "accuracy above one": (second({"method": "isotonic", "stated": [0.2, 0.5], "observed": [0.1, 1.2]}), "not its own|not its|its own"),
+    "slice that is not there": (second(own=[{"slice": "vip", "calibrator": CALIBRATOR}]), "slice that is not there"),
+    "threshold that is text": (second(scope=[{"score": "energy", "threshold": "high"}]), "not a number"),
+    "score that the student has not": (second(scope=[{"score": "nearest_1", "threshold": 1.0}]), "nearest_1"),
+    "no reading at all": (lambda card: card.update(format="overproof.bundle.v2"), "malformed"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_READINGS)
+def test_a_card_with_a_malformed_reading_is_refused(copy, what):
+    """Numbers that don't belong together, or a rule that this student can't be read by, load nothing."""
+    change, message = BAD_READINGS[what]
+    edit(copy / "release.json", change)
+    seal(copy)
+    with pytest.raises(OverproofError, match=message):
+        load_bundle(copy)
+
+
 @pytest.mark.parametrize("what", HOSTILE)
 def test_a_resealed_hostile_bundle_is_refused(copy, what):
     """A bundle whose manifest fits but whose content is malformed, out of range or asks for code is refused."""

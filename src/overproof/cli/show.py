@@ -13,7 +13,7 @@ from overproof.errors import EXIT_PASS, EXIT_REFUSED, DataError, TermsError
 if TYPE_CHECKING:
     from overproof.pipeline import RunResult
 
-WHAT = ("traffic", "skipped", "terms", "prompts", "labels", "dropped", "report", "candidates", "certificate", "verdict", "dossier")
+WHAT = ("traffic", "skipped", "terms", "prompts", "labels", "dropped", "report", "candidates", "calibration", "certificate", "verdict", "dossier")
 SOME = 20  # rows of a listing on a screen; --json has all
 
 
@@ -23,7 +23,7 @@ SOME = 20  # rows of a listing on a screen; --json has all
 @click.option("--recompute", is_flag=True, help="With certificate: rebuild every bound from its counts, offline.")
 @verb
 def show(door: Door, what: str, run_id: str | None, recompute: bool) -> int:  # noqa: FBT001 - click passes flags by name
-    """Print WHAT: traffic, skipped, terms, prompts, labels, dropped, report, candidates, certificate, verdict, dossier."""
+    """Print WHAT: traffic, skipped, terms, prompts, labels, dropped, report, candidates, calibration, certificate, verdict, dossier."""
     if what not in WHAT:
         from overproof.registry import suggest
 
@@ -115,7 +115,12 @@ def _result(door: Door, result: RunResult, what: str, *, today: str) -> None:
             "candidates": [tables.candidates_table(report)],
             "certificate": tables.certificates_page(report, today=today),
         }
-        values = {"report": report, "candidates": report.candidates, "certificate": report.certificate}
+        if what == "calibration":
+            from overproof.cli.calibration import calibration_page
+
+            pages[what] = calibration_page(report)
+        calibrations = [c.calibration for c in report.candidates if c.calibration is not None]
+        values = {"report": report, "candidates": report.candidates, "certificate": report.certificate, "calibration": calibrations}
         door.emit(values[what], *pages[what])
 
 
