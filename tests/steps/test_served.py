@@ -131,7 +131,7 @@ def test_the_report_says_what_the_rules_stand_on(inbox) -> None:
     assert [r.slice for r in chosen.reliability] == ["all", "english", "german", "other"]
     assert sum(r.ece.n for r in chosen.reliability[1:]) == chosen.reliability[0].ece.n
     for r in chosen.reliability:
-        assert 0 <= r.ece.low <= r.ece.high <= 1
+        assert 0 <= r.ece.low <= r.ece.value <= r.ece.high <= 1
 
 
 def test_the_rules_are_in_the_release_file_as_plain_numbers(inbox) -> None:

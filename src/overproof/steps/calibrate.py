@@ -219,7 +219,7 @@ def _reliability(
         log_loss=log_loss(chances, hit),
         ece=CalibrationGap(
             value=band.value, low=band.low, high=band.high, level=recipe.level,
-            method=f"bootstrap, {recipe.draws} draws", n=n, noise=band.noise,
+            method=f"bootstrap less its bias, {recipe.draws} draws", n=n, noise=band.noise,
         ),
         own=own,
     )  # fmt: skip
