@@ -46,7 +46,7 @@ from overproof.steps.flips import BUILT_IN, FLIPS, FlipRecipe, read_swaps
 from overproof.steps.gate import GATE, GateRecipe
 from overproof.steps.groups import GROUPS, GroupRecipe, check_attributes
 from overproof.steps.pack import PACK, PackRecipe
-from overproof.steps.plan import PLAN, PlanRecipe
+from overproof.steps.plan import PLAN, PlanRecipe, certified_by
 from overproof.steps.predict import PREDICT_DEV, PREDICT_TEST, TEACHER_SCORES, PredictRecipe
 from overproof.steps.promptset import PROMPTSET, PromptSetRecipe
 from overproof.steps.survey import SURVEY, Survey, SurveyRecipe
@@ -189,8 +189,10 @@ class Road:
             self._candidate(part, candidates, train_rows, dev_rows, test_rows)
         candidates.test.append(run(TEACHER_SCORES, test_rows, recipe=self._predict_recipe()))
         yield "train"
+        reading = self._calibrate_recipe(surveyed.value)
+        functions = self._functions(reading.slices)
         for scores in candidates.dev:
-            candidates.calibrations.append(run(CALIBRATE, scores, dev_rows, recipe=CalibrateRecipe()))
+            candidates.calibrations.append(run(CALIBRATE, scores, dev_rows, recipe=reading, functions=functions))
         yield "calibrate"
         kept["report"] = report = self._evaluate(candidates, dev_rows, test_rows, surveyed)
         yield "evaluate"
@@ -269,6 +271,16 @@ class Road:
     def _functions(self, slices: Sequence[Slice]) -> Mapping[str, Any]:
         return {s.function: registry.resolve("slices", s.function) for s in slices if s.function is not None}
 
+    def _routed(self, survey: Survey) -> tuple[Slice, ...]:
+        return certified_by(self._slices(survey), budget=self.project.serve.wrong_when_served is not None)
+
+    def _calibrate_recipe(self, survey: Survey) -> CalibrateRecipe:
+        return CalibrateRecipe(
+            slices=self._routed(survey),
+            out_of_scope=self.project.task.out_of_scope,
+            scope_share=self.project.serve.out_of_scope_share,
+        )
+
     def _predict_recipe(self) -> PredictRecipe:
         return PredictRecipe(cost_usd_per_cpu_hour=self.project.serve.cpu_usd_per_hour)
 
@@ -342,7 +354,7 @@ class Road:
             functions=functions,
         )
         groups = check_attributes(p.fairness.groups, found.values)  # before anything is opened for them
-        study = memo.run(STUDY, plan, calibrations, dev, dev_rows, recipe=StudyRecipe())
+        study = memo.run(STUDY, plan, calibrations, dev, dev_rows, recipe=StudyRecipe(slices=self._routed(found)), functions=functions)
         opened = self._unseal(plan, found)
         use = opened[plan.value.label_kind]
         end = date.fromisoformat(use.at[:10]) + timedelta(days=CERTIFICATE_DAYS)

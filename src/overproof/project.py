@@ -290,7 +290,12 @@ class _Reading:
         prompt = (data or b"").decode("utf-8", "replace")
         faults = {"is empty": not prompt.strip(), "is not UTF-8": "\ufffd" in prompt} if data is not None else {}
         self.say(f"[task]: prompt = {table.prompt!r}", faults)
-        return Task(name=table.name, input=table.input, output=output, prompt=prompt) if output else None
+        if output is None:
+            return None
+        foreign = table.out_of_scope
+        unknown = f"out_of_scope names no class {foreign!r}. {registry.suggest(foreign, list(output.labels))}"
+        self.say("[task]", {unknown: bool(foreign) and foreign not in output.labels})
+        return Task(name=table.name, input=table.input, output=output, prompt=prompt, out_of_scope=foreign)
 
     def teacher(self, table: TeacherTable | None, task: Task | None, slices: Sequence[SliceTable]) -> None:
         if table is None:

@@ -34,6 +34,8 @@ class TaskTable:
     """What an answer is: { classes = ["label one", "label two"] }."""
     prompt: str
     """File with the teacher's instructions; identified by its bytes."""
+    out_of_scope: str = ""
+    """The class for requests that are not the task's; by it the score that spots such requests is chosen."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,6 +214,8 @@ class ServeTable:
     """The other dial: the most of all requests that may be kept and wrong; one threshold for all traffic."""
     cpu_usd_per_hour: Money = 0.05
     """Price of one CPU core; about what large clouds ask."""
+    out_of_scope_share: Annotated[float, Field(ge=0, le=0.5)] = 0.01
+    """The most of the task's own requests that may go to the teacher for looking foreign; 0 turns that route off."""
     requests_per_month: Count | None = None
     """For money per month; measured from the log where absent."""
 

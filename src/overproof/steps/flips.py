@@ -19,7 +19,7 @@ from overproof.evidence import Comparison, Outcome, Verdict
 from overproof.measure.groups import FlipCertificate, flip_certificate
 from overproof.measure.intervals import cp_lower, cp_upper, min_rows
 from overproof.measure.paired import noninferiority
-from overproof.measure.slices import OTHER, hash_unit, one_per_session, partition
+from overproof.measure.slices import hash_unit, one_per_session
 from overproof.progress import track
 from overproof.steps.comparisons import Answer
 from overproof.store.artifacts import Step
@@ -266,15 +266,10 @@ def _framed(request: Request, frame: str, term: str) -> Request:
 
 def _ask(bundle: Bundle, requests: Sequence[Request], what: str) -> NDArray[np.int64]:
     """Shape (n,): column of the answer where the student gives it, -1 where the teacher has to."""
-    parts = [one.slice for one in bundle.card.thresholds if one.slice.name != OTHER]
-    # no confidence reaches a threshold that isn't there
-    least = np.array([np.inf if one.threshold is None else one.threshold for one in bundle.card.thresholds])
-    found = []
-    for start in track(range(0, len(requests), BATCH), what, total=-(-len(requests) // BATCH)):
-        batch = requests[start : start + BATCH]
-        chance = bundle.probabilities(batch)
-        keeps = chance.max(axis=1) >= least[partition(parts, batch).index]
-        found.append(np.where(keeps, chance.argmax(axis=1), -1))
+    found = [
+        bundle.decide(requests[start : start + BATCH])
+        for start in track(range(0, len(requests), BATCH), what, total=-(-len(requests) // BATCH))
+    ]
     return np.concatenate(found).astype(np.int64)
 
 

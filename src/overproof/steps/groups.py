@@ -22,10 +22,12 @@ from overproof.measure.groups import (
     inherited_or_introduced,
 )
 from overproof.measure.intervals import cp_lower, cp_upper
-from overproof.measure.slices import MISSING, NO_FUNCTIONS, Functions, partition, split_hash
-from overproof.steps.calibrate import logits_of, read, sheet_of
+from overproof.measure.slices import MISSING, NO_FUNCTIONS, OTHER, Functions, split_hash
+from overproof.steps.calibrate import reading_of, slice_names
 from overproof.steps.certificates import kept_by
 from overproof.steps.comparisons import Answer
+from overproof.steps.plan import certified_by
+from overproof.steps.sheet import sheet_of
 from overproof.store.artifacts import Step
 from overproof.task import Slice
 
@@ -147,9 +149,11 @@ def compare_groups(
     """
     sheet, requests = sheet_of(rows), [e.request for e in rows.examples]
     fresh = ~split_hash([r.id for r in requests], plan.salt, plan.certify_share)
-    reading = read(logits_of(next(s for s in scores if s.name == plan.chosen), rows), plan.temperature)
-    part = partition(() if plan.guarantee == "budget" else recipe.slices, requests, functions=functions)
-    kept = kept_by(report.certificate, reading, {name: part.index == i for i, name in enumerate(part.names)})
+    routed = certified_by(recipe.slices, budget=plan.guarantee == "budget")
+    names = slice_names(rows, routed, functions)
+    reading = reading_of(next(s for s in scores if s.name == plan.chosen), rows, plan.confidence, slices=names)
+    column = np.array(names, dtype=object)
+    kept = kept_by(report.certificate, reading, {name: column == name for name in (*(s.name for s in routed), OTHER)})
     served = np.where(kept, reading.answer, sheet.target)
     delta = ledger_delta(plan.delta, recipe.use_k)
     tolerance = TOLERANCE if recipe.tolerance is None else recipe.tolerance
