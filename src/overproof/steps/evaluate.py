@@ -18,6 +18,7 @@ from overproof.evidence import (
     Disagreement,
     EvalReport,
     Figure,
+    LookCounts,
     Plan,
     Scores,
     SliceReport,
@@ -27,8 +28,10 @@ from overproof.measure.calibration import expected_calibration_error, reliabilit
 from overproof.measure.certify import ledger_delta
 from overproof.measure.intervals import figure, judge
 from overproof.measure.leakage import novelty_bins
+from overproof.measure.looks import look_shares
 from overproof.measure.scores import two_by_two
 from overproof.measure.slices import NO_FUNCTIONS, Functions, assign, partition, split_hash
+from overproof.steps.ahead import DevCounts, dev_counts, outlook_of
 from overproof.steps.calibrate import Reading, Sheet, logits_of, read, sheet_of
 from overproof.steps.certificates import GOLD, Place, certify, kept_by
 from overproof.steps.comparisons import against_baseline, against_teacher
@@ -48,6 +51,8 @@ class StudyRecipe:
 
     most: int = 60
     """Disagreements to list."""
+    slices: tuple[Slice, ...] | None = None
+    """In file order, to count the chosen candidate by certification slice; None counts nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +63,8 @@ class Study:
     """One per calibrated candidate."""
     disagreements: tuple[Disagreement, ...]
     """Of the chosen candidate, worst first."""
+    dev: tuple[DevCounts, ...] = ()
+    """Of the chosen candidate, one per certification slice."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,10 +91,22 @@ class EvaluateRecipe:
     """Confidence of intervals without a bar."""
     uses: Mapping[str, int] = field(default_factory=dict)
     """Label kind to its own count in the ledger; `use_k` for kinds that are not named."""
+    look: int = 1
+    """Which planned look at these rows this is, from 1."""
+    earlier: Mapping[str, Mapping[str, tuple[LookCounts, ...]]] = field(default_factory=dict)
+    """Label kind to certification slice to what earlier looks saw, as the ledger kept it."""
+    requests_per_month: float | None = None
+    """Traffic volume, for money; None where not known."""
+    decided: str = ""
+    """ISO date of the look."""
 
     def delta(self, plan: Plan, label_kind: str) -> float:
         """The error budget that this use has under a label kind."""
         return ledger_delta(plan.delta, self.uses.get(label_kind, self.use_k))
+
+    def now(self, plan: Plan, label_kind: str) -> float:
+        """The part of it that this look has: bars and paired tests are judged anew at every look."""
+        return self.delta(plan, label_kind) * look_shares(plan.looks)[self.look - 1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,6 +145,8 @@ def study(
     scores: tuple[Scores, ...],
     rows: CalibrationSet,
     recipe: StudyRecipe,
+    *,
+    functions: Functions = NO_FUNCTIONS,
 ) -> Study:
     """
     Where the chosen candidate and the teacher differ, on rows that may be shown.
@@ -135,7 +156,8 @@ def study(
         calibrations: of every calibrated candidate.
         scores: of the calibration rows.
         rows: calibration rows; sealed ones are never listed.
-        recipe: how many to list.
+        recipe: how many to list, and the slices.
+        functions: "module:function" to the function, for slices that equality can't say.
 
     Returns: disagreements, first those where the teacher is right by gold, then by the student's confidence in
         its other answer.
@@ -151,8 +173,10 @@ def study(
         return rank, -sure, i
 
     shown = sorted((int(i) for i in differ), key=badness)[: recipe.most]
+    cells = None if recipe.slices is None else _cells(plan, rows, recipe.slices, functions)
     return Study(
         calibrations=calibrations,
+        dev=() if cells is None else dev_counts(plan, reading, sheet, cells),
         disagreements=tuple(
             Disagreement(
                 request_id=rows.examples[i].request.id,
@@ -196,12 +220,12 @@ def evaluate(
         sheet=sheet,
         groups=groups_of(rows, recipe, functions, novelty_below=plan.novelty_below),
         judge=~certify_rows,
-        delta=recipe.delta(plan, teacher_kind(plan)),
+        delta=recipe.now(plan, teacher_kind(plan)),
         level=recipe.level,
-        delta_gold=recipe.delta(plan, GOLD),
+        delta_gold=recipe.now(plan, GOLD),
     )
     chosen = read(logits_of(_named(scores, plan.chosen), rows), plan.temperature)
-    cells = _cells(plan, rows, recipe, functions)
+    cells = _cells(plan, rows, recipe.slices, functions)
     walked = {n: m & certify_rows for n, m in cells.items()}
     first, *rest = (
         certify(plan, chosen, sheet, walked, _place(plan, recipe, kind), label_kind=kind)
@@ -225,8 +249,10 @@ def evaluate(
         noninferiority=_not_worse(plan, chosen, sealed, kept),
         superiority=_better(plan, chosen, scores, rows, sealed),
         margin_from=plan.margin_from,
+        decided=recipe.decided,
     )
-    return _with_cheaper(report)
+    ahead = outlook_of(report, plan, study.dev, requests_per_month=recipe.requests_per_month) if study.dev else None
+    return _with_cheaper(replace(report, outlook=ahead))
 
 
 def teacher_kind(plan: Plan) -> str:
@@ -241,8 +267,9 @@ def teacher_kind(plan: Plan) -> str:
     return plan.other_label if plan.label_kind == GOLD else plan.label_kind
 
 
-def _cells(plan: Plan, rows: TestSet, recipe: EvaluateRecipe, functions: Functions) -> dict[str, Mask]:
-    routed = () if plan.guarantee == "budget" else recipe.slices  # a budget is of all traffic: one threshold
+def _cells(plan: Plan, rows: TestSet | CalibrationSet, slices: tuple[Slice, ...], functions: Functions) -> dict[str, Mask]:
+    one_for_all = plan.guarantee == "budget" and plan.moved == "alone"
+    routed = () if one_for_all else slices
     part = partition(routed, [e.request for e in rows.examples], functions=functions)
     return {name: part.index == i for i, name in enumerate(part.names)}
 
@@ -255,6 +282,8 @@ def _place(plan: Plan, recipe: EvaluateRecipe, label_kind: str) -> Place:
         delta=recipe.delta(plan, label_kind),
         window=recipe.window,
         expires=recipe.expires,
+        look=recipe.look,
+        earlier=recipe.earlier.get(label_kind, {}),
     )
 
 
@@ -264,13 +293,8 @@ def _not_worse(plan: Plan, reading: Reading, sealed: Sealed, kept: Mask) -> Comp
     if not plan.margin or not fresh.any():
         return None
     served = np.where(kept, reading.answer, sheet.target)
-    return against_teacher(
-        (served != sheet.gold)[fresh],
-        (sheet.target != sheet.gold)[fresh],
-        teacher="the teacher",
-        margin=plan.margin,
-        delta=sealed.budget("accuracy"),
-    )
+    ours, theirs, delta = (served != sheet.gold)[fresh], (sheet.target != sheet.gold)[fresh], sealed.budget("accuracy")
+    return against_teacher(ours, theirs, teacher="the teacher", margin=plan.margin, delta=delta)
 
 
 def _better(
@@ -570,5 +594,5 @@ def _named(scores: tuple[Scores, ...], name: str) -> Scores:
     )
 
 
-STUDY = Step(name="study", version=1, fn=study)
-EVALUATE = Step(name="evaluate", version=2, fn=evaluate)
+STUDY = Step(name="study", version=2, fn=study)
+EVALUATE = Step(name="evaluate", version=3, fn=evaluate)

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from overproof.data import CalibrationSet
 from overproof.errors import DataError
-from overproof.evidence import Calibration, Figure, Plan, Scores, SlicePlan
+from overproof.evidence import Calibration, Figure, Moved, Plan, Scores, SlicePlan
 from overproof.measure.certify import grid_counts, grid_of, ledger_delta, plan_slice, split_delta, walk
 from overproof.measure.intervals import cp_upper, judge, min_rows
 from overproof.measure.leakage import NOVELTY_EDGES
+from overproof.measure.looks import look_shares
 from overproof.measure.slices import NO_FUNCTIONS, OTHER, Functions, assign, partition
 from overproof.steps.calibrate import Reading, Sheet, logits_of, read, sheet_of
+from overproof.steps.joint import expected_thresholds, plan_all, plan_cost
 from overproof.store.artifacts import Step
 from overproof.task import Bar, Slice
 
@@ -57,6 +59,24 @@ class PlanRecipe:
     """How much more often than the teacher the served system may be wrong; None: from the calibration rows."""
     novelty: bool = True
     """Whether the least familiar rows are a critical slice with the overall bars."""
+    ship: Literal["partial", "all"] = "partial"
+    """Whether a slice that can't be certified holds up the others."""
+    by_cost: bool = False
+    """With `wrong_when_served`: thresholds of slices move in the order of money saved per error."""
+    looks: int = 1
+    """Looks planned at the sealed rows; they share the error budget of one use."""
+
+    @property
+    def moved(self) -> Moved:
+        """How thresholds of slices move."""
+        if self.wrong_when_served is not None:
+            return "cost" if self.by_cost else "alone"
+        return "all" if self.ship == "all" else "alone"
+
+    @property
+    def first_delta(self) -> float:
+        """The error budget to plan with: a first use of the sealed rows, at its last look."""
+        return ledger_delta(self.delta, 1) * look_shares(self.looks)[-1]
 
     @property
     def alpha(self) -> float:
@@ -115,6 +135,8 @@ class _Dev:
     """USD per 1,000."""
     novelty_below: float | None
     """Edge of the least familiar slice, see `novelty_edge`."""
+    prices: NDArray[np.float64]
+    """What the teacher asked for each row, NaN where not known."""
 
 
 def make_plan(
@@ -167,13 +189,23 @@ def make_plan(
         digests=dict(recipe.digests),
         guarantee="kept" if recipe.wrong_when_served is None else "budget",
         other_label=second.label,
-        other_slices=plan_slices(reading, second.dev, second.recipe) if second.dev is not None else (),
+        other_slices=_other_slices(best, reading, second),
         truth_note=second.note,
         margin=margin_of(recipe, dev.sheet, protected).value,
         margin_from=margin_of(recipe, dev.sheet, protected).why,
         baseline=protected.name,
         novelty_below=dev.novelty_below,
+        moved=recipe.moved,
+        left_out=() if recipe.moved == "alone" else tuple(sorted(set(dev.cells) - {p.slice for p in best.plans})),
+        looks=recipe.looks,
     )
+
+
+def _other_slices(best: Expectation, reading: Reading, second: _Second) -> tuple[SlicePlan, ...]:
+    """Thresholds that move together are judged under the other label kind at the points of the same path."""
+    if second.dev is None:
+        return ()
+    return plan_slices(reading, second.dev, second.recipe) if second.recipe.moved == "alone" else best.plans
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,7 +223,7 @@ def _second(recipe: PlanRecipe, dev: _Dev, rows: CalibrationSet, functions: Func
         turned = replace(recipe, label="teacher")
         return _Second(recipe=turned, label=recipe.teacher_kind, dev=_dev(rows, turned, functions))
     turned = replace(recipe, label="gold")
-    needed = math.ceil(min_rows(recipe.alpha, ledger_delta(recipe.delta, 1)) / recipe.certify_share)
+    needed = math.ceil(min_rows(recipe.alpha, recipe.first_delta) / recipe.certify_share)
     only = "what is certified is agreement with the teacher, not correctness"
     if recipe.n_sealed_gold < needed:
         have = f"{recipe.n_sealed_gold:,} of {recipe.n_sealed:,} sealed rows have" if recipe.n_sealed_gold else "no sealed row has"
@@ -282,7 +314,7 @@ def novelty_edge(near: NDArray[np.float64], gold: NDArray[np.bool_], recipe: Pla
     if not recipe.novelty or np.isnan(near).all():
         return None
     scale = recipe.n_sealed * (1.0 - recipe.certify_share) / len(near)
-    delta = ledger_delta(recipe.delta, 1)
+    delta = recipe.first_delta
     asked = [bar for bar in recipe.bars if 0.0 < bar.at_least < 1.0]
     for edge in NOVELTY_EDGES[1:]:
         under = near_under(near, edge)
@@ -382,7 +414,8 @@ def _dev(rows: CalibrationSet, recipe: PlanRecipe, functions: Functions) -> _Dev
         )
     requests = [e.request for e in rows.examples]
     labels = [e.target if e.gold is None else e.gold for e in rows.examples]
-    routed = () if recipe.wrong_when_served is not None else recipe.slices  # a budget is of all traffic
+    one_for_all = recipe.wrong_when_served is not None and recipe.moved == "alone"
+    routed = () if one_for_all else recipe.slices  # a budget is of all traffic
     part = partition(routed, requests, functions=functions)
     member = assign(recipe.slices, requests, labels, functions=functions)
     prices = [e.cost_usd for e in rows.examples if e.cost_usd is not None]
@@ -396,6 +429,7 @@ def _dev(rows: CalibrationSet, recipe: PlanRecipe, functions: Functions) -> _Dev
         cells={name: part.index == i for i, name in enumerate(part.names)},
         members={"all": np.ones(len(truth), dtype=bool)} | {s.name: member[:, i] for i, s in enumerate(recipe.slices)} | unfamiliar,
         novelty_below=edge,
+        prices=np.array([np.nan if e.cost_usd is None else e.cost_usd for e in rows.examples]),
         teacher_cost=1000 * sum(prices) / len(prices) if prices else None,
     )
 
@@ -414,6 +448,11 @@ def plan_slices(reading: Reading, dev: _Dev, recipe: PlanRecipe) -> tuple[SliceP
     alpha = recipe.alpha
     wrong = reading.answer != dev.truth
     n = len(wrong)
+    counting = {name: mask & dev.known for name, mask in dev.cells.items()}
+    if recipe.moved == "all":
+        return plan_all(reading.confidence, wrong, counting, alpha=alpha, factor=recipe.n_sealed * recipe.certify_share / n)
+    if recipe.moved == "cost":
+        return plan_cost(reading.confidence, wrong, counting, prices=dev.prices, alpha=alpha)
 
     def one(name: str, weight: float) -> SlicePlan:
         mask = dev.cells[name]
@@ -447,6 +486,14 @@ def _thresholds(plans: tuple[SlicePlan, ...], reading: Reading, dev: _Dev, recip
     wrong = reading.answer != dev.truth
     kept = np.zeros(len(wrong), dtype=bool)
     factor = recipe.n_sealed * recipe.certify_share / len(wrong)
+    if recipe.moved != "alone":
+        counting = {name: mask & dev.known for name, mask in dev.cells.items()}
+        found = expected_thresholds(
+            plans, reading.confidence, wrong, counting, factor=factor, delta=recipe.first_delta, budget=recipe.moved == "cost"
+        )
+        for name, threshold in found.items():
+            kept |= dev.cells[name] & (reading.confidence >= threshold)
+        return kept
     for plan in plans:
         mask = dev.cells[plan.slice]
         counted = mask & dev.known
@@ -454,7 +501,7 @@ def _thresholds(plans: tuple[SlicePlan, ...], reading: Reading, dev: _Dev, recip
             (round(k * factor), round(m * factor))
             for k, m in grid_counts(reading.confidence[counted], wrong[counted], plan.grid)
         )
-        delta = ledger_delta(recipe.delta, 1) * plan.weight
+        delta = recipe.first_delta * plan.weight
         if recipe.wrong_when_served is None:
             last = walk(counts, plan.alpha, delta, plan.start)
         else:
@@ -490,7 +537,7 @@ def _expect(scores: Scores, reading: Reading, dev: _Dev, recipe: PlanRecipe) -> 
     served = np.where(kept, reading.answer, dev.sheet.target)
     judging = recipe.n_sealed * (1.0 - recipe.certify_share) / len(served)
     worst, missed, misses, spoils = 1.0, "", 0, 0
-    delta = ledger_delta(recipe.delta, 1)
+    delta = recipe.first_delta
 
     def expect(right: NDArray[np.bool_], bar: Bar) -> Figure:
         good, n = (round(judging * int(count)) for count in (right.sum(), len(right)))
@@ -541,4 +588,4 @@ def bars_of(own: tuple[Bar, ...], overall: tuple[Bar, ...]) -> tuple[Bar, ...]:
     return own + tuple(bar for bar in overall if bar.metric not in named)
 
 
-PLAN = Step(name="plan", version=3, fn=make_plan)
+PLAN = Step(name="plan", version=4, fn=make_plan)
