@@ -187,7 +187,7 @@ class Road:
         chosen = candidates.trained[report.value.chosen]
         budget = p.serve.wrong_when_served is not None  # one threshold for all traffic
         slices = () if budget and not p.proof.by_cost else self._slices(surveyed.value)
-        bundle = run(PACK, chosen, report, recipe=PackRecipe(task=p.task.name, input=p.task.input, slices=slices))
+        bundle = run(PACK, chosen, report, recipe=PackRecipe(task=p.task.name, input=p.task.input, slices=slices, on_expiry=p.proof.on_expiry))
         volume = p.serve.requests_per_month or surveyed.value.requests_per_month
         digests = {name: artifact.digest for name, artifact in kept.items()}
         collecting = CollectRecipe(requests_per_month=volume, digests=digests)
@@ -303,7 +303,7 @@ class Road:
         slices = self._slices(found)
         functions = self._functions(slices)
         calibrations, dev = memo.gather(candidates.calibrations), memo.gather(candidates.dev)
-        facts = {"n_sealed": found.n_test, "n_sealed_gold": found.n_test_gold, "digests": self._fixed(candidates, slices, found)}
+        facts: dict[str, Any] = {"n_sealed": found.n_test, "n_sealed_gold": found.n_test_gold, "digests": self._fixed(candidates, slices, found)}
         anchor = self._anchor(facts["digests"], [calibrations.digest, dev.digest, dev_rows.digest])
         planned = self.store.looks.admits(anchor, found.sealed_labels) if p.proof.looks > 1 else None
         facts = dict(planned.facts) if planned else facts  # a planned look stands on the plan as it was fixed

@@ -13,7 +13,7 @@ from overproof.errors import EXIT_PASS, EXIT_REFUSED, DataError, TermsError
 if TYPE_CHECKING:
     from overproof.pipeline import RunResult
 
-WHAT = ("traffic", "skipped", "terms", "prompts", "labels", "dropped", "report", "candidates", "certificate", "verdict", "dossier")
+WHAT = ("traffic", "skipped", "terms", "prompts", "labels", "dropped", "report", "candidates", "certificate", "outlook", "verdict", "dossier")
 SOME = 20  # rows of a listing on a screen; --json has all
 
 
@@ -23,7 +23,7 @@ SOME = 20  # rows of a listing on a screen; --json has all
 @click.option("--recompute", is_flag=True, help="With certificate: rebuild every bound from its counts, offline.")
 @verb
 def show(door: Door, what: str, run_id: str | None, recompute: bool) -> int:  # noqa: FBT001 - click passes flags by name
-    """Print WHAT: traffic, skipped, terms, prompts, labels, dropped, report, candidates, certificate, verdict, dossier."""
+    """Print WHAT: traffic, skipped, terms, prompts, labels, dropped, report, candidates, certificate, outlook, verdict, dossier."""
     if what not in WHAT:
         from overproof.registry import suggest
 
@@ -95,6 +95,7 @@ def _log(door: Door, store: Any, what: str) -> int:
 
 def _result(door: Door, result: RunResult, what: str, *, today: str) -> None:
     from overproof.cli import tables
+    from overproof.cli.ahead import outlook_page
     from overproof.cli.walk import find
 
     if what == "dossier":
@@ -111,11 +112,12 @@ def _result(door: Door, result: RunResult, what: str, *, today: str) -> None:
     else:
         report = find(result, "report") or _missing(what)
         pages: dict[str, Iterable[Any]] = {
-            "report": [*tables.weak_labels_page(report), tables.slices_table(report, labels=True)],
+            "report": [*tables.weak_labels_page(report), tables.slices_table(report, labels=True), *outlook_page(report)],
+            "outlook": outlook_page(report),
             "candidates": [tables.candidates_table(report)],
             "certificate": tables.certificates_page(report, today=today),
         }
-        values = {"report": report, "candidates": report.candidates, "certificate": report.certificate}
+        values = {"outlook": report.outlook, "report": report, "candidates": report.candidates, "certificate": report.certificate}
         door.emit(values[what], *pages[what])
 
 
