@@ -44,7 +44,7 @@ def bring(root, make, rows, *, replace=True):
 def half_gold(make):
     """Every second of the newest rows has no true label yet."""
     found = make.rows(900)
-    return [{k: v for k, v in row.items() if k != "truth" or i < 540 or i % 2} for i, row in enumerate(found)]
+    return [{k: v for k, v in row.items() if k != "truth" or i < 620 or i % 2} for i, row in enumerate(found)]
 
 
 def test_all_or_none_certifies_every_slice_at_one_point_and_recomputes(easy, monkeypatch) -> None:
@@ -91,7 +91,8 @@ def test_more_gold_on_the_sealed_rows_is_the_next_planned_look_of_the_same_use(t
     bring(root, make, every)
     with open_store(root) as store:
         ahead = status(store, load_project(root, overrides=(LOOKS,)))
-        assert any(e.step == "evaluate" or "log" in e.why or e.action == "stale" for e in ahead)
+        assert any(e.action == "stale" for e in ahead)
+    assert len(uses(root)) == 2  # to say what is due takes no look
     second = report_of(run(root, LOOKS))
     assert second.certificate.plan_hash == first.certificate.plan_hash
     assert (second.certificate.look, second.certificate.use_k, second.other.use_k) == (2, 1, 1)
@@ -143,7 +144,7 @@ def test_one_budget_by_cost_keeps_the_dear_slice_first(tmp_path, make) -> None:
     certificate = report_of(result).certificate
     assert (certificate.supports, certificate.moved) == ("G2", "cost")
     pro, other = (next(s for s in certificate.slices if s.slice == name) for name in ("pro", "other"))
-    assert pro.grid[0] < other.grid[0] == 2.0
+    assert pro.grid.index(-1.0) < other.grid.index(-1.0)
     total, n = pro.wrong + other.wrong, pro.n + other.n
     assert total / n <= pro.upper == other.upper <= 0.05
     call = ["show", "certificate", "--recompute", "--project", str(root)]
@@ -159,7 +160,7 @@ def test_the_run_says_what_more_rows_would_bring_and_when_the_certificate_ends(e
     assert [m.times for m in report.outlook.more] == [1, 2, 4, 10]
     assert report.outlook.more[-1].keep >= report.outlook.more[0].keep > 0
     saved = report.outlook.saved
-    assert saved.low_usd < saved.value_usd < saved.high_usd
+    assert saved.low_usd < saved.value_usd <= saved.high_usd
     assert all(one.use_k == 2 and one.rows > one.now for one in report.outlook.next_use)
     assert "would probably keep with more sealed rows" in result.dossier_path.read_text(encoding="utf-8")
     shown = CliRunner().invoke(main, ["show", "outlook", "--project", str(easy)]).output

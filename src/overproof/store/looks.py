@@ -102,10 +102,11 @@ class Looks:
         Raises: StoreError where the planned looks are used up, or an earlier look saw a label that is gone.
         """
         evidence = _evidence(labels)
+        told = json.dumps(facts)  # in the order given: the plan's bytes, and so its digest, depend on it
         with self._db.write() as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO planned VALUES(?, ?, ?, ?, ?, ?)",
-                (plan_hash, anchor, sealed_digest, looks, json.dumps(facts, sort_keys=True), now()),
+                (plan_hash, anchor, sealed_digest, looks, told, now()),
             )
             known = list(connection.execute("SELECT look, at FROM look WHERE plan_hash=? AND evidence=?", (plan_hash, evidence)))
             if known:
