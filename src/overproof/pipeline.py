@@ -312,24 +312,7 @@ class Road:
             calibrations,
             dev,
             dev_rows,
-            recipe=PlanRecipe(
-                bars=p.bars.bars,
-                slices=slices,
-                accuracy_when_confident=p.serve.kept_right,
-                wrong_when_served=p.serve.wrong_when_served,
-                n_sealed=facts["n_sealed"],
-                n_sealed_gold=facts["n_sealed_gold"],
-                teacher=p.pin.model or p.pin.revision,
-                label=p.proof.label,
-                delta=p.proof.delta,
-                certify_share=p.proof.certify_share,
-                margin=p.proof.margin,
-                novelty=p.proof.novelty,
-                digests=facts["digests"],
-                ship=p.proof.ship,
-                by_cost=p.proof.by_cost,
-                looks=p.proof.looks,
-            ),
+            recipe=self._plan_recipe(slices, facts),
             functions=functions,
         )
         study = memo.run(STUDY, plan, calibrations, dev, dev_rows, recipe=StudyRecipe(slices=slices), functions=functions)
@@ -359,6 +342,27 @@ class Road:
             both = [c for c in (report.value.certificate, report.value.other) if c is not None]
             self.store.looks.keep(plan.digest, look.look, both)
         return report
+
+    def _plan_recipe(self, slices: tuple[Slice, ...], facts: Mapping[str, Any]) -> PlanRecipe:
+        p = self.project
+        return PlanRecipe(
+            bars=p.bars.bars,
+            slices=slices,
+            accuracy_when_confident=p.serve.kept_right,
+            wrong_when_served=p.serve.wrong_when_served,
+            n_sealed=facts["n_sealed"],
+            n_sealed_gold=facts["n_sealed_gold"],
+            teacher=p.pin.model or p.pin.revision,
+            label=p.proof.label,
+            delta=p.proof.delta,
+            certify_share=p.proof.certify_share,
+            margin=p.proof.margin,
+            novelty=p.proof.novelty,
+            digests=facts["digests"],
+            ship=p.proof.ship,
+            by_cost=p.proof.by_cost,
+            looks=p.proof.looks,
+        )
 
     def _anchor(self, digests: Mapping[str, str], parts: Sequence[str]) -> str:
         """What identifies a plan whatever the sealed rows and their labels are: planned looks go on from it."""

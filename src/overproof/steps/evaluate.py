@@ -241,9 +241,7 @@ def evaluate(
         certificate=first,
         n_test=len(sheet.target),
         n_gold=int(sheet.has_gold.sum()),
-        weak_labels=weak_labels(best),
-        disagreements=study.disagreements,
-        cheaper=None,
+        weak_labels=weak_labels(best), disagreements=study.disagreements, cheaper=None,
         other=rest[0] if rest else None,
         truth_note=plan.truth_note,
         noninferiority=_not_worse(plan, chosen, sealed, kept),
@@ -251,8 +249,13 @@ def evaluate(
         margin_from=plan.margin_from,
         decided=recipe.decided,
     )
-    ahead = outlook_of(report, plan, study.dev, requests_per_month=recipe.requests_per_month) if study.dev else None
-    return _with_cheaper(replace(report, outlook=ahead))
+    return _with_outlook(_with_cheaper(report), plan, study, recipe)
+
+
+def _with_outlook(report: EvalReport, plan: Plan, study: Study, recipe: EvaluateRecipe) -> EvalReport:
+    if not study.dev:
+        return report
+    return replace(report, outlook=outlook_of(report, plan, study.dev, requests_per_month=recipe.requests_per_month))
 
 
 def teacher_kind(plan: Plan) -> str:
