@@ -239,15 +239,13 @@ def evaluate(
         chosen=plan.chosen,
         reason=plan.reason,
         certificate=first,
-        n_test=len(sheet.target),
-        n_gold=int(sheet.has_gold.sum()),
+        n_test=len(sheet.target), n_gold=int(sheet.has_gold.sum()),
         weak_labels=weak_labels(best), disagreements=study.disagreements, cheaper=None,
         other=rest[0] if rest else None,
         truth_note=plan.truth_note,
         noninferiority=_not_worse(plan, chosen, sealed, kept),
         superiority=_better(plan, chosen, scores, rows, sealed),
-        margin_from=plan.margin_from,
-        decided=recipe.decided,
+        margin_from=plan.margin_from, decided=recipe.decided,
     )
     return _with_outlook(_with_cheaper(report), plan, study, recipe)
 
