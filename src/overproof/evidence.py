@@ -12,6 +12,8 @@ Verdict = Literal["pass", "fail", "undecided"]
 Outcome = Literal["pass", "fail", "waived", "not-run"]
 CandidateKind = Literal["student", "baseline", "teacher"]
 CalibratorMethod = Literal["temperature", "platt", "isotonic", "head"]
+Moved = Literal["alone", "all", "cost"]
+"""How thresholds of slices move: each by itself, all or none, or in the order of money saved per error."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -314,8 +316,24 @@ class Plan:
     """Where the margin comes from, in words."""
     baseline: str = ""
     """The do-nothing baseline that was best on the calibration rows; the student has to beat it."""
+    moved: Moved = "alone"
+    """How thresholds were planned to move; "all" and "cost" follow one path: entry j of every slice's grid together."""
+    left_out: tuple[str, ...] = ()
+    """Slices without a calibration row that an "all" or "cost" path leaves with the teacher."""
+    looks: int = 1
+    """Planned looks at the sealed rows, which share the error budget of one use."""
     novelty_below: float | None = None
     """Rows with less similarity to the nearest training row are the least familiar slice; None: not judged."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LookCounts:
+    """What one earlier look at a slice saw: all rows so far."""
+
+    n: int
+    """Rows of the slice so far."""
+    counts: tuple[tuple[int, int], ...]
+    """(wrong, kept) at each grid point; zeros where the look was taken and its counts were never stored."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -343,6 +361,10 @@ class SliceCertificate:
     """Where the walk over the grid started."""
     weight: float = 1.0
     """The slice's share of `delta_spent`, before what other slices handed on."""
+    earlier: tuple[LookCounts, ...] = ()
+    """What the looks before this one saw, oldest first; empty where there was none."""
+    passed_at: int = 1
+    """The look, from 1, at which the threshold passed; `wrong`, `kept` and `upper` are of that look."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -364,6 +386,73 @@ class Certificate:
     """The guarantee: "G1" (correct among kept), "G4" (agreement among kept), "G2" (kept and wrong among all)."""
     fixed: Mapping[str, str] = field(default_factory=dict)
     """Name to digest of everything that was fixed before unsealing; `plan_hash` covers it."""
+    moved: Moved = "alone"
+    """How the thresholds moved; "all": every slice or none at the undivided `delta_spent`."""
+    left_out: tuple[str, ...] = ()
+    """Slices that the plan left with the teacher for want of a calibration row."""
+    look: int = 1
+    """Which planned look this is, from 1."""
+    looks: int = 1
+    """Looks planned; all of them together spend `delta_spent`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MoreRows:
+    """What would probably be kept with so many times the sealed rows; a plan, never a promise."""
+
+    times: int
+    """How many times the present rows."""
+    rows: int
+    """Sealed rows that choose thresholds, all slices together."""
+    keep: float
+    """Expected share of the requests that the student answers, in [0, 1]."""
+    chance: float
+    """Chance that any threshold at all is certified."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MoneySaved:
+    """Money saved as served, with the interval of the kept share."""
+
+    value_usd: float | None
+    """Best estimate; None where no row was judged. Negative is a loss."""
+    low_usd: float
+    """At the lower end of the kept share."""
+    high_usd: float
+    """At the upper end of the kept share."""
+    requests: int
+    """Requests that the money is for."""
+    monthly: bool
+    """True where these are the requests of a month; else 1,000, since the volume is not known."""
+    n: int
+    """Rows that the kept share rests on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NextUse:
+    """What one slice would have to show at the next use of the same sealed rows."""
+
+    slice: str
+    use_k: int
+    """The next use, from 2."""
+    rows: int
+    """Fewest rows, without an error among them, that could pass then: kept ones, or all under a budget."""
+    now: int
+    """The same for this use."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outlook:
+    """What more rows, or another use of the same rows, would bring to the chosen student."""
+
+    more: tuple[MoreRows, ...] = ()
+    """From calibration rows; the first is for as many rows as there are."""
+    saved: MoneySaved | None = None
+    """None where the teacher's price is not known."""
+    next_use: tuple[NextUse, ...] = ()
+    """One for each certification slice."""
+    n: int = 0
+    """Calibration rows that `more` rests on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -491,6 +580,10 @@ class EvalReport:
     """The chosen student alone against the best do-nothing baseline; None without a baseline."""
     margin_from: str = ""
     """Where the margin of `noninferiority` comes from, in words."""
+    outlook: Outlook | None = None
+    """What more rows would bring, and what the next use of these rows costs."""
+    decided: str = ""
+    """ISO date of the look that this report rests on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import overproof
 from overproof import registry
@@ -54,13 +54,13 @@ from overproof.steps.teach import TEACH, TeachRecipe
 from overproof.steps.terms import Terms, read_terms
 from overproof.steps.train import TRAIN, StudentRecipe
 from overproof.store.artifacts import Artifact, Memo, NotBuilt, StepEvent
+from overproof.store.looks import Look
 from overproof.store.project_store import Store
 from overproof.store.releases import Unsealed
 from overproof.students.weights import pinned
 from overproof.task import Slice
 
 STAGES = ("capture", "promptset", "clear", "teach", "filter", "train", "calibrate", "evaluate", "gate")
-CERTIFICATE_DAYS = 90  # statistics: what was proven on one window says nothing about traffic a quarter later
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -197,9 +197,8 @@ class Road:
         kept["report"] = report = self._evaluate(candidates, dev_rows, test_rows, surveyed)
         yield "evaluate"
         chosen = candidates.trained[report.value.chosen]
-        budget = p.serve.wrong_when_served is not None  # one threshold for all traffic
-        slices = () if budget else self._slices(surveyed.value)
-        bundle = run(PACK, chosen, report, recipe=PackRecipe(task=p.task.name, input=p.task.input, slices=slices))
+        slices = self._routed(surveyed.value)
+        bundle = run(PACK, chosen, report, recipe=PackRecipe(task=p.task.name, input=p.task.input, slices=slices, on_expiry=p.proof.on_expiry))
         if p.fairness.swaps:
             kept["flips"] = run(FLIPS, bundle, dev_rows, recipe=self._flip_recipe())
         volume = p.serve.requests_per_month or surveyed.value.requests_per_month
@@ -272,7 +271,8 @@ class Road:
         return {s.function: registry.resolve("slices", s.function) for s in slices if s.function is not None}
 
     def _routed(self, survey: Survey) -> tuple[Slice, ...]:
-        return certified_by(self._slices(survey), budget=self.project.serve.wrong_when_served is not None)
+        p = self.project
+        return certified_by(self._slices(survey), one_for_all=p.serve.wrong_when_served is not None and not p.proof.by_cost)
 
     def _calibrate_recipe(self, survey: Survey) -> CalibrateRecipe:
         return CalibrateRecipe(
@@ -331,33 +331,25 @@ class Road:
         slices = self._slices(found)
         functions = self._functions(slices)
         calibrations, dev = memo.gather(candidates.calibrations), memo.gather(candidates.dev)
+        facts: dict[str, Any] = {"n_sealed": found.n_test, "n_sealed_gold": found.n_test_gold, "digests": self._fixed(candidates, slices, found)}
+        anchor = self._anchor(facts["digests"], [calibrations.digest, dev.digest, dev_rows.digest])
+        planned = self.store.looks.admits(anchor, found.sealed_labels) if p.proof.looks > 1 else None
+        facts = dict(planned.facts) if planned else facts  # a planned look stands on the plan as it was fixed
         plan = memo.run(
             PLAN,
             calibrations,
             dev,
             dev_rows,
-            recipe=PlanRecipe(
-                bars=p.bars.bars,
-                slices=slices,
-                accuracy_when_confident=p.serve.kept_right,
-                wrong_when_served=p.serve.wrong_when_served,
-                n_sealed=found.n_test,
-                n_sealed_gold=found.n_test_gold,
-                teacher=p.pin.model or p.pin.revision,
-                label=p.proof.label,
-                delta=p.proof.delta,
-                certify_share=p.proof.certify_share,
-                margin=p.proof.margin,
-                novelty=p.proof.novelty,
-                digests=self._fixed(candidates, slices, found),
-            ),
+            recipe=self._plan_recipe(slices, facts),
             functions=functions,
         )
         groups = check_attributes(p.fairness.groups, found.values)  # before anything is opened for them
         study = memo.run(STUDY, plan, calibrations, dev, dev_rows, recipe=StudyRecipe(slices=self._routed(found)), functions=functions)
-        opened = self._unseal(plan, found)
+        first = planned.sealed_digest if planned and planned.plan_hash == plan.digest else found.sealed_digest
+        opened = self._unseal(plan, found, first)
         use = opened[plan.value.label_kind]
-        end = date.fromisoformat(use.at[:10]) + timedelta(days=CERTIFICATE_DAYS)
+        look = self._look(plan, found, anchor, facts, taken=planned is not None and planned.taken) if p.proof.looks > 1 else None
+        end = date.fromisoformat(use.at[:10]) + timedelta(days=p.proof.expires_days)  # later labels make no row younger
         recipe = EvaluateRecipe(
             use_k=use.k,
             uses={kind: one.k for kind, one in opened.items()},
@@ -367,6 +359,10 @@ class Road:
             slices=slices,
             window=found.window,
             expires=end.isoformat(),
+            look=look.look if look else 1,
+            earlier=look.earlier if look else {},
+            requests_per_month=p.serve.requests_per_month or found.requests_per_month,
+            decided=(look.at if look else use.at)[:10],
         )
         scores = memo.gather(candidates.test)
         report = memo.run(EVALUATE, plan, study, scores, test_rows, recipe=recipe, functions=functions)
@@ -374,6 +370,9 @@ class Road:
             comparing = self._group_recipe(groups, slices, use_k=recipe.uses.get(GOLD, recipe.use_k))
             compared = memo.run(GROUPS, plan, report, scores, test_rows, recipe=comparing, functions=functions)
             self.artifacts["groups"] = compared
+        if look is not None and not memo.dry:
+            both = [c for c in (report.value.certificate, report.value.other) if c is not None]
+            self.store.looks.keep(plan.digest, look.look, both)
         return report
 
     def _group_recipe(
@@ -383,6 +382,51 @@ class Road:
         return GroupRecipe(
             values=groups, tolerance=table.tolerance, selected=table.selected, slices=slices, use_k=use_k
         )
+
+    def _plan_recipe(self, slices: tuple[Slice, ...], facts: Mapping[str, Any]) -> PlanRecipe:
+        p = self.project
+        return PlanRecipe(
+            bars=p.bars.bars,
+            slices=slices,
+            accuracy_when_confident=p.serve.kept_right,
+            wrong_when_served=p.serve.wrong_when_served,
+            n_sealed=facts["n_sealed"],
+            n_sealed_gold=facts["n_sealed_gold"],
+            teacher=p.pin.model or p.pin.revision,
+            label=p.proof.label,
+            delta=p.proof.delta,
+            certify_share=p.proof.certify_share,
+            margin=p.proof.margin,
+            novelty=p.proof.novelty,
+            digests=facts["digests"],
+            ship=p.proof.ship,
+            by_cost=p.proof.by_cost,
+            looks=p.proof.looks,
+        )
+
+    def _anchor(self, digests: Mapping[str, str], parts: Sequence[str]) -> str:
+        """What identifies a plan whatever the sealed rows and their labels are: planned looks go on from it."""
+        sealed = ("sealed", "window", "evidence", "recording")  # the recording grows with the rows; what was learned is in `parts`
+        return digest_of([PLAN.version, *parts, {name: d for name, d in digests.items() if name not in sealed}])
+
+    def _look(self, plan: Artifact[Plan], found: Survey, anchor: str, facts: Mapping[str, Any], *, taken: bool) -> Look:
+        """Count a planned look before the labels are read; a dry memo only says that it is due."""
+        if self.memo.dry and not taken:
+            self._due("a planned look at the sealed rows")
+        p = self.project
+        return self.store.looks.take(
+            plan.digest,
+            found.sealed_labels,
+            anchor=anchor,
+            sealed_digest=found.sealed_digest,
+            looks=p.proof.looks,
+            facts=facts,
+            by=p.owner.name if p.owner else "nobody named",
+        )
+
+    def _due(self, why: str) -> NoReturn:
+        self.memo.events.append(StepEvent(step="evaluate", subject="", action="stale", seconds=0.0, why=why, digest=None))
+        raise NotBuilt(f"evaluate is due: {why}", next_action="overproof run")
 
     def _flip_recipe(self) -> FlipRecipe:
         p = self.project
@@ -397,8 +441,10 @@ class Road:
             "bars": [(b.metric, b.at_least, b.min_n) for b in p.bars.bars],
             "slices": [repr(one) for one in slices],
             "decoding": dict(p.pin.parameters),
-            "dials": [p.serve.kept_right, p.serve.wrong_when_served, p.proof.delta, p.proof.certify_share],
+            "dials": [p.serve.kept_right, p.serve.wrong_when_served, p.proof.delta, p.proof.certify_share,
+                      p.proof.ship, p.proof.by_cost, p.proof.looks, p.proof.label, p.proof.margin, p.proof.novelty],
             "window": list(found.window),
+            "evidence": list(found.sealed_labels),  # other labels of the same rows are another look, and an unplanned look is a use
         }
         if p.fairness.groups:
             named["fairness"] = [p.fairness.groups, p.fairness.tolerance, p.fairness.selected]
@@ -406,13 +452,18 @@ class Road:
         digests = {name: digest_of(value) for name, value in named.items()}
         return {**weights, **p.digests, "prompt": p.task.prompt_digest, **digests, "sealed": found.sealed_digest}
 
-    def _unseal(self, plan: Artifact[Plan], found: Survey) -> dict[str, Unsealed]:
+    def _unseal(self, plan: Artifact[Plan], found: Survey, sealed_digest: str) -> dict[str, Unsealed]:
         """Count this plan once for each kind of label that it will read: the teacher's always, gold where there is any."""
         p = self.project
         kinds = [teacher_kind(plan.value), *([GOLD] if found.n_test_gold or plan.value.label_kind == GOLD else [])]
+        if self.memo.dry:
+            uses = {k: self.store.releases.known_use(sealed_digest, label_kind=k, plan_hash=plan.digest) for k in kinds}
+            if None in uses.values():
+                self._due("a new use of the sealed rows")
+            return {kind: use for kind, use in uses.items() if use is not None}
         return {
             kind: self.store.releases.unseal(
-                found.sealed_digest,
+                sealed_digest,
                 label_kind=kind,
                 plan_hash=plan.digest,
                 delta=p.proof.delta,
@@ -524,8 +575,8 @@ def today_of(store: Store) -> date:
 
 
 def _decided(report: EvalReport) -> date:
-    """The day on which the sealed rows were opened for this plan: a repeated run decides nothing anew."""
-    return date.fromisoformat(report.certificate.expires) - timedelta(days=CERTIFICATE_DAYS)
+    """The day of this look at the sealed rows: a repeated run decides nothing anew."""
+    return date.fromisoformat(report.decided)
 
 
 def _promptset_recipe(project: Project) -> PromptSetRecipe:

@@ -365,6 +365,15 @@ class _Reading:
         dials = tables["serve"]
         both = dials is not None and None not in (dials.accuracy_when_confident, dials.wrong_when_served)
         self.say("[serve]", {"accuracy_when_confident and wrong_when_served are two dials for one thing; keep one": both})
+        proof = tables["proof"]
+        if proof is not None and dials is not None:
+            budget = dials.wrong_when_served is not None
+            self.say("[proof]", {
+                "by_cost spends one budget over all slices; set [serve] wrong_when_served": proof.by_cost and not budget,
+                'ship = "all" is about a bar for each slice; wrong_when_served has one threshold for all traffic':
+                    proof.ship == "all" and budget,
+                f"expires = {proof.expires!r}; from 1d to 365d": not 1 <= proof.expires_days <= 365,
+            })  # fmt: skip
         taken = chosen.test_share + chosen.calibration_share if chosen is not None else 0.0
         full = f"test_share + calibration_share = {taken:.2f} leaves no rows to learn from"
         self.say("[promptset]", {full: taken >= 1 - 1e-9})

@@ -240,6 +240,21 @@ class ProofTable:
     """How much more often than the teacher the served system may be wrong; from the calibration rows where absent."""
     novelty: bool = True
     """Whether the rows least like the training rows are a critical slice with the overall bars."""
+    ship: Literal["partial", "all"] = "partial"
+    """"partial": slices that can't be certified stay with the teacher; "all": every certification slice or none."""
+    looks: Annotated[int, Field(ge=1, le=12)] = 1
+    """Looks planned at the same plan while labels of sealed rows still arrive; they share the error budget of one use."""
+    by_cost: bool = False
+    """With [serve] wrong_when_served: a threshold for each slice, moved in the order of money saved per error."""
+    expires: Days = "90d"
+    """How long a certificate holds after the sealed rows were opened, from 1d to 365d."""
+    on_expiry: Literal["refuse", "warn"] = "refuse"
+    """After that: "refuse" sends everything to the teacher, "warn" goes on and says so."""
+
+    @property
+    def expires_days(self) -> int:
+        """Days that a certificate holds."""
+        return int(self.expires[:-1])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

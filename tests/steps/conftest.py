@@ -108,10 +108,10 @@ class World:
             *(self.scores(name, sealed, **options) for name, options in candidates.items()),
             self.scores("teacher", sealed, kind="teacher", cost=2.0),
         )
-        seen = study(plan, calibrations, dev_scores, dev, StudyRecipe())
+        seen = study(plan, calibrations, dev_scores, dev, StudyRecipe(slices=slices))
         place = {
             "use_k": 1, "plan_hash": digest_of(plan.chosen), "sealed_digest": "5" * 64, "bars": bars, "slices": slices,
-            "window": ("2026-01-01", "2026-02-01"), "expires": "2026-06-01",
+            "window": ("2026-01-01", "2026-02-01"), "expires": "2126-06-01",
         }
         return evaluate(plan, seen, scores, sealed, EvaluateRecipe(**(place | more)))
 

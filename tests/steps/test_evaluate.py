@@ -12,16 +12,13 @@ from overproof.measure.slices import split_hash
 from overproof.steps.calibrate import CalibrateRecipe, Reading, Sheet, calibrate, logits_of, read
 from overproof.steps.evaluate import (
     EvaluateRecipe,
-    Group,
-    Sealed,
     StudyRecipe,
     evaluate,
-    overall,
-    report_slice,
     served_cost_usd_per_1000,
     study,
 )
 from overproof.steps.plan import PlanRecipe, make_plan
+from overproof.steps.slice_reports import Group, Sealed, overall, report_slice
 from overproof.task import Bar, Slice
 
 BARS = (Bar(metric="fidelity", at_least=0.9), Bar(metric="accuracy", at_least=0.85))

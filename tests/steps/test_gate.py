@@ -129,7 +129,7 @@ FAILING = {
     "G08-accuracy": ("G08", lambda e: with_slice(e, "all", served_accuracy=judge(60, 100, 0.9, 0.05)), {}),
     "G09-fidelity": (
         "G09", lambda e: with_slice(e, "all", served_fidelity=judge(60, 100, 0.9, 0.05, metric="fidelity")), {}),
-    "G10-expired": ("G10", lambda e: e, {"today": "2026-06-02"}),
+    "G10-expired": ("G10", lambda e: e, {"today": "2126-06-02"}),
     "G10-forged": ("G10", lambda e: with_report(e, certificate=replace(
         e.report.certificate,
         slices=tuple(replace(s, upper=0.001) for s in e.report.certificate.slices))), {}),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from overproof.data import Example, Folder, Request, TestSet
 from overproof.errors import DataError
-from overproof.evidence import Certificate, EvalReport, Plan, Scores, SliceCertificate
+from overproof.evidence import Calibrator, Certificate, Confidence, EvalReport, Plan, Scores, SliceCertificate
 from overproof.measure.groups import GroupCount, group_gaps
 from overproof.measure.intervals import figure
 from overproof.measure.slices import MISSING, hash_unit
@@ -44,11 +44,11 @@ def compare(tmp_path, rows, answers, *, threshold=-1.0, recipe=RECIPE):
     scores = Scores(name="s", kind="student", folder=Folder(path=tmp_path), n=len(answers), latency_s=0.0, latency_p95_s=0.0,
                     cost_usd_per_1000=0.0, size_bytes=1, parameters=1)
     plan = Plan(chosen="s", reason="", label_kind="teacher:t", delta=0.05, slices=(), certify_share=SHARE, salt=SALT,
-                temperature=1.0, digests={})
+                confidence=Confidence(everywhere=Calibrator(method="temperature")), digests={})
     part = SliceCertificate(slice="other", alpha=0.05, delta=0.05, threshold=threshold, n=1, kept=1, wrong=0, upper=1.0,
                             keep_share=figure(1, 1, metric="kept"), verdict="pass")
     certificate = Certificate(plan_hash="p", sealed_digest="s", label_kind="teacher:t", use_k=1, delta_spent=0.05,
-                              slices=(part,), assumptions=(), window=(None, None), expires="2026-06-01")
+                              slices=(part,), assumptions=(), window=(None, None), expires="2126-06-01")
     report = EvalReport(candidates=(), chosen="s", reason="", certificate=certificate, n_test=len(answers), n_gold=0,
                         weak_labels=(), disagreements=(), cheaper=None)
     return compare_groups(plan, report, (scores,), rows, recipe)

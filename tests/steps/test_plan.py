@@ -8,17 +8,15 @@ import pytest
 from overproof.errors import DataError
 from overproof.measure.certify import KEEP_ALL
 from overproof.steps.calibrate import CalibrateRecipe, calibrate, sheet_of
+from overproof.steps.choice import Expectation, choose, reason_of
 from overproof.steps.plan import (
     Baseline,
-    Expectation,
     PlanRecipe,
     bars_of,
     best_baseline,
-    choose,
     make_plan,
     margin_of,
     novelty_edge,
-    reason_of,
     within_budget,
 )
 from overproof.task import Bar, Slice

@@ -359,3 +359,30 @@ def test_verification_reads_no_content(copy):
     (copy / "student/weights.npz").write_bytes(b"\x80\x04K\x01.")
     seal(copy)
     verify_files(copy)
+
+
+@pytest.mark.parametrize(("mode", "route"), [("refuse", "teacher"), ("warn", "student"), (None, "teacher")])
+def test_after_its_certificate_has_ended_a_bundle_leaves_everything_to_the_teacher_unless_it_warns(copy, mode, route):
+    """The last day still holds; a bundle that says nothing about it refuses; loading an ended one warns."""
+    from datetime import date
+
+    edit(copy / "release.json", lambda raw: {**raw, **({"on_expiry": mode} if mode else {})})
+    seal(copy)
+    bundle, asked = load_bundle(copy), ({"text": "where is my parcel? tracking has not moved"}, {"tier": "plus"})
+    assert bundle.answer(*asked, today=date(2030, 1, 1)).route == "student"
+    after = bundle.answer(*asked, today=date(2030, 1, 2))
+    assert (after.route, after.value is None) == (route, route == "teacher")
+    assert "the certificate ended on 2030-01-01" in after.reason
+    edit(copy / "release.json", lambda raw: {**raw, "expires": "2020-01-01"})
+    seal(copy)
+    with pytest.warns(RuntimeWarning, match="ended on 2020-01-01"):
+        assert load_bundle(copy).answer(*asked).route == route
+
+
+@pytest.mark.parametrize("change", [{"expires": "some day"}, {"on_expiry": "ignore"}])
+def test_an_end_that_is_no_day_is_malformed(copy, change):
+    """A date that can't be read would never be reached."""
+    edit(copy / "release.json", lambda raw: {**raw, **change})
+    seal(copy)
+    with pytest.raises(DataError, match="malformed"):
+        load_bundle(copy)

@@ -163,16 +163,20 @@ def cleared(project: Project) -> Any:
 
 def _traffic(project: Project) -> dict[str, Any]:
     """Rows, characters and rows per attribute value of the traffic log; zeros where there is no store yet."""
-    counts: dict[str, Any] = {"rows": 0, "characters": 0, "gold": 0, "values": {}, "slices": {}}
+    counts: dict[str, Any] = {"rows": 0, "characters": 0, "gold": 0, "values": {}, "slices": {}, "cells": {}}
     if not (project.root / ".overproof").is_dir():
         return counts
     from overproof.progress import track
     from overproof.settings import expand_slices
+    from overproof.steps.capture import instant
     from overproof.store.project_store import open_store
 
     rows = []
     with open_store(project.root) as store:
+        since = _window_start(store, project)
         for record in track(store.traffic.read(), "reading the traffic log"):
+            if since is not None and (record.request.at is None or instant(record.request.at) < since):
+                continue  # before the window: no run sees it
             counts["rows"] += 1
             counts["characters"] += sum(len(record.request.fields.get(f, "")) for f in project.task.input)
             counts["gold"] += record.gold is not None
@@ -182,8 +186,21 @@ def _traffic(project: Project) -> dict[str, Any]:
         if table.by:
             values[table.by] = {row[table.by] for row in rows if table.by in row}
     slices = expand_slices(project.slices, {k: sorted(v) for k, v in values.items()})
+    routed = [s for s in slices if s.where and not s.reads_label]
+    cells = [next((s.name for s in routed if _inside(s, row)), "other") for row in rows]
+    counts["cells"] = {name: cells.count(name) for name in (*(s.name for s in routed), "other")}
     counts["slices"] = {s: sum(_inside(s, row) for row in rows) for s in slices if s.where and not s.reads_label}
     return counts
+
+
+def _window_start(store: Any, project: Project) -> Any:
+    """Where the configured window begins, counted from the newest row; None for all of the log."""
+    from overproof.steps.capture import instant
+
+    if project.traffic.window_days is None:
+        return None
+    newest = max((instant(r.request.at) for r in store.traffic.read() if r.request.at), default=None)
+    return newest - timedelta(days=project.traffic.window_days) if newest else None
 
 
 def _inside(piece: Slice, attributes: Mapping[str, str]) -> bool:
@@ -205,9 +222,11 @@ def _cost(project: Project, counts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _needs(project: Project, counts: Mapping[str, Any]) -> Sequence[Need]:
+    from overproof.cli.needs import Supply, margin_need, planned_delta, threshold_needs
     from overproof.cli.tables import Need
     from overproof.measure.intervals import rows_needed
 
+    delta, supply = planned_delta(project), Supply.of(project, counts)
     judged = project.promptset.test_share * (1 - project.proof.certify_share)
     rows = min(counts["rows"], project.promptset.requests or counts["rows"])
     scale = judged * rows / max(counts["rows"], 1)
@@ -218,10 +237,10 @@ def _needs(project: Project, counts: Mapping[str, Any]) -> Sequence[Need]:
     return [
         Need(
             slice=name, metric=bar.metric, bar=bar.at_least, rows_expected=int(n * scale),
-            rows_needed=_at_least(rows_needed(1 - bar.at_least, HALF * (1 - bar.at_least), project.proof.delta), bar.min_n),
+            rows_needed=_at_least(rows_needed(1 - bar.at_least, HALF * (1 - bar.at_least), delta), bar.min_n),
         )
         for name, bars, n in segments for bar in bars if bar.at_least < 1
-    ]  # fmt: skip
+    ] + [*margin_need(project, supply), *threshold_needs(project, supply)]  # fmt: skip
 
 
 def _at_least(rows: int | None, least: int) -> int | None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 WHAT = (
     "traffic", "skipped", "terms", "prompts", "labels", "dropped", "report", "candidates", "calibration", "certificate",
-    "groups", "flips", "verdict", "dossier",
+    "groups", "flips", "outlook", "verdict", "dossier",
 )  # fmt: skip
 SOME = 20  # rows of a listing on a screen; --json has all
 
@@ -98,6 +98,7 @@ def _log(door: Door, store: Any, what: str) -> int:
 
 def _result(door: Door, result: RunResult, what: str, *, today: str) -> None:
     from overproof.cli import tables
+    from overproof.cli.ahead import outlook_page
     from overproof.cli.walk import find
 
     if what == "dossier":
@@ -118,7 +119,8 @@ def _result(door: Door, result: RunResult, what: str, *, today: str) -> None:
     else:
         report = find(result, "report") or _missing(what)
         pages: dict[str, Iterable[Any]] = {
-            "report": [*tables.weak_labels_page(report), tables.slices_table(report, labels=True), *_ceiling(find(result, "summary"))],
+            "report": [*tables.weak_labels_page(report), tables.slices_table(report, labels=True), *_ceiling(find(result, "summary")), *outlook_page(report)],
+            "outlook": outlook_page(report),
             "candidates": [tables.candidates_table(report)],
             "certificate": tables.certificates_page(report, today=today),
         }
@@ -127,7 +129,10 @@ def _result(door: Door, result: RunResult, what: str, *, today: str) -> None:
 
             pages[what] = calibration_page(report)
         calibrations = [c.calibration for c in report.candidates if c.calibration is not None]
-        values = {"report": report, "candidates": report.candidates, "certificate": report.certificate, "calibration": calibrations}
+        values = {
+            "outlook": report.outlook, "report": report, "candidates": report.candidates, "certificate": report.certificate,
+            "calibration": calibrations,
+        }  # fmt: skip
         door.emit(values[what], *pages[what])
 
 

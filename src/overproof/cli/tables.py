@@ -44,7 +44,9 @@ class Need:
     rows_needed: int | None
     """Sealed rows for an 80 % chance to pass, if the true error is half of what the bar admits."""
     rows_expected: int
-    """Sealed rows of this slice that judge bars, at the present traffic."""
+    """Sealed rows of this slice that there are for it, at the present traffic and window."""
+    kind: str = "bar"
+    """"bar", "margin" (not worse than the teacher) or "threshold" (kept rows that certify one)."""
 
 
 def percent(value: float | None) -> str:
@@ -159,13 +161,17 @@ def needs_table(needs: Sequence[Need]) -> Sheet:
 
     Returns: a table.
     """
-    table = grid("Sealed rows that a bar asks for (80% chance to pass, if the true error is half of what it admits)",
+    table = grid("Sealed rows asked for (80% chance to pass, if the true error is half of what is admitted)",
                  "slice", "metric", "bar", "needs", "has about", "", right=(2, 3, 4))  # fmt: skip
     for need in needs:
         enough = need.rows_needed is not None and need.rows_expected >= need.rows_needed
         needed = "over 10^6" if need.rows_needed is None else str(need.rows_needed)
         word = "[green]enough[/]" if enough else "[yellow]too few[/]"
         table.add_row(escape(need.slice), need.metric, percent(need.bar), needed, str(need.rows_expected), word)
+    table.note = (
+        "not worse: served against teacher, within the margin, rows with gold; threshold: kept rows that certify one for "
+        "the slice; has about: what the configured window and shares supply, before the filter"
+    )
     return table
 
 
@@ -373,6 +379,8 @@ def certificate_page(certificate: Certificate, *, today: str = "", ships: bool =
 
     Returns: a table and sentences.
     """
+    from overproof.steps.certificates import walk_words, whole_traffic
+
     table = grid(escape(certificate_title(certificate)) + ("" if ships else " [dim](nothing ships under it)[/]"),
                  "slice", "from", "keeps", "95%", "wrong", "bound", "bar", "verdict", "needs",
                  right=(1, 2, 3, 4, 5, 6, 8))  # fmt: skip
@@ -380,13 +388,15 @@ def certificate_page(certificate: Certificate, *, today: str = "", ships: bool =
         threshold = "teacher" if s.threshold is None else "all" if s.threshold < 0 else f"{s.threshold:.3f}"
         more = f"+{s.rows_needed}" if s.rows_needed else ""
         counted = s.kept > 0
-        name = "all traffic" if certificate.supports == "G2" else s.slice
+        name = "all traffic" if whole_traffic(certificate) else s.slice
         table.add_row(escape(name), threshold, percent(s.keep_share.value), interval(s.keep_share), f"{s.wrong}/{s.kept}",
                       percent(s.upper) if counted else "-", percent(s.alpha), WORDS[s.verdict], more)  # fmt: skip
     yield table
     if today and (ends := expiry_words(certificate.expires, today)):
         yield f"[bold red]{ends}[/]"
     start, end = (moment[:10] if moment else "no times" for moment in certificate.window)
+    if said := walk_words(certificate):
+        yield escape(said)
     use = f"use {certificate.use_k} of these sealed rows, error budget spent {certificate.delta_spent:.4f}"
     if not ships:
         yield f"{use}, labels counted by {escape(certificate.label_kind)}"

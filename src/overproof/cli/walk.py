@@ -141,6 +141,7 @@ def summary(result: RunResult) -> dict[str, Any]:
         "certificate": report.certificate if report else None,
         "other_certificate": report.other if report else None,
         "truth_note": report.truth_note if report else "",
+        "outlook": report.outlook if report else None,
         "candidates": report.candidates if report else (),
         "dossier": None if result.dossier_path is None else str(result.dossier_path),
         "steps": result.events,
@@ -158,6 +159,7 @@ def story(result: RunResult) -> Iterator[Any]:
     Returns: tables and lines.
     """
     from overproof.cli import tables
+    from overproof.cli.ahead import outlook_page
 
     done = [e for e in result.events if e.action in ("run", "reuse")]
     reused = sum(e.action == "reuse" for e in done)
@@ -179,6 +181,7 @@ def story(result: RunResult) -> Iterator[Any]:
         yield ""
         yield from tables.certificates_page(report)
         yield ""
+        yield from outlook_page(report)
         if report.cheaper:
             yield f"[bold yellow]don't distil:[/] {report.cheaper} clears the bars at lower cost"
     if result.verdict is not None:
@@ -194,6 +197,7 @@ def status(door: Door) -> int:
     """Say what the project has, which steps the next run would do and why, and which runs there were."""
     from rich.markup import escape
 
+    from overproof.cli.ahead import after_end
     from overproof.cli.tables import expiry_words, grid, step_line
     from overproof.pipeline import runs_of, today_of
     from overproof.pipeline import status as ahead
@@ -209,11 +213,14 @@ def status(door: Door) -> int:
         except TermsError as error:  # the road ends at the terms gate, which is worth knowing, not an error
             problem = error.what
         spent = store.ledger.spent_usd
-        ends = expiry_words(release.certificate.expires, today_of(store).isoformat()) if release else ""
+        today = today_of(store).isoformat()
+        ends = expiry_words(release.certificate.expires, today) if release else ""
+        ends = after_end(ends, project.proof.on_expiry)
     body = {
         "task": project.task.name, "rows": counts.records, "skipped": sum(counts.skipped.values()), "spent_usd": spent,
         "release": release.id if release else None, "runs": runs, "next_run": events, "terms_problem": problem,
         "expires": release.certificate.expires if release else None, "expiry": ends,
+        "on_expiry": project.proof.on_expiry,
     }  # fmt: skip
     stale = [e for e in events if e.action != "reuse"]
     named = escape(release.id) if release else "none"

@@ -51,6 +51,20 @@ class LookCertificate:
     """Planned looks still to come; with none left, more rows need a fresh plan and a new use of the ledger."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BudgetLook:
+    """How loose a budget lets the thresholds be after the looks taken so far."""
+
+    point: int | None
+    """Index into the grid; None: everything stays on the teacher."""
+    look: int | None
+    """The look, from 1, at which the point passed."""
+    upper: float
+    """Upper bound of the share of all requests that are kept and wrong, at that look's part of delta."""
+    verdict: Verdict
+    """Pass where a point passed; fail where the strictest one is shown to be over the budget."""
+
+
 def look_rows(*, first: int = 250, looks: int = 6) -> tuple[int, ...]:
     """
     After how many rows to look: each look has twice the rows of the one before.
@@ -177,6 +191,46 @@ def certify_looks(
         _certified(plan, seen.get(plan.slice, ()), [delta * plan.weight * share for share in shares])
         for plan in plans
     )
+
+
+def budget_looks(looks: Sequence[SliceLook], budget: float, deltas: Sequence[float]) -> BudgetLook:
+    """
+    The loosest point at which kept-and-wrong requests stayed within a budget at one of the looks so far.
+
+    Args:
+        looks: rows and (wrong, kept) at each grid point, strict to loose, for each look taken; at least one.
+        budget: largest share of all requests that may be kept and wrong, in [0, 1].
+        deltas: error probability of each planned look, in (0, 1); as many as looks planned.
+
+    Returns: the point, the look at which it passed (the earliest one where several are as loose), and its bound.
+    Raises: MeasureError for no look or more than planned, counts that fall from one look to the next, or fractions
+        outside their range.
+    Source: Bates et al. 2021, arXiv:2101.02703, with a union bound over looks; see `certify_budget`.
+
+    >>> early, late = SliceLook(n=100, counts=((0, 50), (9, 100))), SliceLook(n=400, counts=((0, 200), (9, 400)))
+    >>> budget_looks([early, late], 0.05, [0.02, 0.03]).point, budget_looks([early], 0.05, [0.02, 0.03]).point
+    (1, 0)
+    """
+    _check_looks([look.counts for look in looks], deltas)
+    if not looks or not looks[0].counts:
+        raise MeasureError(
+            "a budget is judged on at least one look with one grid point", next_action="count the rows at the plan's grid"
+        )
+    point, at = None, 0
+    for i, look in enumerate(looks):
+        last = None
+        for j, (wrong, _) in enumerate(look.counts):
+            if cp_upper(wrong, look.n, deltas[i]) > budget:
+                break
+            last = j
+        if last is not None and (point is None or last > point):
+            point, at = last, i
+    if point is not None:
+        upper = cp_upper(looks[at].counts[point][0], looks[at].n, deltas[at])
+        return BudgetLook(point=point, look=at + 1, upper=upper, verdict="pass")
+    latest, now = looks[-1], deltas[len(looks) - 1]
+    verdict: Verdict = "fail" if cp_lower(latest.counts[0][0], latest.n, now) > budget else "undecided"
+    return BudgetLook(point=None, look=None, upper=cp_upper(0, latest.n, now), verdict=verdict)
 
 
 def _certified(plan: SlicePlan, looks: Sequence[SliceLook], deltas: Sequence[float]) -> LookCertificate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -84,11 +85,7 @@ def keep_with_more_rows(
     >>> [round(one.keep, 2) for one in keep_with_more_rows(dev, 1000, alpha=0.05, d=0.05, rows=(50, 200, 1000))]
     [0.0, 0.38, 0.79]
     """
-    if dev_n < 1 or not dev or dev[-1][1] > dev_n or any(n < 1 for n in rows):
-        raise MeasureError(
-            f"an outlook needs calibration rows and positive numbers of sealed rows, got {dev_n!r} and {list(rows)!r}",
-            next_action="pass the counts of the calibration rows, how many rows they are, and rows of 1 or more",
-        )
+    _check_outlook(dev, dev_n, rows)
     return tuple(_outlook(dev, dev_n, alpha, d, n) for n in rows)
 
 
@@ -106,6 +103,94 @@ def _outlook(dev: Counts, dev_n: int, alpha: float, d: float, n: int) -> KeepOut
         if reached == 0.0:
             break
     return KeepOutlook(rows=n, chance=chance, keep=keep)
+
+
+def keep_within_budget(
+    dev: Counts, dev_n: int, *, budget: float, d: float, rows: Sequence[int]
+) -> tuple[KeepOutlook, ...]:
+    """
+    What share of all requests the student would probably keep under a budget, for several numbers of sealed rows.
+
+    Args:
+        dev: (wrong, kept) of the calibration rows at each grid point, strict to loose.
+        dev_n: calibration rows, kept or not, at least 1.
+        budget: largest share of all requests that may be kept and wrong, in [0, 1].
+        d: error probability, in (0, 1).
+        rows: numbers of sealed rows to look ahead to, each at least 1.
+
+    Returns: one outlook for each entry of `rows`; a plan, never a promise, see `keep_with_more_rows`.
+    Raises: MeasureError for no rows, more kept rows than there are, or fractions outside their range.
+    Source: ours; `gate_power` of all rows at each point, from the strictest on.
+
+    >>> [round(one.keep, 2) for one in keep_within_budget(((1, 500), (80, 1000)), 1000, budget=0.05, d=0.05, rows=(50, 500))]
+    [0.0, 0.5]
+    """
+    _check_outlook(dev, dev_n, rows)
+
+    def one(n: int) -> KeepOutlook:
+        powers = [gate_power(n, min(1.0, (wrong + 1) / (dev_n + 1)), budget, d) for wrong, _ in dev]
+        return _reached(powers, [kept / dev_n for _, kept in dev], n)
+
+    return tuple(one(n) for n in rows)
+
+
+def keep_all_or_none(
+    dev: Sequence[Counts], dev_n: Sequence[int], *, alphas: Sequence[float], d: float, factors: Sequence[float]
+) -> tuple[KeepOutlook, ...]:
+    """
+    What share of all requests the student would probably keep where all slices are certified or none.
+
+    Args:
+        dev: for each slice, (wrong, kept) of its calibration rows at each point of the path.
+        dev_n: calibration rows of each slice, each at least 1.
+        alphas: each slice's largest share of wrong answers among kept, in [0, 1].
+        d: error probability of the whole path, in (0, 1); it is not split.
+        factors: sealed rows for each calibration row to look ahead to, each above 0.
+
+    Returns: one outlook for each factor, `rows` over all slices; a plan, never a promise, see `keep_with_more_rows`.
+    Raises: MeasureError for no slice, slices of different paths, more kept rows than there are, factors of 0 or less, or
+        fractions outside their range.
+    Source: ours; rows of different slices are independent, so that the chance at a point is the product over slices.
+
+    >>> far = keep_all_or_none([((0, 400), (60, 1000))], [1000], alphas=[0.05], d=0.05, factors=[0.2, 1.0])
+    >>> [round(one.keep, 2) for one in far]
+    [0.33, 0.4]
+    """
+    if not dev or len({len(dev), len(dev_n), len(alphas)}) > 1 or len({len(one) for one in dev}) > 1 or min(factors, default=1) <= 0:
+        raise MeasureError(
+            f"{len(dev)} slices, {len(dev_n)} row counts, {len(alphas)} bars, factors {list(factors)!r} make no path",
+            next_action="pass counts of every slice at every point, its rows and its bar, and factors above 0",
+        )
+    for counts, n in zip(dev, dev_n, strict=True):
+        _check_outlook(counts, n, (1,))
+    points, total = range(len(dev[0])), sum(dev_n)
+    shares = [sum(counts[j][1] for counts in dev) / total for j in points]
+
+    def chance(j: int, factor: float) -> float:
+        return math.prod(
+            gate_power(round(factor * counts[j][1]), (counts[j][0] + 1) / (counts[j][1] + 1), alpha, d)
+            for counts, alpha in zip(dev, alphas, strict=True)
+        )
+
+    return tuple(_reached([chance(j, f) for j in points], shares, round(f * total)) for f in factors)
+
+
+def _reached(powers: Sequence[float], shares: Sequence[float], n: int) -> KeepOutlook:
+    """Expected share kept by a walk that goes on while points pass: the smallest chance so far at each."""
+    reached, keep, before = 1.0, 0.0, 0.0
+    for power, share in zip(powers, shares, strict=True):
+        reached = min(reached, power)
+        keep += reached * (share - before)
+        before = share
+    return KeepOutlook(rows=n, chance=powers[0] if powers else 0.0, keep=keep)
+
+
+def _check_outlook(dev: Counts, dev_n: int, rows: Sequence[int]) -> None:
+    if dev_n < 1 or not dev or dev[-1][1] > dev_n or any(n < 1 for n in rows):
+        raise MeasureError(
+            f"an outlook needs calibration rows and positive numbers of sealed rows, got {dev_n!r} and {list(rows)!r}",
+            next_action="pass the counts of the calibration rows, how many rows they are, and rows of 1 or more",
+        )
 
 
 def saving(

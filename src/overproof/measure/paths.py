@@ -274,22 +274,65 @@ def certify_path(
     _names(scores, wrong, alphas)
     _check_path(path, scores, also, delta)
     opened = [
-        _opened(path, name, scores[name], wrong[name], alpha=alphas[name], delta=delta)
-        for name in path.slices
+        open_on_path(path, name, scores[name], wrong[name], alpha=alphas[name]) for name in path.slices
     ]
-    point, p, binding = None, 1.0, ""
-    for j in range(len(path.vectors)):
-        tests = [(p_pass(*part.counts[j], part.alpha), part.slice) for part in opened]
-        worst, by = max([*tests, (also[j], "also")] if also else tests)
+    return _walked(opened, [delta], also)
+
+
+def settle_path(parts: Sequence[SliceCertificate], deltas: Sequence[float]) -> PathCertificate:
+    """
+    The outcome that the counts of a path's slices give, whatever else their certificates state.
+
+    Args:
+        parts: one for each slice of the path, with `grid`, `counts`, `n`, `alpha`, and `earlier` where there were looks
+            before this one.
+        deltas: error probability of each planned look, in (0, 1); one where a single look is planned.
+
+    Returns: the certificate that `certify_path` gives for the same counts; with several looks each point has to pass in
+        every slice at one and the same look, and what passed stays passed.
+    Raises: MeasureError for no slice, slices with different numbers of points or looks, or more looks than planned.
+    Source: `certify_path`, with a union bound over looks.
+
+    >>> path = ThresholdPath(slices=("a",), vectors=((0.9,), (0.5,)))
+    >>> part = open_on_path(path, "a", [0.95] * 80 + [0.6] * 20, [False] * 100, alpha=0.05)
+    >>> settle_path([part], [0.05]).slices[0].threshold
+    0.5
+    """
+    shapes = {(len(part.grid), len(part.counts), len(part.earlier)) for part in parts}
+    shapes |= {(len(look.counts), len(look.counts), len(p.earlier)) for p in parts for look in p.earlier}
+    points, counted, before = next(iter(shapes), (0, 0, 0))
+    if len(shapes) != 1 or points != counted or not points or before >= len(deltas):
+        raise MeasureError(
+            f"slices of one path have as many points and looks as each other, got {sorted(shapes)!r} "
+            f"with {len(deltas)} looks planned",
+            next_action="count every slice at every point of the path, at each look",
+        )
+    cleared = [replace(part, threshold=None, kept=0, wrong=0, upper=1.0, verdict="undecided") for part in parts]
+    return _walked(cleared, deltas, ())
+
+
+def _walked(opened: Sequence[SliceCertificate], deltas: Sequence[float], also: Sequence[float]) -> PathCertificate:
+    seen = [[*(look.counts for look in part.earlier), part.counts] for part in opened]
+    taken = range(len(seen[0]))
+    point, p, binding, at = None, 1.0, "", 0
+    for j in range(len(opened[0].grid)):
+        worst, by, look = 2.0, "", None
+        for i in taken:
+            tests = [(p_pass(*counts[i][j], part.alpha), part.slice) for counts, part in zip(seen, opened, strict=True)]
+            worst, by = max([*tests, (also[j], "also")] if also else tests)
+            if worst <= deltas[i]:
+                look = i
+                break
         binding = by
-        if worst > delta:
+        if look is None:
             p = worst if point is None else p
             break
-        point, p = j, worst
-    slices = tuple(_on_path(part, point, delta / len(opened)) for part in opened)
+        point, p, at = j, worst, look
+    slices = tuple(_on_path(part, point, at, deltas, fail_parts=len(opened)) for part in opened)
     failed = any(part.verdict == "fail" for part in slices)
     verdict: Verdict = "pass" if point is not None else "fail" if failed else "undecided"
-    return PathCertificate(delta=delta, point=point, p=p, binding=binding, slices=slices, verdict=verdict)
+    total = math.fsum(deltas)
+    return PathCertificate(delta=total, point=point, p=p, binding=binding, slices=slices, verdict=verdict)
 
 
 def _check_path(
@@ -308,15 +351,32 @@ def _check_path(
         )
 
 
-def _opened(
-    path: ThresholdPath, name: str, scores: ArrayLike, wrong: ArrayLike, *, alpha: float, delta: float
+def open_on_path(
+    path: ThresholdPath, name: str, scores: ArrayLike, wrong: ArrayLike, *, alpha: float
 ) -> SliceCertificate:
-    """The slice before its test: counts along the path, nothing kept."""
+    """
+    A slice of the path before its test: counted along the path, nothing kept.
+
+    Args:
+        path: fixed on other rows.
+        name: a slice of the path.
+        scores: shape (n,), confidences in [0, 1] of its sealed rows.
+        wrong: shape (n,), bool.
+        alpha: the largest share of wrong answers among kept, in [0, 1].
+
+    Returns: the slice with `counts`, `grid` and `n`; no threshold, no verdict, `delta` 0.
+    Raises: MeasureError for a slice that is not on the path, shapes that differ, or confidences outside [0, 1].
+    Source: see `certify_path`.
+
+    >>> path = ThresholdPath(slices=("a",), vectors=((0.9,), (0.5,)))
+    >>> open_on_path(path, "a", [0.95, 0.6], [False, True], alpha=0.05).counts
+    ((0, 1), (1, 2))
+    """
     n, at = int(np.asarray(scores).size), path.slices.index(name)
     return SliceCertificate(
         slice=name,
         alpha=alpha,
-        delta=delta,
+        delta=0.0,
         threshold=None,
         n=n,
         kept=0,
@@ -329,25 +389,32 @@ def _opened(
     )
 
 
-def _on_path(part: SliceCertificate, point: int | None, fail_delta: float) -> SliceCertificate:
+def _on_path(
+    part: SliceCertificate, point: int | None, look: int, deltas: Sequence[float], *, fail_parts: int
+) -> SliceCertificate:
     """The slice at the certified point; where there is none, what its first point says by itself."""
+    part = replace(part, delta=math.fsum(deltas), keep_share=figure(0, part.n, metric="kept"), passed_at=1)
     if point is not None:
-        wrong, kept = part.counts[point]
+        at_look = [*(one.counts for one in part.earlier), part.counts][look]
+        wrong, kept = at_look[point]
         return replace(
             part,
             threshold=part.grid[point],
             kept=kept,
             wrong=wrong,
-            upper=cp_upper(wrong, kept, part.delta),
-            keep_share=figure(kept, part.n, metric="kept"),
+            upper=cp_upper(wrong, kept, deltas[look]),
+            keep_share=figure(part.counts[point][1], part.n, metric="kept"),
             verdict="pass",
+            passed_at=look + 1,
+            rows_needed=None,
         )
+    now = deltas[len(part.earlier)]
     wrong, kept = part.counts[0]
-    if cp_lower(wrong, kept, fail_delta) > part.alpha:  # split over slices: one false fail in all is too many
+    if cp_lower(wrong, kept, now / fail_parts) > part.alpha:  # split over slices: one false fail in all is too many
         return replace(part, verdict="fail")
-    if cp_upper(wrong, kept, part.delta) <= part.alpha or not kept or not 0.0 < part.alpha < 1.0:
+    if cp_upper(wrong, kept, now) <= part.alpha or not kept or not 0.0 < part.alpha < 1.0:
         return part
-    total = rows_needed(part.alpha, expected_rate(wrong, kept, part.alpha), part.delta)
+    total = rows_needed(part.alpha, expected_rate(wrong, kept, part.alpha), now)
     return replace(
         part, rows_needed=None if total is None else max(1, math.ceil(total * part.n / kept) - part.n)
     )

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from overproof.evidence import Certificate, EvalReport, Figure, Plan, SliceCertificate, SlicePlan
+from overproof.evidence import Certificate, EvalReport, Figure, LookCounts, Plan, SliceCertificate, SlicePlan
 from overproof.measure.certify import certify_budget, certify_slices, grid_counts, recompute
 from overproof.measure.intervals import cp_upper, figure, verdict_of
 from overproof.steps.calibrate import Reading, Sheet
 from overproof.steps.comparisons import comparison_differences
+from overproof.steps.joint import counts_on, path_of
+from overproof.steps.walks import Walk, is_joint, opened, settle, walk_differences
 
 Mask = NDArray[np.bool_]
 GOLD = "gold"
@@ -50,6 +52,10 @@ class Place:
     """First and last time of the traffic."""
     expires: str
     """ISO date."""
+    look: int = 1
+    """Which planned look this is, from 1."""
+    earlier: Mapping[str, tuple[LookCounts, ...]] = field(default_factory=dict)
+    """Certification slice to what earlier looks saw under this label kind."""
 
 
 def certify(
@@ -82,11 +88,12 @@ def certify(
     budget = plan.guarantee == "budget"
     scores = {name: reading.score[mask] for name, mask in counted.items()}
     errors = {name: wrong[mask] for name, mask in counted.items()}
-    parts = (
-        tuple(_budgeted(p, scores[p.slice], errors[p.slice], place.delta) for p in plans)
-        if budget
-        else certify_slices(plans, scores, errors, place.delta)
-    )
+    if plan.moved != "alone" or plan.looks > 1:
+        parts = _walked(plan, plans, scores, errors, place)
+    elif budget:
+        parts = tuple(_budgeted(p, scores[p.slice], errors[p.slice], place.delta) for p in plans)
+    else:
+        parts = certify_slices(plans, scores, errors, place.delta)
     partly = gold and not bool(sheet.has_gold.all())
     return Certificate(
         plan_hash=place.plan_hash,
@@ -100,7 +107,30 @@ def certify(
         expires=place.expires,
         supports="G2" if budget else "G1" if gold else "G4",
         fixed=dict(plan.digests),
+        moved=plan.moved,
+        left_out=plan.left_out,
+        look=place.look,
+        looks=plan.looks,
     )
+
+
+def _walked(
+    plan: Plan,
+    plans: Sequence[SlicePlan],
+    scores: Mapping[str, NDArray[np.float64]],
+    errors: Mapping[str, Mask],
+    place: Place,
+) -> tuple[SliceCertificate, ...]:
+    """Slices that move together, or that are looked at more than once: counted here, settled from the counts alone."""
+    path = path_of(plans) if plan.moved != "alone" else None
+    parts = []
+    for p in plans:
+        at, bad = scores[p.slice], errors[p.slice]
+        counts = grid_counts(at, bad, p.grid) if path is None else counts_on(path, p.slice, at, bad)
+        unknown = (LookCounts(n=0, counts=((0, 0),) * len(p.grid)),) * (place.look - 1)  # a look that nobody kept passed nothing
+        parts.append(opened(p, counts, len(at), place.earlier.get(p.slice, unknown)))
+    walk = Walk(moved=plan.moved, budget=plan.guarantee == "budget", delta=place.delta, looks=plan.looks)
+    return settle(parts, walk)
 
 
 def _budgeted(plan: SlicePlan, scores: NDArray[np.float64], wrong: Mask, delta: float) -> SliceCertificate:
@@ -153,6 +183,8 @@ def differences(certificate: Certificate) -> tuple[str, ...]:
 
     Returns: one sentence for each difference; empty where the certificate says what its counts say.
     """
+    if is_joint(certificate):
+        return walk_differences(certificate)
     if certificate.supports != "G2":
         return recompute(certificate)
     if len(certificate.slices) != 1:
@@ -240,6 +272,47 @@ def certified_parts(certificate: Certificate) -> list[SliceCertificate]:
     return [s for s in certificate.slices if s.threshold is not None and s.kept > 0]
 
 
+def whole_traffic(certificate: Certificate) -> bool:
+    """
+    Whether one threshold holds for all traffic.
+
+    Args:
+        certificate: any certificate.
+
+    Returns: True for a budget that was not spent slice by slice.
+    """
+    return certificate.supports == "G2" and certificate.moved != "cost"
+
+
+def walk_words(certificate: Certificate) -> str:
+    """
+    How the thresholds moved, and which look this is.
+
+    Args:
+        certificate: any certificate.
+
+    Returns: sentences; empty for one look at slices that moved by themselves.
+    """
+    said = []
+    if certificate.moved == "all":
+        said.append(
+            f"All {len(certificate.slices)} certification slices or none: every one passed at one point of a path fixed "
+            "before unsealing, or nothing ships; so the error budget is not split between them."
+        )
+    if certificate.moved == "cost":
+        said.append(
+            "One budget over all requests: thresholds of the slices moved in the order of money saved per expected error, "
+            "fixed before unsealing; the bound is of all slices together."
+        )
+    if certificate.left_out:
+        said.append(f"Left with the teacher for want of a calibration row: {', '.join(certificate.left_out)}.")
+    if certificate.looks > 1:
+        left = certificate.looks - certificate.look
+        more = f"{left} more can follow on the same plan as labels arrive" if left else "another look is a new use of these rows"
+        said.append(f"Look {certificate.look} of {certificate.looks} planned ones, which share the error budget; {more}.")
+    return " ".join(said)
+
+
 def part_words(part: SliceCertificate, certificate: Certificate) -> str:
     """
     One certified part in words that say what was counted, never more.
@@ -252,6 +325,8 @@ def part_words(part: SliceCertificate, certificate: Certificate) -> str:
     """
     what = "wrong against gold" if certificate.label_kind == GOLD else "unlike the teacher"
     tail = f"upper bound {part.upper:.1%}, bar {part.alpha:.1%}"
+    if certificate.supports == "G2" and certificate.moved == "cost":
+        return f"{part.slice}: {part.wrong} of {part.n:,} requests are kept and {what}; over all slices {tail}"
     if certificate.supports == "G2":
         return f"{part.wrong} of all {part.n:,} requests are kept and {what}, {tail}"
     return f"{part.slice}: {part.wrong} of {part.kept:,} kept are {what}, {tail}"

@@ -13,9 +13,11 @@ from typing import Any
 from overproof.data import Folder
 from overproof.evidence import CandidateReport, EvalReport, Figure, Refusal, Release, SliceReport
 from overproof.measure.labels import agreement_ceiling
-from overproof.steps.certificates import other_words
+from overproof.steps.ahead import outlook_lines
+from overproof.steps.certificates import other_words, walk_words, whole_traffic
 from overproof.steps.collect import Evidence
-from overproof.steps.evaluate import bars_judged, served_cost_usd_per_1000, teacher_of
+from overproof.steps.evaluate import served_cost_usd_per_1000, teacher_of
+from overproof.steps.slice_reports import bars_judged
 from overproof.store.artifacts import Step
 
 FORMAT = 1
@@ -142,6 +144,9 @@ def page(evidence: Evidence, verdict: Release | Refusal, recipe: DossierRecipe) 
         certificates=[c for c in (report.certificate, report.other) if c is not None] if report else [],
         second=other_words(report) if report else "",
         tests=tests_view(report) if report else [],
+        walk_words=walk_words,
+        whole_traffic=whole_traffic,
+        ahead_lines=outlook_lines(report) if report else (),
         unfamiliar=next((s for s in chosen.slices if s.kind == "novelty" and s.critical), None) if chosen else None,
     )
 

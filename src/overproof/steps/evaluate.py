@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from overproof.data import CalibrationSet, TestSet
 from overproof.errors import DataError
@@ -17,22 +15,20 @@ from overproof.evidence import (
     Comparison,
     Disagreement,
     EvalReport,
-    Figure,
+    LookCounts,
     Plan,
     Scores,
     SliceReport,
-    Verdict,
 )
 from overproof.measure.calibration import expected_calibration_error, reliability_curve
 from overproof.measure.certify import ledger_delta
-from overproof.measure.intervals import figure, judge
-from overproof.measure.leakage import novelty_bins
-from overproof.measure.scores import two_by_two
-from overproof.measure.slices import NO_FUNCTIONS, OTHER, Functions, assign, split_hash
+from overproof.measure.intervals import figure
+from overproof.measure.looks import look_shares
+from overproof.measure.slices import NO_FUNCTIONS, OTHER, Functions, split_hash
+from overproof.steps.ahead import DevCounts, dev_counts, outlook_of
 from overproof.steps.calibrate import (
     CalibrateRecipe,
     Reading,
-    Sheet,
     reading_of,
     reliabilities,
     sheet_of,
@@ -40,12 +36,11 @@ from overproof.steps.calibrate import (
 )
 from overproof.steps.certificates import GOLD, Place, certify, kept_by
 from overproof.steps.comparisons import against_baseline, against_teacher
-from overproof.steps.plan import bars_of, certified_by, least_familiar, near_under
+from overproof.steps.plan import certified_by
+from overproof.steps.slice_reports import Mask, Sealed, bars_judged, groups_of, overall, report_slice
 from overproof.store.artifacts import Step
 from overproof.task import Bar, Slice
 
-Mask = NDArray[np.bool_]
-SliceKind = Literal["all", "attribute", "label", "novelty"]
 HALF = 0.5
 TEXT_CHARS = 600  # as much of a request as a person reads in a list
 
@@ -56,8 +51,8 @@ class StudyRecipe:
 
     most: int = 60
     """Disagreements to list."""
-    slices: tuple[Slice, ...] = ()
-    """The slices that thresholds are certified for; see `plan.certified_by`."""
+    slices: tuple[Slice, ...] | None = None
+    """The slices that thresholds are certified for, to count the chosen candidate by; None counts nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +63,8 @@ class Study:
     """One per calibrated candidate."""
     disagreements: tuple[Disagreement, ...]
     """Of the chosen candidate, worst first."""
+    dev: tuple[DevCounts, ...] = ()
+    """Of the chosen candidate, one per certification slice."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,40 +91,22 @@ class EvaluateRecipe:
     """Confidence of intervals without a bar."""
     uses: Mapping[str, int] = field(default_factory=dict)
     """Label kind to its own count in the ledger; `use_k` for kinds that are not named."""
+    look: int = 1
+    """Which planned look at these rows this is, from 1."""
+    earlier: Mapping[str, Mapping[str, tuple[LookCounts, ...]]] = field(default_factory=dict)
+    """Label kind to certification slice to what earlier looks saw, as the ledger kept it."""
+    requests_per_month: float | None = None
+    """Traffic volume, for money; None where not known."""
+    decided: str = ""
+    """ISO date of the look."""
 
     def delta(self, plan: Plan, label_kind: str) -> float:
         """The error budget that this use has under a label kind."""
         return ledger_delta(plan.delta, self.uses.get(label_kind, self.use_k))
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Group:
-    """One reported slice: which rows, and what is asked there."""
-
-    name: str
-    kind: SliceKind
-    critical: bool
-    mask: Mask
-    bars: Mapping[str, Bar]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sealed:
-    """The sealed rows, opened."""
-
-    sheet: Sheet
-    groups: tuple[Group, ...]
-    judge: Mask
-    """Rows that judge the bars; the others chose the thresholds."""
-    delta: float
-    """Error budget of this use for agreement with the teacher."""
-    level: float
-    delta_gold: float | None = None
-    """Error budget of this use for accuracy; None: the same."""
-
-    def budget(self, metric: str) -> float:
-        """The error budget of a metric: gold has a ledger of its own."""
-        return self.delta if metric == "fidelity" or self.delta_gold is None else self.delta_gold
+    def now(self, plan: Plan, label_kind: str) -> float:
+        """The part of it that this look has: bars and paired tests are judged anew at every look."""
+        return self.delta(plan, label_kind) * look_shares(plan.looks)[self.look - 1]
 
 
 def study(
@@ -147,14 +126,15 @@ def study(
         calibrations: of every calibrated candidate.
         scores: of the calibration rows.
         rows: calibration rows; sealed ones are never listed.
-        recipe: how many to list.
+        recipe: how many to list, and the slices.
         functions: "module:function" to the function, for slices that equality can't say.
 
     Returns: disagreements, first those where the teacher is right by gold, then by the student's confidence in
         its other answer.
     """
     chosen = _named(scores, plan.chosen)
-    reading = reading_of(chosen, rows, plan.confidence, slices=slice_names(rows, recipe.slices, functions))
+    names = slice_names(rows, recipe.slices or (), functions)
+    reading = reading_of(chosen, rows, plan.confidence, slices=names)
     sheet = sheet_of(rows)
     differ = np.flatnonzero(reading.answer != sheet.target)
 
@@ -164,8 +144,10 @@ def study(
         return rank, -sure, i
 
     shown = sorted((int(i) for i in differ), key=badness)[: recipe.most]
+    cells = None if recipe.slices is None else _cells(names, recipe.slices)
     return Study(
         calibrations=calibrations,
+        dev=() if cells is None else dev_counts(plan, reading, sheet, cells),
         disagreements=tuple(
             Disagreement(
                 request_id=rows.examples[i].request.id,
@@ -205,10 +187,10 @@ def evaluate(
     """
     sealed = _opened(plan, rows, recipe, functions)
     sheet = sealed.sheet
-    routed = certified_by(recipe.slices, budget=plan.guarantee == "budget")
+    routed = certified_by(recipe.slices, one_for_all=plan.guarantee == "budget" and plan.moved == "alone")
     names = slice_names(rows, routed, functions)
     chosen = reading_of(_named(scores, plan.chosen), rows, plan.confidence, slices=names)
-    cells = {one: np.array(names, dtype=object) == one for one in (*(s.name for s in routed), OTHER)}
+    cells = _cells(names, routed)
     walked = {n: m & ~sealed.judge for n, m in cells.items()}
     first, *rest = (
         certify(plan, chosen, sheet, walked, _place(plan, recipe, kind), label_kind=kind)
@@ -222,18 +204,21 @@ def evaluate(
         chosen=plan.chosen,
         reason=plan.reason,
         certificate=first,
-        n_test=len(sheet.target),
-        n_gold=int(sheet.has_gold.sum()),
-        weak_labels=weak_labels(best),
-        disagreements=study.disagreements,
-        cheaper=None,
+        n_test=len(sheet.target), n_gold=int(sheet.has_gold.sum()),
+        weak_labels=weak_labels(best), disagreements=study.disagreements, cheaper=None,
         other=rest[0] if rest else None,
         truth_note=plan.truth_note,
         noninferiority=_not_worse(plan, chosen, sealed, kept),
         superiority=_better(plan, chosen, scores, rows, sealed),
-        margin_from=plan.margin_from,
+        margin_from=plan.margin_from, decided=recipe.decided,
     )
-    return _with_cheaper(report)
+    return _with_outlook(_with_cheaper(report), plan, study, recipe)
+
+
+def _with_outlook(report: EvalReport, plan: Plan, study: Study, recipe: EvaluateRecipe) -> EvalReport:
+    if not study.dev:
+        return report
+    return replace(report, outlook=outlook_of(report, plan, study.dev, requests_per_month=recipe.requests_per_month))
 
 
 def teacher_kind(plan: Plan) -> str:
@@ -248,14 +233,19 @@ def teacher_kind(plan: Plan) -> str:
     return plan.other_label if plan.label_kind == GOLD else plan.label_kind
 
 
+def _cells(names: Sequence[str], routed: Sequence[Slice]) -> dict[str, Mask]:
+    column = np.array(names, dtype=object)
+    return {one: column == one for one in (*(s.name for s in routed), OTHER)}
+
+
 def _opened(plan: Plan, rows: TestSet, recipe: EvaluateRecipe, functions: Functions) -> Sealed:
     return Sealed(
         sheet=sheet_of(rows),
-        groups=groups_of(rows, recipe, functions, novelty_below=plan.novelty_below),
+        groups=groups_of(rows, recipe.slices, recipe.bars, functions, novelty_below=plan.novelty_below),
         judge=~split_hash([e.request.id for e in rows.examples], plan.salt, plan.certify_share),
-        delta=recipe.delta(plan, teacher_kind(plan)),
+        delta=recipe.now(plan, teacher_kind(plan)),
         level=recipe.level,
-        delta_gold=recipe.delta(plan, GOLD),
+        delta_gold=recipe.now(plan, GOLD),
     )
 
 
@@ -267,6 +257,8 @@ def _place(plan: Plan, recipe: EvaluateRecipe, label_kind: str) -> Place:
         delta=recipe.delta(plan, label_kind),
         window=recipe.window,
         expires=recipe.expires,
+        look=recipe.look,
+        earlier=recipe.earlier.get(label_kind, {}),
     )
 
 
@@ -276,13 +268,8 @@ def _not_worse(plan: Plan, reading: Reading, sealed: Sealed, kept: Mask) -> Comp
     if not plan.margin or not fresh.any():
         return None
     served = np.where(kept, reading.answer, sheet.target)
-    return against_teacher(
-        (served != sheet.gold)[fresh],
-        (sheet.target != sheet.gold)[fresh],
-        teacher="the teacher",
-        margin=plan.margin,
-        delta=sealed.budget("accuracy"),
-    )
+    ours, theirs, delta = (served != sheet.gold)[fresh], (sheet.target != sheet.gold)[fresh], sealed.budget("accuracy")
+    return against_teacher(ours, theirs, teacher="the teacher", margin=plan.margin, delta=delta)
 
 
 def _better(
@@ -341,51 +328,6 @@ def _reports(
     return tuple(report(s) for s in scores)
 
 
-def groups_of(
-    rows: TestSet, recipe: EvaluateRecipe, functions: Functions, *, novelty_below: float | None = None
-) -> tuple[Group, ...]:
-    """
-    Everything that is reported apart: all rows, named slices, familiarity, each label.
-
-    Args:
-        rows: sealed rows.
-        recipe: slices and bars.
-        functions: see `evaluate`.
-        novelty_below: edge of the least familiar slice, which has the overall bars and is critical; None: no such slice.
-
-    Returns: "all" first. A row's label is the true one where known, else the teacher's.
-    """
-    n = len(rows.examples)
-    labels = [e.target if e.gold is None else e.gold for e in rows.examples]
-    member = assign(recipe.slices, [e.request for e in rows.examples], labels, functions=functions)
-    found = [_group("all", "all", np.ones(n, dtype=bool), recipe.bars)]
-    for i, one in enumerate(recipe.slices):
-        kind: SliceKind = "label" if one.reads_label else "attribute"
-        found.append(_group(one.name, kind, member[:, i], bars_of(one.bars, recipe.bars), critical=one.critical))
-    near = np.array([np.nan if e.near_train is None else e.near_train for e in rows.examples])
-    if not np.isnan(near).all():
-        if novelty_below is not None:
-            found.append(_group(least_familiar(novelty_below), "novelty", near_under(near, novelty_below), recipe.bars, critical=True))
-        bins = novelty_bins(near)
-        found += [
-            _group(f"familiarity {name}", "novelty", bins.index == i, ())
-            for i, name in enumerate(bins.names)
-            if novelty_below is None or f"familiarity {name}" != least_familiar(novelty_below)
-        ]
-    named = {one.where for one in recipe.slices}
-    column = np.array(labels)
-    found += [
-        _group(label, "label", column == label, ())
-        for label in rows.labels
-        if (("label", (label,)),) not in named  # the project's own slice says the same, with bars
-    ]
-    return tuple(g for g in found if g.mask.any() or g.kind in ("all", "attribute") or g.bars)
-
-
-def _group(name: str, kind: SliceKind, mask: Mask, bars: tuple[Bar, ...], *, critical: bool = False) -> Group:
-    return Group(name=name, kind=kind, critical=critical, mask=mask, bars={b.metric: b for b in bars})
-
-
 def report_candidate(
     scores: Scores,
     before: Reading,
@@ -433,94 +375,6 @@ def report_candidate(
         cost_n=scores.cost_n,
         margin=min((f.low - f.bar for f in judged if f.bar is not None), default=None),
     )
-
-
-def bars_judged(report: SliceReport, *, served: bool) -> list[Figure]:
-    """
-    The figures of a slice that have a bar.
-
-    Args:
-        report: one slice.
-        served: as served, or the candidate alone.
-
-    Returns: accuracy and fidelity, where a bar is set.
-    """
-    both = (report.served_accuracy, report.served_fidelity) if served else (report.accuracy, report.fidelity)
-    return [f for f in both if f is not None and f.bar is not None]
-
-
-def overall(verdicts: list[Verdict | None]) -> Verdict:
-    """
-    All bars at once.
-
-    Args:
-        verdicts: of every bar.
-
-    Returns: "fail" if one fails, "pass" if there is at least one and all pass, else "undecided".
-    """
-    if "fail" in verdicts:
-        return "fail"
-    return "pass" if verdicts and all(v == "pass" for v in verdicts) else "undecided"
-
-
-def report_slice(group: Group, reading: Reading, sealed: Sealed, kept: Mask | None) -> SliceReport:
-    """
-    One candidate on one group.
-
-    Args:
-        group: rows and bars.
-        reading: the candidate's sealed answers.
-        sealed: the opened rows.
-        kept: rows that the candidate answers as served, or None.
-
-    Returns: figures with intervals. Alone on all sealed rows; as served on the rows that judge.
-    """
-    sheet, alone = sealed.sheet, kept is None
-    known = group.mask & sheet.has_gold
-    served = np.where(kept, reading.answer, sheet.target) if kept is not None else None
-    fresh, fresh_known = group.mask & sealed.judge, known & sealed.judge
-    asked = group.bars
-    teacher_bar = asked.get("accuracy") if group.critical and group.kind == "label" else None
-    wants_accuracy = bool(known.any()) or "accuracy" in asked
-
-    def measured(metric: str, hit: Mask, mask: Mask, bar: Bar | None) -> Figure:
-        good, n = int(hit[mask].sum()), int(mask.sum())
-        if bar is None:
-            return figure(good, n, metric=metric, level=sealed.level)
-        delta = sealed.budget(metric)
-        level = 1 - 2 * delta  # so that the interval's lower end meets the bar exactly where the test passes
-        return judge(good, n, bar.at_least, delta, level=level, metric=metric, min_n=bar.min_n)
-
-    agrees, true = reading.answer == sheet.target, reading.answer == sheet.gold
-    return SliceReport(
-        slice=group.name,
-        kind=group.kind,
-        critical=group.critical,
-        n=int(group.mask.sum()),
-        fidelity=measured("fidelity", agrees, group.mask, asked.get("fidelity") if alone else None),
-        accuracy=measured("accuracy", true, known, asked.get("accuracy") if alone else None) if wants_accuracy else None,
-        teacher_accuracy=(
-            measured("accuracy", sheet.target == sheet.gold, known, teacher_bar) if wants_accuracy else None
-        ),
-        served_fidelity=(
-            measured("fidelity", served == sheet.target, fresh, asked.get("fidelity")) if served is not None else None
-        ),
-        served_accuracy=(
-            measured("accuracy", served == sheet.gold, fresh_known, asked.get("accuracy"))
-            if served is not None and wants_accuracy
-            else None
-        ),
-        kept=measured("kept", kept, fresh, None) if kept is not None else None,
-        two_by_two=(
-            two_by_two(_text(reading.answer[known]), _text(sheet.target[known]), _text(sheet.gold[known]))
-            if known.any()
-            else None
-        ),
-    )
-
-
-def _text(columns: NDArray[np.int64]) -> list[str]:
-    return [str(c) for c in columns.tolist()]
 
 
 def weak_labels(chosen: CandidateReport) -> tuple[SliceReport, ...]:

@@ -27,6 +27,7 @@ from overproof.steps.certificates import (
     part_words,
     report_differences,
     uses_of,
+    walk_words,
 )
 from overproof.steps.collect import DataEvidence, Evidence
 from overproof.steps.comparisons import baseline_answer, teacher_answer
@@ -459,6 +460,7 @@ def _threshold(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
     advice = ""
     if recipe.ece_at_most is not None and chosen.ece_test is not None and chosen.ece_test > recipe.ece_at_most:
         advice = f"; advisory: calibration error {chosen.ece_test:.3f} is above {recipe.ece_at_most:.3f}"
+    beside = " ".join(word for word in (walk_words(certificate), beside) if word)
     said_too = f"; {beside}" if beside else ""
     yield _finding("G10", "pass", f"{parts}{rest}{said_too}{advice}", figure=whole.kept)
 
@@ -513,7 +515,8 @@ def _integrity(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
         return
     stated = {t.slice.name: t.threshold for t in card.thresholds if t.threshold is not None}
     certified = {s.slice: s.threshold for s in report.certificate.slices if s.threshold is not None}
-    if (card.candidate, card.plan_hash, stated) != (report.chosen, report.certificate.plan_hash, certified):
+    told = (card.candidate, card.plan_hash, card.expires, stated)
+    if told != (report.chosen, report.certificate.plan_hash, report.certificate.expires, certified):
         yield _finding("G22", "fail", "the bundle was not packed from this report and certificate", "pack again")
         return
     done = "every file has its digest, the self-test reproduces, thresholds are the certified ones"

@@ -149,7 +149,7 @@ def compare_groups(
     """
     sheet, requests = sheet_of(rows), [e.request for e in rows.examples]
     fresh = ~split_hash([r.id for r in requests], plan.salt, plan.certify_share)
-    routed = certified_by(recipe.slices, budget=plan.guarantee == "budget")
+    routed = certified_by(recipe.slices, one_for_all=plan.guarantee == "budget" and plan.moved == "alone")
     names = slice_names(rows, routed, functions)
     reading = reading_of(next(s for s in scores if s.name == plan.chosen), rows, plan.confidence, slices=names)
     column = np.array(names, dtype=object)

@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -81,6 +82,8 @@ class PackRecipe:
     """Names of the input fields, in order."""
     slices: tuple[Slice, ...] = ()
     """The project's slices, in file order."""
+    on_expiry: Literal["refuse", "warn"] = "refuse"
+    """What the bundle does when its certificate has ended."""
 
 
 def pack(trained: Trained, report: EvalReport, recipe: PackRecipe, *, workdir: Path) -> Folder:
@@ -115,6 +118,7 @@ def pack(trained: Trained, report: EvalReport, recipe: PackRecipe, *, workdir: P
         label_kind=report.certificate.label_kind,
         plan_hash=report.certificate.plan_hash,
         expires=report.certificate.expires,
+        on_expiry=recipe.on_expiry,
         selftest=_selftest(student, recipe.input, confidence),
     )
     folder = workdir / "bundle"
@@ -200,6 +204,7 @@ def _write_card(path: Path, card: Card) -> None:
         "label_kind": card.label_kind,
         "plan_hash": card.plan_hash,
         "expires": card.expires,
+        "on_expiry": card.on_expiry,
         "selftest": [
             {"fields": dict(row.fields), "label": row.label, "probability": row.probability} for row in card.selftest
         ],

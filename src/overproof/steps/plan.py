@@ -12,18 +12,20 @@ from numpy.typing import NDArray
 
 from overproof.data import CalibrationSet
 from overproof.errors import DataError
-from overproof.evidence import Calibration, Figure, Plan, Scores, SlicePlan
+from overproof.evidence import Calibration, Figure, Moved, Plan, Scores, SlicePlan
 from overproof.measure.certify import grid_counts, grid_of, ledger_delta, plan_slice, split_delta, walk
 from overproof.measure.intervals import cp_upper, judge, min_rows
 from overproof.measure.leakage import NOVELTY_EDGES
+from overproof.measure.looks import look_shares
 from overproof.measure.slices import NO_FUNCTIONS, OTHER, Functions, assign, partition
 from overproof.steps.calibrate import Reading, Sheet, reading_of, sheet_of, slice_names
+from overproof.steps.choice import Expectation, choose, reason_of
+from overproof.steps.joint import expected_thresholds, plan_all, plan_cost
 from overproof.store.artifacts import Step
 from overproof.task import Bar, Slice
 
 HALF = 0.5
 POINT = 0.01  # the most that the served system may be worse than the teacher, unless the owner says otherwise
-SAME_BILL = 0.01  # a hundredth of the teacher's bill is not worth a larger student; the kept share is no better known
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanRecipe:
@@ -57,6 +59,24 @@ class PlanRecipe:
     """How much more often than the teacher the served system may be wrong; None: from the calibration rows."""
     novelty: bool = True
     """Whether the least familiar rows are a critical slice with the overall bars."""
+    ship: Literal["partial", "all"] = "partial"
+    """Whether a slice that can't be certified holds up the others."""
+    by_cost: bool = False
+    """With `wrong_when_served`: thresholds of slices move in the order of money saved per error."""
+    looks: int = 1
+    """Looks planned at the sealed rows; they share the error budget of one use."""
+
+    @property
+    def moved(self) -> Moved:
+        """How thresholds of slices move."""
+        if self.wrong_when_served is not None:
+            return "cost" if self.by_cost else "alone"
+        return "all" if self.ship == "all" else "alone"
+
+    @property
+    def first_delta(self) -> float:
+        """The error budget to plan with: a first use of the sealed rows, at its last look."""
+        return ledger_delta(self.delta, 1) * look_shares(self.looks)[-1]
 
     @property
     def alpha(self) -> float:
@@ -64,38 +84,14 @@ class PlanRecipe:
         return 1.0 - (self.accuracy_when_confident or 0.0) if self.wrong_when_served is None else self.wrong_when_served
 
     @property
+    def one_for_all(self) -> bool:
+        """A budget is of all traffic: one threshold, unless slices share it by cost."""
+        return self.wrong_when_served is not None and self.moved == "alone"
+
+    @property
     def teacher_kind(self) -> str:
         """The label kind of the teacher's answers."""
         return f"teacher:{self.teacher}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Expectation:
-    """What a candidate is expected to do as served, seen from the calibration rows."""
-
-    name: str
-    size_bytes: int
-    plans: tuple[SlicePlan, ...]
-    fidelity: float
-    """Agreement with the teacher, alone."""
-    kept: float
-    """Share of the calibration rows that it would answer itself."""
-    clears: bool
-    """True iff every bar would be passed with as many rows as will judge it."""
-    misses: int
-    """Bars that would not be passed."""
-    spoils: int
-    """Bars that the teacher alone would pass, and that it would be shown to miss: more rows mend none of them."""
-    margin: float
-    """Least distance of a lower bound from its bar; negative where one would be missed."""
-    missed: str
-    """The bar with the least margin, in words."""
-    cost: float
-    """USD per 1,000 as served; the teacher's share of the answers where prices are not known."""
-    bill: float
-    """What the teacher alone costs, in the same unit."""
-    priced: bool
-    """True iff both are money."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +111,8 @@ class _Dev:
     """USD per 1,000."""
     novelty_below: float | None
     """Edge of the least familiar slice, see `novelty_edge`."""
+    prices: NDArray[np.float64]
+    """What the teacher asked for each row, NaN where not known."""
 
 
 def make_plan(
@@ -149,7 +147,7 @@ def make_plan(
     students = [s for s in scores if s.kind == "student" and s.name in by_name]
     if not students:
         raise DataError("no calibrated student to choose from", next_action="add a [[student]] to the project file")
-    names = slice_names(rows, certified_by(recipe.slices, budget=recipe.wrong_when_served is not None), functions)
+    names = slice_names(rows, certified_by(recipe.slices, one_for_all=recipe.one_for_all), functions)
     readings = {s.name: reading_of(s, rows, by_name[s.name].confidence, slices=names) for s in students}
     expected = [_expect(s, readings[s.name], dev, recipe) for s in students]
     best = choose(expected)
@@ -168,26 +166,36 @@ def make_plan(
         digests=dict(recipe.digests),
         guarantee="kept" if recipe.wrong_when_served is None else "budget",
         other_label=second.label,
-        other_slices=plan_slices(reading, second.dev, second.recipe) if second.dev is not None else (),
+        other_slices=_other_slices(best, reading, second),
         truth_note=second.note,
         margin=margin_of(recipe, dev.sheet, protected).value,
         margin_from=margin_of(recipe, dev.sheet, protected).why,
         baseline=protected.name,
         novelty_below=dev.novelty_below,
+        moved=recipe.moved,
+        left_out=() if recipe.moved == "alone" else tuple(sorted(set(dev.cells) - {p.slice for p in best.plans})),
+        looks=recipe.looks,
     )
 
 
-def certified_by(slices: tuple[Slice, ...], *, budget: bool) -> tuple[Slice, ...]:
+def certified_by(slices: tuple[Slice, ...], *, one_for_all: bool) -> tuple[Slice, ...]:
     """
     The slices that get a threshold of their own, and may get a calibrator of their own.
 
     Args:
         slices: of the project, in file order.
-        budget: the guarantee is of all traffic, which one threshold serves.
+        one_for_all: one threshold serves all traffic, as under a budget that slices don't share by cost.
 
-    Returns: none under a budget, else those that a router can know.
+    Returns: none, or those that a router can know.
     """
-    return () if budget else tuple(one for one in slices if not one.reads_label)
+    return () if one_for_all else tuple(one for one in slices if not one.reads_label)
+
+
+def _other_slices(best: Expectation, reading: Reading, second: _Second) -> tuple[SlicePlan, ...]:
+    """Thresholds that move together are judged under the other label kind at the points of the same path."""
+    if second.dev is None:
+        return ()
+    return plan_slices(reading, second.dev, second.recipe) if second.recipe.moved == "alone" else best.plans
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,7 +213,7 @@ def _second(recipe: PlanRecipe, dev: _Dev, rows: CalibrationSet, functions: Func
         turned = replace(recipe, label="teacher")
         return _Second(recipe=turned, label=recipe.teacher_kind, dev=_dev(rows, turned, functions))
     turned = replace(recipe, label="gold")
-    needed = math.ceil(min_rows(recipe.alpha, ledger_delta(recipe.delta, 1)) / recipe.certify_share)
+    needed = math.ceil(min_rows(recipe.alpha, recipe.first_delta) / recipe.certify_share)
     only = "what is certified is agreement with the teacher, not correctness"
     if recipe.n_sealed_gold < needed:
         have = f"{recipe.n_sealed_gold:,} of {recipe.n_sealed:,} sealed rows have" if recipe.n_sealed_gold else "no sealed row has"
@@ -296,7 +304,7 @@ def novelty_edge(near: NDArray[np.float64], gold: NDArray[np.bool_], recipe: Pla
     if not recipe.novelty or np.isnan(near).all():
         return None
     scale = recipe.n_sealed * (1.0 - recipe.certify_share) / len(near)
-    delta = ledger_delta(recipe.delta, 1)
+    delta = recipe.first_delta
     asked = [bar for bar in recipe.bars if 0.0 < bar.at_least < 1.0]
     for edge in NOVELTY_EDGES[1:]:
         under = near_under(near, edge)
@@ -333,58 +341,6 @@ def least_familiar(edge: float) -> str:
     return f"familiarity 0.0-{edge:.1f}"
 
 
-def choose(expected: list[Expectation]) -> Expectation:
-    """
-    The candidate that may be released.
-
-    Args:
-        expected: at least one.
-
-    Returns: the cheapest as served of those that clear every bar, the smaller one where costs differ by under
-        a hundredth of the teacher's bill; where none clears them, of those that keep anything
-        the one that spoils the fewest, then the cheapest: a bar that only lacks rows, or that the teacher alone
-        would not pass either, speaks for no student that keeps less.
-    """
-    good = [e for e in expected if e.clears]
-    if not good:
-        # one that keeps nothing is as good as the teacher on every bar, and of no use
-        return max(expected, key=lambda e: (e.kept > 0, -e.spoils, -e.cost, e.fidelity, -e.size_bytes))
-    least = min(e.cost for e in good)
-    return min((e for e in good if e.cost <= least + SAME_BILL * e.bill), key=lambda e: (e.size_bytes, e.cost))
-
-
-def reason_of(best: Expectation, expected: list[Expectation], *, n: int) -> str:
-    """
-    Why this candidate, in one sentence.
-
-    Args:
-        best: the chosen one.
-        expected: all of them.
-        n: calibration rows.
-
-    Returns: a sentence with the figures that decided.
-    """
-    good = [e for e in expected if e.clears]
-    seen = f"on {n:,} calibration rows"
-    if not good and best.kept <= 0:
-        return f"{seen} no student is expected to keep any answer; {best.name} agrees most or costs least of them"
-    if not good:
-        return (
-            f"{seen} no student is expected to clear every bar; {best.name}, keeping {best.kept:.1%}, is nearest: "
-            f"it would miss {best.misses} (worst: {best.missed}, lower bound {100 * best.margin:+.1f} points from the bar)"
-        )
-    bill = f"{best.cost:.4g} USD per 1,000" if best.priced else f"{best.cost:.1%} of requests to the teacher"
-    others = "; ".join(
-        f"{e.name} would keep {e.kept:.1%}" + ("" if e.clears else " and miss a bar")
-        for e in expected
-        if e is not best
-    )
-    return (
-        f"{seen} {best.name} is expected to clear every bar and to keep {best.kept:.1%}, the lowest bill as served "
-        f"({bill}) of {len(good)} such student(s)" + (f"; {others}" if others else "")
-    )
-
-
 def _dev(rows: CalibrationSet, recipe: PlanRecipe, functions: Functions) -> _Dev:
     sheet = sheet_of(rows)
     truth = sheet.gold if recipe.label == "gold" else sheet.target
@@ -396,7 +352,7 @@ def _dev(rows: CalibrationSet, recipe: PlanRecipe, functions: Functions) -> _Dev
         )
     requests = [e.request for e in rows.examples]
     labels = [e.target if e.gold is None else e.gold for e in rows.examples]
-    routed = certified_by(recipe.slices, budget=recipe.wrong_when_served is not None)
+    routed = certified_by(recipe.slices, one_for_all=recipe.one_for_all)
     part = partition(routed, requests, functions=functions)
     member = assign(recipe.slices, requests, labels, functions=functions)
     prices = [e.cost_usd for e in rows.examples if e.cost_usd is not None]
@@ -410,6 +366,7 @@ def _dev(rows: CalibrationSet, recipe: PlanRecipe, functions: Functions) -> _Dev
         cells={name: part.index == i for i, name in enumerate(part.names)},
         members={"all": np.ones(len(truth), dtype=bool)} | {s.name: member[:, i] for i, s in enumerate(recipe.slices)} | unfamiliar,
         novelty_below=edge,
+        prices=np.array([np.nan if e.cost_usd is None else e.cost_usd for e in rows.examples]),
         teacher_cost=1000 * sum(prices) / len(prices) if prices else None,
     )
 
@@ -428,6 +385,11 @@ def plan_slices(reading: Reading, dev: _Dev, recipe: PlanRecipe) -> tuple[SliceP
     alpha = recipe.alpha
     wrong = reading.answer != dev.truth
     n = len(wrong)
+    counting = {name: mask & dev.known for name, mask in dev.cells.items()}
+    if recipe.moved == "all":
+        return plan_all(reading.confidence, wrong, counting, alpha=alpha, factor=recipe.n_sealed * recipe.certify_share / n)
+    if recipe.moved == "cost":
+        return plan_cost(reading.confidence, wrong, counting, prices=dev.prices, alpha=alpha)
 
     def one(name: str, weight: float) -> SlicePlan:
         mask = dev.cells[name]
@@ -461,6 +423,14 @@ def _thresholds(plans: tuple[SlicePlan, ...], reading: Reading, dev: _Dev, recip
     wrong = reading.answer != dev.truth
     kept = np.zeros(len(wrong), dtype=bool)
     factor = recipe.n_sealed * recipe.certify_share / len(wrong)
+    if recipe.moved != "alone":
+        counting = {name: mask & dev.known for name, mask in dev.cells.items()}
+        found = expected_thresholds(
+            plans, reading.confidence, wrong, counting, factor=factor, delta=recipe.first_delta, budget=recipe.moved == "cost"
+        )
+        for name, threshold in found.items():
+            kept |= dev.cells[name] & (reading.confidence >= threshold)
+        return kept
     for plan in plans:
         mask = dev.cells[plan.slice]
         counted = mask & dev.known
@@ -468,7 +438,7 @@ def _thresholds(plans: tuple[SlicePlan, ...], reading: Reading, dev: _Dev, recip
             (round(k * factor), round(m * factor))
             for k, m in grid_counts(reading.score[counted], wrong[counted], plan.grid)
         )
-        delta = ledger_delta(recipe.delta, 1) * plan.weight
+        delta = recipe.first_delta * plan.weight
         if recipe.wrong_when_served is None:
             last = walk(counts, plan.alpha, delta, plan.start)
         else:
@@ -504,7 +474,7 @@ def _expect(scores: Scores, reading: Reading, dev: _Dev, recipe: PlanRecipe) -> 
     served = np.where(kept, reading.answer, dev.sheet.target)
     judging = recipe.n_sealed * (1.0 - recipe.certify_share) / len(served)
     worst, missed, misses, spoils = 1.0, "", 0, 0
-    delta = ledger_delta(recipe.delta, 1)
+    delta = recipe.first_delta
 
     def expect(right: NDArray[np.bool_], bar: Bar) -> Figure:
         good, n = (round(judging * int(count)) for count in (right.sum(), len(right)))

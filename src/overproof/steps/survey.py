@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from overproof.data import Labelled, Traffic, digest_of
+from overproof.data import Example, Labelled, Traffic, digest_of
 from overproof.steps.capture import instant
 from overproof.store.artifacts import Step
 
@@ -40,6 +40,8 @@ class Survey:
     """Sealed rows with a true label."""
     sealed_rows: tuple[str, ...] = ()
     """Hashes of the sealed requests' ids, sorted: the ledger recognises rows that were opened before."""
+    sealed_labels: tuple[str, ...] = ()
+    """Hashes of each sealed row with each label that it has, sorted: another label is other evidence."""
 
 
 def survey(traffic: Traffic, labelled: Labelled, recipe: SurveyRecipe) -> Survey:
@@ -67,6 +69,7 @@ def survey(traffic: Traffic, labelled: Labelled, recipe: SurveyRecipe) -> Survey
         requests_per_month=_per_month(traffic),
         n_test_gold=sum(e.gold is not None for e in labelled.test.examples),
         sealed_rows=tuple(sorted(row_hash(e.request.id) for e in labelled.test.examples)),
+        sealed_labels=tuple(sorted(h for e in labelled.test.examples for h in label_hashes(e))),
     )
 
 
@@ -82,6 +85,19 @@ def row_hash(request_id: str) -> str:
     return hashlib.sha256(f"sealed row {request_id}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
+def label_hashes(example: Example) -> tuple[str, ...]:
+    """
+    What the ledger of looks keeps of a sealed row's labels.
+
+    Args:
+        example: a sealed row.
+
+    Returns: one hash for the teacher's label, one more where the true label is known.
+    """
+    kinds = [("teacher", example.target), *([("gold", example.gold)] if example.gold is not None else [])]
+    return tuple(row_hash(f"{kind} {label} {example.request.id}") for kind, label in kinds)
+
+
 def _per_month(traffic: Traffic) -> float | None:
     times: list[datetime] = [instant(r.request.at) for r in traffic.records if r.request.at is not None]
     if len(times) < len(traffic.records) or not times:
@@ -90,4 +106,4 @@ def _per_month(traffic: Traffic) -> float | None:
     return len(times) / days * DAYS_PER_MONTH if days >= 1 else None
 
 
-SURVEY = Step(name="survey", version=2, fn=survey)
+SURVEY = Step(name="survey", version=3, fn=survey)

@@ -91,6 +91,18 @@ PROJECT_SCHEMA = (
     CREATE TABLE sealed_row(
         row TEXT NOT NULL, sealed_digest TEXT NOT NULL, PRIMARY KEY(row, sealed_digest)) STRICT, WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE planned(
+        plan_hash TEXT PRIMARY KEY, anchor TEXT NOT NULL, sealed_digest TEXT NOT NULL, looks INTEGER NOT NULL,
+        facts TEXT NOT NULL, at TEXT NOT NULL) STRICT;
+    CREATE INDEX planned_of_anchor ON planned(anchor);
+    CREATE TABLE look(
+        plan_hash TEXT NOT NULL REFERENCES planned(plan_hash), look INTEGER NOT NULL, sealed_digest TEXT NOT NULL,
+        evidence TEXT NOT NULL, at TEXT NOT NULL, by TEXT NOT NULL, counts TEXT NOT NULL DEFAULT '',
+        PRIMARY KEY(plan_hash, look), UNIQUE(plan_hash, evidence)) STRICT;
+    CREATE TABLE look_row(
+        plan_hash TEXT NOT NULL, row TEXT NOT NULL, look INTEGER NOT NULL, PRIMARY KEY(plan_hash, row)) STRICT, WITHOUT ROWID;
+    """,
 )
 
 

@@ -187,6 +187,23 @@ class Releases:
             )
         return Unsealed(k=k, delta_k=delta_k, replay=False, at=at, shared=shared)
 
+    def known_use(self, sealed_digest: str, *, label_kind: str, plan_hash: str) -> Unsealed | None:
+        """
+        A use that is on record; writes nothing.
+
+        Args:
+            sealed_digest: which rows.
+            label_kind: see `unseal`.
+            plan_hash: see `unseal`.
+
+        Returns: the use, or None where this plan has not opened these rows.
+        """
+        found = self._db.rows(
+            "SELECT k, delta_k, at FROM unsealing WHERE sealed_digest=? AND label_kind=? AND plan_hash=?",
+            (sealed_digest, label_kind, plan_hash),
+        )
+        return Unsealed(k=found[0][0], delta_k=found[0][1], replay=True, at=found[0][2]) if found else None
+
     def close_sealed(self, sealed_digest: str, *, why: str) -> None:
         """No new plan may use these rows any more, for example because somebody has looked at them."""
         sql = "INSERT OR IGNORE INTO sealed_set VALUES(?, ?, ?)"

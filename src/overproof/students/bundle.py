@@ -7,8 +7,10 @@ import math
 import os
 import re
 import stat
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -81,8 +83,22 @@ class Card:
     plan_hash: str
     """Names the plan that the thresholds were certified under."""
     expires: str
-    """ISO date on which the certificate ends."""
+    """ISO date, the last day on which the certificate holds."""
     selftest: tuple[SelfTest, ...]
+    on_expiry: Literal["refuse", "warn"] = "refuse"
+    """After that day: "refuse" leaves every request to the teacher, "warn" goes on and says so."""
+
+    def ended(self, today: date | None = None) -> str:
+        """
+        Whether the certificate has ended.
+
+        Args:
+            today: the day; by default that of the clock, in UTC.
+
+        Returns: a clause, or an empty text while it holds.
+        """
+        day = today or datetime.now(UTC).date()
+        return f"the certificate ended on {self.expires}" if day.isoformat() > self.expires else ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +110,7 @@ class Answer:
     confidence: float
     """Calibrated confidence of the student, in [0, 1]."""
     route: Literal["student", "teacher"]
-    cause: Literal["confident", "unsure", "uncertified", "out_of_scope"]
+    cause: Literal["confident", "unsure", "uncertified", "out_of_scope", "expired"]
     """Why this route, in one word for counting."""
     reason: str
     """Why this route, one sentence."""
@@ -127,15 +143,19 @@ class Bundle:
         read = read_scores(self.card.confidence, logits, slices=slices, columns=columns)
         return _Look(logits=logits, read=read)
 
-    def answer(self, fields: Mapping[str, str], attributes: Mapping[str, str] | None = None) -> Answer:
+    def answer(
+        self, fields: Mapping[str, str], attributes: Mapping[str, str] | None = None, *, today: date | None = None
+    ) -> Answer:
         """
         Answer one request, or say that the teacher has to.
 
         Args:
             fields: exactly the task's input fields.
             attributes: what slices are cut by; a missing one is in no slice that asks for it.
+            today: the day that the certificate's end is held against; by default that of the clock, in UTC.
 
-        Returns: the answer with its route and the reason.
+        Returns: the answer with its route and the reason; after the certificate's end the teacher's, whatever the
+            confidence, unless the bundle was packed to warn only.
         Raises: DataError for other fields.
         """
         request = self._request(fields, attributes or {})
@@ -143,7 +163,7 @@ class Bundle:
         name, threshold = self.card.thresholds[at].slice.name, self.card.thresholds[at].threshold
         look = self._look([request], [name])
         guess, confidence = self.card.labels[int(look.logits[0].argmax())], float(look.read.confidence[0])
-        cause: Literal["confident", "unsure", "uncertified", "out_of_scope"]
+        cause: Literal["confident", "unsure", "uncertified", "out_of_scope", "expired"]
         if look.read.foreign[0]:
             rules = ", ".join(rule.score for rule in self.card.confidence.scope)
             cause, reason = "out_of_scope", f"out_of_scope: the request looks foreign to the task (by {rules})"
@@ -152,6 +172,10 @@ class Bundle:
         else:
             cause, sign = ("confident", ">=") if confidence >= threshold else ("unsure", "<")
             reason = f"confidence {confidence:.4f} {sign} {threshold:.4f}, the threshold of slice {name!r}"
+        ended = self.card.ended(today)
+        if ended:
+            reason = f"{ended}; {reason}" if self.card.on_expiry == "warn" else ended
+            cause = cause if self.card.on_expiry == "warn" else "expired"
         kept = cause == "confident"
         return Answer(
             value=guess if kept else None, confidence=confidence, route="student" if kept else "teacher", cause=cause,
@@ -160,7 +184,7 @@ class Bundle:
 
     def decide(self, requests: Sequence[Request]) -> NDArray[np.int64]:
         """
-        Answer many requests, without the words.
+        Answer many requests as on a day before the certificate's end, without the words.
 
         Args:
             requests: any number.
@@ -236,6 +260,9 @@ def load_bundle(folder: Path | str, *, manifest_sha256: str | None = None) -> Bu
         raise DataError(f"{RELEASE} and the student have different labels", next_action=REFUSED)
     bundle = Bundle(card, student)
     bundle.check()
+    if ended := card.ended():
+        then = "it goes on as asked for" if card.on_expiry == "warn" else "every request is the teacher's"
+        warnings.warn(f"{ended}: {then}; run `overproof run` on newer traffic", RuntimeWarning, stacklevel=2)
     return bundle
 
 
@@ -367,7 +394,8 @@ def _card_of(raw: Any) -> Card:
         thresholds=thresholds,
         label_kind=_text(raw["label_kind"]),
         plan_hash=_text(raw["plan_hash"]),
-        expires=_text(raw["expires"]),
+        expires=date.fromisoformat(_text(raw["expires"])).isoformat(),
+        on_expiry=_one_of(raw.get("on_expiry", "refuse")),
         selftest=tuple(_selftest_of(row, labels) for row in raw["selftest"]),
     )
 
@@ -435,6 +463,12 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{str(value)[:40]!r} is not a text")
     return value
+
+
+def _one_of(value: Any) -> Literal["refuse", "warn"]:
+    if value not in ("refuse", "warn"):
+        raise ValueError(f"on_expiry {str(value)[:40]!r} is neither 'refuse' nor 'warn'")
+    return "warn" if value == "warn" else "refuse"
 
 
 def _texts(value: Any) -> tuple[str, ...]:
