@@ -74,9 +74,9 @@ class _Batch(CallImporter):
                 self._requests = _Requests(mapping.inputs)
             except OSError as error:
                 raise DataError(f"{str(mapping.inputs)!r} can't be read: {error.strerror}", next_action="look at --inputs") from error
-            if not len(self._requests):
-                raise DataError(f"{mapping.inputs.name!r} holds no request with a custom_id", next_action="name the batch's input file")
         try:
+            if self._requests is not None and not len(self._requests):
+                raise DataError(f"{path.name!r}: no request with a custom_id in the file of --inputs", next_action="name the batch's input file")
             yield from super().take(rows, mapping, path)
         finally:
             if self._requests is not None:

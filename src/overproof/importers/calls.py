@@ -143,10 +143,12 @@ class CallImporter:
                 except StopIteration:
                     break
                 except BadRow as error:
-                    raw = row.raw[:8000]
-                    text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
-                    clean = text[:2000].encode("utf-8", "replace").decode()
-                    yield Skipped(where=f"{path.name}:{where}", reason=str(error), raw=clean)
+                    yield _aside(path, where, str(error), row.raw)
+                except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+                    # Vendors change their formats: one row of a shape that nobody foresaw must not stop a million.
+                    what = f"a shape that this importer doesn't know ({type(error).__name__}: {error})"
+                    yield _aside(path, where, what[:300], row.raw)
+                    break
         reader.check(path)
 
     def _note(self, row: Mapping[str, Any]) -> None:
@@ -199,6 +201,12 @@ class CallImporter:
 def _short(value: Any) -> str | None:
     text = scalar_text(value)
     return text if text and len(text) <= ATTRIBUTE_CHARS else None
+
+
+def _aside(path: Path, where: int | str, reason: str, raw: bytes | str) -> Skipped:
+    text = raw[:8000].decode("utf-8", "replace") if isinstance(raw, bytes) else raw
+    clean = reason.encode("utf-8", "replace").decode()
+    return Skipped(where=f"{path.name}:{where}", reason=clean, raw=text[:2000].encode("utf-8", "replace").decode())
 
 
 class _Found:

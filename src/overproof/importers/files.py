@@ -5,17 +5,19 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from overproof.errors import DataError, MissingExtra
 
 GZIP_RATIO_CAP = 200
 GZIP_FREE_BYTES = 1024 * 1024
 """So much may come out of any packed file: ratios of tiny files say nothing."""
+_ZSTD_BITE = 1024
+"""Packed bytes unpacked at once: at the format's highest ratio some 32 MB."""
 PACKED = (".gz", ".zst")
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 """What a folder is searched for, packed or not."""
@@ -107,16 +109,40 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
                 yield plain
                 return
             budget = max(GZIP_FREE_BYTES, GZIP_RATIO_CAP * path.stat().st_size)
-            raw: IO[bytes] = (
+            raw = (
                 cast("IO[bytes]", gzip.GzipFile(fileobj=plain))
                 if path.suffix == ".gz"
-                else cast("IO[bytes]", zstandard.ZstdDecompressor().stream_reader(plain, read_across_frames=True))
+                else cast("IO[bytes]", _Frames(plain, zstandard.ZstdDecompressor().decompressobj))
             )
             yield cast("IO[bytes]", io.BufferedReader(_Rationed(path, raw, budget), 256 * 1024))
     except damage as error:
         raise DataError(
             f"{path.name!r} can't be read to its end: {error}", next_action="fetch the file again; nothing after it counts"
         ) from error
+
+
+class _Frames:
+    """Unpacks zstd frame after frame; the library's own reader takes a file that was cut for one that ended."""
+
+    def __init__(self, plain: IO[bytes], begin: Callable[[], Any]) -> None:
+        self._plain, self._begin = plain, begin
+        self._frame: Any = None
+        self._out = b""
+
+    def read(self, size: int) -> bytes:
+        while not self._out:
+            data = self._plain.read(_ZSTD_BITE)
+            if not data:
+                if self._frame is not None:
+                    raise EOFError("it ends inside a zstd frame")
+                return b""
+            while data:
+                self._frame = self._frame or self._begin()
+                self._out += self._frame.decompress(data)
+                data = self._frame.unused_data if self._frame.eof else b""
+                self._frame = None if self._frame.eof else self._frame
+        taken, self._out = self._out[:size], self._out[size:]
+        return taken
 
 
 class _Rationed(io.RawIOBase):

@@ -76,17 +76,21 @@ def objects(path: Path, *, under: Sequence[str] = ()) -> Iterator[Row | Skipped]
 
 def _is_lines(path: Path, name: str) -> bool:
     """Whether each line is an object of its own; a document's first line isn't complete."""
+    named = name.endswith((".jsonl", ".ndjson"))
+    with opened(path) as handle:
+        head = handle.read(CHUNK).removeprefix(BOM)
+        start = head.lstrip()[:1]
+        if start == b"[":  # a line of an array that ends there is a bad line, an array over lines is a document
+            first, end, _ = head.lstrip().partition(b"\n")
+            return named and bool(end) and first.rstrip().endswith(b"]")
+        if start != b"{" or named:
+            return True
     with opened(path) as handle:
         first = b""
         while not first.strip() and (line := handle.readline(LINE_CAP)):
             first = line.removeprefix(BOM)
-        if first[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            return True  # `lines` says what is wrong with it
         second = handle.readline(LINE_CAP).lstrip()[:1] if first.endswith(b"\n") else b""
-    start = first.lstrip()[:1]
-    if start == b"[":  # a line of an array that ends there is a bad line, an array over lines is a document
-        return name.endswith((".jsonl", ".ndjson")) and first.rstrip().endswith(b"]")
-    if start != b"{" or name.endswith((".jsonl", ".ndjson")) or second == b"{":
+    if second == b"{":
         return True
     try:
         json.loads(first)
