@@ -12,7 +12,7 @@ from overproof.importers import ColumnMapping
 from overproof.importers.frames import LEAST_SAMPLE, Frame, declared, learn
 from overproof.importers.table import JsonLines
 
-WORDS = "card login parcel refund the my is broken late please again order 12 Müller café can't see — today of and to a".split()
+WORDS = ["card", "login", "parcel", "refund", "the", "my", "is", "broken", "late", "please", "again", "order", "12", "Müller", "café", "can't", "see", "—", "today", "of", "and", "to", "a"]
 TEMPLATE = "You are a router. Answer with one queue.\nSubject: {subject}\nBody: {body}\nQueues: bug, billing, other."
 
 

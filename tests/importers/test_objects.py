@@ -16,7 +16,7 @@ from overproof.importers import ColumnMapping, files, guess
 from overproof.importers.objects import objects
 from overproof.importers.table import JsonLines
 
-ROWS = [{"text": f"row {i} \u00e9 \"q\" ] }} ,", "n": i, "deep": {"a": [1, {"b": None}]}} for i in range(50)]
+ROWS = [{"text": f'row {i} \u00e9 "q" ] }} ,', "n": i, "deep": {"a": [1, {"b": None}]}} for i in range(50)]
 
 
 def written(tmp_path, name, data):
@@ -63,7 +63,7 @@ def test_any_array_is_read_whatever_the_size_of_a_piece(tmp_path_factory, rows, 
     path.write_text(json.dumps(rows, indent=indent, ensure_ascii=False), encoding="utf-8", errors="surrogatepass")
     size, room.CHUNK = room.CHUNK, chunk
     try:
-        found = [row for row in objects(path)] if path.stat().st_size > 2 else []
+        found = list(objects(path)) if path.stat().st_size > 2 else []
     finally:
         room.CHUNK = size
     assert [row.value if not isinstance(row, Skipped) else None for row in found] == rows
@@ -77,8 +77,7 @@ def test_a_broken_array_ends_in_an_error_after_the_rows_before_it(tmp_path, text
     """Rows up to the damage are read; then the file is an error, never a short import."""
     found = []
     with pytest.raises(DataError, match="no complete JSON"):
-        for row in objects(written(tmp_path, "a.json", text), under=("data",)):
-            found.append(row)
+        found.extend(objects(written(tmp_path, "a.json", text), under=("data",)))
     assert len(found) == before
 
 

@@ -104,12 +104,12 @@ def answered(body: Any) -> Answer | None:
         return None
     if isinstance(body, str):
         return Answer(said=said("assistant", body))
-    if isinstance(body, list) and len(body) == 1 and isinstance(body[0], Mapping):
+    if isinstance(body, list) and len(body) == 1 and isinstance(body[0], dict):
         body = body[0]
-    if not isinstance(body, Mapping):
+    if not isinstance(body, dict):
         raise BadRow(f"the answer is a {type(body).__name__}, expected a chat completion, a message or text")
     usage = body.get("usage") or body.get("usageMetadata")
-    common = _figures(body, usage if isinstance(usage, Mapping) else {})
+    common = _figures(body, usage if isinstance(usage, dict) else {})
     if body.get("error") is not None:
         return replace(common, failed="the call failed")
     for shape in (_choices, _converse, _responses, _titan, _gemini):
@@ -146,9 +146,9 @@ def _choices(body: Mapping[str, Any], common: Answer) -> Answer | None:
     if "choices" not in body:
         return None
     listed = body["choices"]
-    choice = listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], Mapping) else {}
+    choice = listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], dict) else {}
     message = choice.get("message")
-    if not isinstance(message, Mapping):
+    if not isinstance(message, dict):
         message = {"content": choice.get("text")}
     return replace(
         common, said=as_answer(turns_in(message, role="assistant")), finish=choice.get("finish_reason"), told=True
@@ -157,7 +157,7 @@ def _choices(body: Mapping[str, Any], common: Answer) -> Answer | None:
 
 def _converse(body: Mapping[str, Any], common: Answer) -> Answer | None:
     output = body.get("output")
-    if not isinstance(output, Mapping) or not isinstance(output.get("message"), Mapping):
+    if not isinstance(output, dict) or not isinstance(output.get("message"), dict):
         return None
     return replace(
         common, said=as_answer(turns_in(output["message"], role="assistant")), finish=body.get("stopReason"), told=True
@@ -169,13 +169,13 @@ def _responses(body: Mapping[str, Any], common: Answer) -> Answer | None:
     if not isinstance(output, list):
         return None
     details = body.get("incomplete_details")
-    why = details.get("reason") if isinstance(details, Mapping) else None
+    why = details.get("reason") if isinstance(details, dict) else None
     return replace(common, said=as_answer(turns_of(output, role="assistant")), finish=why or body.get("status"), told=True)
 
 
 def _titan(body: Mapping[str, Any], common: Answer) -> Answer | None:
     results = body.get("results")
-    if isinstance(results, list) and results and isinstance(results[0], Mapping) and "outputText" in results[0]:
+    if isinstance(results, list) and results and isinstance(results[0], dict) and "outputText" in results[0]:
         first = results[0]
         return replace(
             common, said=said("assistant", str(first["outputText"])), finish=first.get("completionReason"), told=True,
@@ -193,9 +193,9 @@ def _gemini(body: Mapping[str, Any], common: Answer) -> Answer | None:
     listed = body.get("candidates")
     if not isinstance(listed, list):
         return None
-    first = listed[0] if listed and isinstance(listed[0], Mapping) else {}
+    first = listed[0] if listed and isinstance(listed[0], dict) else {}
     content = first.get("content")
-    turns = turns_in(content, role="assistant") if isinstance(content, Mapping) else []
+    turns = turns_in(content, role="assistant") if isinstance(content, dict) else []
     return replace(common, said=as_answer(turns), finish=first.get("finishReason"), told=True)
 
 
@@ -212,19 +212,19 @@ def streamed(chunks: Sequence[Any]) -> dict[str, Any]:
     texts: list[str] = []
     finish, usage, known, tool = None, dict[str, Any](), False, False
     for one in chunks:
-        if not isinstance(one, Mapping):
+        if not isinstance(one, dict):
             continue
         delta = one.get("delta")
         choice = one["choices"][0] if isinstance(one.get("choices"), list) and one["choices"] else None
         for part in (delta, _dig(one, "contentBlockDelta", "delta"), _dig(choice, "delta")):
-            if isinstance(part, Mapping):
+            if isinstance(part, dict):
                 known = True
                 texts += [part[key] for key in ("text", "content") if isinstance(part.get(key), str)]
                 finish = part.get("stop_reason") or finish
                 tool = tool or "partial_json" in part or "toolUse" in part or bool(part.get("tool_calls"))
         finish = _dig(one, "messageStop", "stopReason") or _dig(choice, "finish_reason") or finish
         for more in (one.get("usage"), _dig(one, "message", "usage"), _dig(one, "metadata", "usage")):
-            usage |= {k: v for k, v in more.items() if v is not None} if isinstance(more, Mapping) else {}
+            usage |= {k: v for k, v in more.items() if v is not None} if isinstance(more, dict) else {}
     if not known:
         raise BadRow("the streamed answer has no event of a known kind")
     calls = [{"function": {"name": "", "arguments": "{}"}}] if tool else None
@@ -234,5 +234,5 @@ def streamed(chunks: Sequence[Any]) -> dict[str, Any]:
 
 def _dig(value: Any, *keys: str) -> Any:
     for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else None
+        value = value.get(key) if isinstance(value, dict) else None
     return value

@@ -88,7 +88,7 @@ def _thousandth(milliseconds: Any) -> Any:
 
 def _tags(body: Any, row: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for nested in (body.get("metadata") if isinstance(body, Mapping) else None, row.get("metadata"), row.get("tags")):
+    for nested in (body.get("metadata") if isinstance(body, dict) else None, row.get("metadata"), row.get("tags")):
         found |= nested if isinstance(nested, dict) else {}
     return found
 

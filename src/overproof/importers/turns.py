@@ -14,6 +14,7 @@ ROLES: Mapping[str, str] = {
     "human": "user", "ai": "assistant", "model": "assistant", "developer": "system", "function": "tool", "aimessagechunk": "assistant",
     "humanmessage": "user", "aimessage": "assistant", "systemmessage": "system", "toolmessage": "tool", "functionmessage": "tool",
 }  # fmt: skip
+_PLAIN = frozenset({"system", "user", "assistant"})
 _TEXTS = ("text", "input_text", "output_text", "summary_text")
 _THOUGHTS = ("thinking", "redacted_thinking", "reasoning", "reasoning_content", "reasoningContent", "cachePoint")
 """Parts that are neither input nor answer; left out."""
@@ -81,11 +82,11 @@ def turns_of(messages: Any, *, role: str = "user") -> list[Said]:
     messages = opened(messages)
     if isinstance(messages, str):
         return [said(role, messages)]
-    if isinstance(messages, Mapping):
+    if isinstance(messages, dict):
         messages = [messages]
     if isinstance(messages, list) and len(messages) == 1 and isinstance(messages[0], list):
         messages = messages[0]  # LangChain keeps batches of one
-    if not isinstance(messages, list) or not all(isinstance(one, Mapping) for one in messages):
+    if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
         raise BadRow("messages is not a list of objects")
     return [turn for one in messages for turn in turns_in(one, role=role)]
 
@@ -101,6 +102,8 @@ def turns_in(message: Mapping[str, Any], *, role: str = "user") -> list[Said]:
     Returns: results of tools first, then the message itself where it says anything.
     Raises: BadRow where its content is neither text nor parts.
     """
+    if len(message) == 2 and message.get("role") in _PLAIN and isinstance(message.get("content"), str):
+        return [Said(turn=Turn(role=message["role"], text=message["content"]))]  # nearly all messages of most logs
     message = _unwrapped(message)
     kind = str(message.get("type") or "")
     if kind in ("function_call", "function_call_output", "reasoning") and "role" not in message:  # items of the Responses API
@@ -125,15 +128,15 @@ def turns_in(message: Mapping[str, Any], *, role: str = "user") -> list[Said]:
 def _unwrapped(message: Mapping[str, Any]) -> Mapping[str, Any]:
     """LangChain's messages inside their envelopes: {"id": [..., "HumanMessage"], "kwargs": {...}}, {"type", "data"}."""
     inner = message.get("kwargs")
-    if isinstance(inner, Mapping):
+    if isinstance(inner, dict):
         path = message.get("id")
         name = str(path[-1]) if isinstance(path, list) and path else ""
         return {"role": ROLES.get(name.casefold(), str(inner.get("role") or inner.get("type") or "user")), **_roleless(inner)}
     inner = message.get("data")
-    if isinstance(inner, Mapping) and "content" in inner:
+    if isinstance(inner, dict) and "content" in inner:
         return {"role": str(message.get("type") or "user"), **_roleless(inner)}
     inner = message.get("message")
-    if isinstance(inner, Mapping) and "content" not in message and "role" not in message:
+    if isinstance(inner, dict) and "content" not in message and "role" not in message:
         return _unwrapped(inner)
     return message
 
@@ -172,15 +175,15 @@ def _calls_of(message: Mapping[str, Any]) -> list[ToolCall]:
     found: list[ToolCall] = []
     listed = message.get("tool_calls")
     extra = message.get("additional_kwargs")
-    if not listed and isinstance(extra, Mapping):
+    if not listed and isinstance(extra, dict):
         listed = extra.get("tool_calls")
     for one in listed if isinstance(listed, list) else []:
-        if isinstance(one, Mapping):
-            function = one.get("function") if isinstance(one.get("function"), Mapping) else one
-            assert isinstance(function, Mapping)
+        if isinstance(one, dict):
+            function = one.get("function") if isinstance(one.get("function"), dict) else one
+            assert isinstance(function, dict)
             found.append(_call(function.get("name"), function.get("arguments", function.get("args")), one.get("id")))
     old = message.get("function_call")
-    if isinstance(old, Mapping):
+    if isinstance(old, dict):
         found.append(_call(old.get("name"), old.get("arguments"), ""))
     return found
 
@@ -201,14 +204,14 @@ class _Parts:
         if isinstance(content, str):
             self.texts.append(content)
             return
-        if isinstance(content, Mapping):
+        if isinstance(content, dict):
             content = [content]
         if not isinstance(content, Sequence) or isinstance(content, bytes):
             raise BadRow(f"message content is a {type(content).__name__}, expected text or parts")
         for part in content:
             if isinstance(part, str):
                 self.texts.append(part)
-            elif isinstance(part, Mapping):
+            elif isinstance(part, dict):
                 self._part(part)
             else:
                 self._odd(type(part).__name__)
@@ -220,7 +223,7 @@ class _Parts:
     def _part(self, part: Mapping[str, Any]) -> None:
         kind = str(part.get("type") or next(iter(part), ""))
         inner = part.get(kind)
-        fields = inner if isinstance(inner, Mapping) else part
+        fields = inner if isinstance(inner, dict) else part
         text = part.get("text", part.get("content") if kind == "text" else None)
         if kind in _TEXTS and isinstance(text, str):
             self.texts.append(text)
