@@ -67,7 +67,7 @@ def test_no_frame_is_made_up(texts, fields, word):
 
 def test_a_template_needs_a_place_for_each_field_and_text_between_places():
     """What can't be taken apart again is refused before any row is read."""
-    with pytest.raises(DataError, match="no place {body}"):
+    with pytest.raises(DataError, match=r"no place \{body\}"):
         declared("Subject: {subject}", ("subject", "body"))
     with pytest.raises(DataError, match="touch"):
         declared("{subject}{body}", ("subject", "body"))

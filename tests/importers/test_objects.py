@@ -69,6 +69,15 @@ def test_any_array_is_read_whatever_the_size_of_a_piece(tmp_path_factory, rows, 
     assert [row.value if not isinstance(row, Skipped) else None for row in found] == rows
 
 
+@pytest.mark.parametrize("chunk", range(1, 9))
+def test_a_number_is_not_cut_where_a_piece_of_the_file_ends(tmp_path, monkeypatch, chunk):
+    """A figure before the rows of a document stays one figure."""
+    monkeypatch.setattr("overproof.importers.objects.CHUNK", chunk)
+    path = written(tmp_path, "a.json", '{\n"count": 123456789,\n"data": [{"a": 1}]}')
+    assert values(path) == [{"a": 1}]
+    assert values(path, under=()) == [{"count": 123456789, "data": [{"a": 1}]}]
+
+
 @pytest.mark.parametrize(("text", "before"), [
     ('[{"a": 1}, {"a": 2}, {"a": ', 2), ('[{"a": 1} {"a": 2}]', 1), ('[{"a": 1}, nonsense]', 1), ('[{"a": 1}] more', 1),
     ('{"data": [{"a": 1}', 1), ("[", 0), ("[" * 100_000, 0),

@@ -115,7 +115,9 @@ def test_postgres_rows_come_in_blocks_and_nothing_can_be_written(postgres, tmp_p
     assert (rows[7].request.id, rows[7].request.fields["text"], rows[7].gold) == ("7", "message 7", "bug")
     assert rows[7].request.at == "2026-05-04T10:00:00.000000Z"
     assert found.notes.ignored == {"meta": 2_500}
-    for sql in ("DELETE FROM calls", "WITH gone AS (DELETE FROM calls RETURNING *) SELECT * FROM gone", "SELEKT"):
+    with psycopg.connect(postgres) as connection:
+        connection.execute("CREATE SEQUENCE tickets")
+    for sql in ("DELETE FROM calls", "SELECT nextval('tickets') AS id, 'x' AS body, 'y' AS queue", "WITH gone AS (DELETE FROM calls RETURNING *) SELECT * FROM gone", "SELEKT"):
         with pytest.raises(DataError, match="postgresql:postgres"):
             list(from_query(postgres, sql, TEXT, folder=tmp_path).rows)
     with psycopg.connect(postgres) as connection:
