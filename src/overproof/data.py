@@ -89,6 +89,31 @@ class Completion:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ToolCall:
+    """A model's wish to run a tool instead of, or before, answering."""
+
+    name: str
+    arguments: str
+    """JSON text, as the model wrote it."""
+    id: str = ""
+    """What the tool's result refers to; empty where the log has none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """One message of a conversation."""
+
+    role: str
+    """"system", "user", "assistant" or "tool"."""
+    text: str
+    """Its text; parts that aren't text stand as their kind in brackets."""
+    calls: tuple[ToolCall, ...] = ()
+    """Tools that the message asks for."""
+    call_id: str = ""
+    """For a tool's result: the call that it answers."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrafficRecord:
     """One row of the traffic log: the request and what was served for it."""
 
@@ -101,6 +126,11 @@ class TrafficRecord:
     """Where the row came from: file and format."""
     gold_from: str = "log"
     """See `Example.gold_from`."""
+    context: tuple[Turn, ...] = ()
+    """What the model saw beside the fields, in order: system prompt, other turns, tool results. Kept in the log for
+    people; runs read without it, since a student sees the fields only."""
+    calls: tuple[ToolCall, ...] = ()
+    """Tools that the answer called."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

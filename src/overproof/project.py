@@ -378,6 +378,9 @@ class _Reading:
         full = f"test_share + calibration_share = {taken:.2f} leaves no rows to learn from"
         self.say("[promptset]", {full: taken >= 1 - 1e-9})
         formats = sorted({n.partition(".")[0] for n in registry.names("importers")})
+        fields = (tables["task"].input if tables["task"] is not None else ()) if traffic is not None and traffic.template else ()
+        lost = [name for name in fields if "{" + name + "}" not in traffic.template]
+        self.say("[traffic]", {f"template has no place {{{name}}} for the input field": True for name in lost})
         if traffic is not None and traffic.source.partition(":")[0] not in ("log", "gateway", *formats):
             text = f'source = {traffic.source!r}; write "log" or "FORMAT:FILES", FORMAT one of {", ".join(formats)}'
             self.say("[traffic]", {text: True})

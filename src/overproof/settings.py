@@ -69,6 +69,9 @@ class TrafficTable:
     """The last so many days of the log, counted from its newest row; absent for all."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """Role or input field to column of the log, where they differ: { gold = "queue" }."""
+    template: str = ""
+    """The frame of the logged prompts, with {field} for every input field; absent where the task's prompt or the last
+    user message says it."""
 
     @property
     def window_days(self) -> int | None:

@@ -16,6 +16,8 @@ CONFINED = {
     "aiohttp": ("teachers/",),
     "sklearn": ("students/", "measure/"),
     "duckdb": ("importers/",),
+    "psycopg": ("importers/",),
+    "zstandard": ("importers/",),
     "apsw": ("store/",),
     "onnxruntime": ("students/",),
     "onnx": ("students/",),

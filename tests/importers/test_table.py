@@ -234,10 +234,10 @@ def test_parquet_types_become_text(tmp_path):
 
 def test_parquet_reads_the_one_file_and_nothing_else(tmp_path, monkeypatch):
     """The reader can't be led to other files, and a damaged file is an error with its name."""
-    import overproof.importers.table as room
+    import overproof.importers.duck as room
 
     opened = []
-    real = room._lock_down
+    real = room.shut
 
     def watched(connection, folder):
         real(connection, folder)
@@ -246,7 +246,7 @@ def test_parquet_reads_the_one_file_and_nothing_else(tmp_path, monkeypatch):
                 connection.execute(sql)
             opened.append(sql)
 
-    monkeypatch.setattr(room, "_lock_down", watched)  # the settings are private to the connection
+    monkeypatch.setattr(room, "shut", watched)  # the settings are private to the connection
     path = parquet(tmp_path, "SELECT 'x' AS text", "it's.parquet".replace("'", "_"))
     assert len(rows_of(Parquet(), path)) == 1
     assert len(opened) == 3
@@ -284,7 +284,7 @@ def test_the_format_is_picked_by_content(tmp_path):
     for name, path in files.items():
         assert pick(path) == name
         assert len(kept(list(read_file(path, TEXT)))) == 1
-    for name, data in (("e.pdf", b"%PDF-1.7 ..."), ("f.json", b'[{"text": "x"}]'), ("g.jsonl", b"")):
+    for name, data in (("e.pdf", b"%PDF-1.7 ..."), ("f.json", b'"text"'), ("g.jsonl", b"")):
         with pytest.raises(DataError):
             pick(written(tmp_path, name, data))
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+import itertools
+import random
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,28 +18,95 @@ from overproof.cli.door import Door, verb
 from overproof.errors import EXIT_PASS, DataError
 
 if TYPE_CHECKING:
-    from overproof.importers import ColumnMapping
+    from overproof.data import Skipped, TrafficRecord
+    from overproof.importers import ColumnMapping, Reading
+    from overproof.importers.frames import LearnedFrame
     from overproof.project import Project
     from overproof.store.project_store import Store
 
+LEARN_FROM = 20_000
+"""A frame is learned from a sample of so many first rows."""
+LEARN_SAMPLE = 500
+MOST_REASONS = 100
+"""So many reasons are counted apart; what comes after is one count."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Intake:
+    """How logs are read."""
+
+    format_name: str | None = None
+    """An importer's name; sniffed where None."""
+    pairs: tuple[str, ...] = ()
+    """"field=column" over the file's own [traffic] columns."""
+    replace: bool = False
+    """Rows of a known id with other content take the old one's place."""
+    query: str | None = None
+    """One SELECT, for sources that are databases."""
+    template: str | None = None
+    """Over the file's own [traffic] template."""
+    inputs: Path | None = None
+    """The requests that batch results belong to."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Source:
+    """One file or one query."""
+
+    shown: str
+    format: str
+    why: str
+    """What the format was recognized by; empty where it was named."""
+    path: Path | None
+    """None for a database."""
+    text: str
+    """As the user wrote it."""
+
 
 @click.command("import", short_help="Take logs in.")
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILES...")
-@click.option("--format", "format_name", default=None, help="Importer, for example jsonl.v1; sniffed where absent.")
+@click.argument("paths", nargs=-1, required=True, metavar="SOURCES...")
+@click.option("--format", "format_name", default=None, help="Importer, for example langfuse.v1; sniffed where absent.")
 @click.option("--map", "pairs", multiple=True, metavar="FIELD=COLUMN", help="Where a field is; repeat for several.")
+@click.option("--query", default=None, metavar="SQL", help="One SELECT, for duckdb:FILE or postgresql://USER@HOST/DB.")
+@click.option("--template", default=None, help="Frame of the logged prompts, with {field} for each input field.")
+@click.option("--learn-template", "learn", is_flag=True, help="Find the frame that the logged prompts share.")
+@click.option("--inputs", type=click.Path(path_type=Path), default=None, help="Requests that batch results belong to.")
 @click.option("--replace", is_flag=True, help="Rows of a known id with other content take the old one's place.")
 @verb
-def import_files(door: Door, paths: tuple[Path, ...], format_name: str | None, pairs: tuple[str, ...], *, replace: bool) -> int:
-    """Take FILES into the traffic log; a bad row is kept aside with its reason, and the same file twice adds nothing."""
+def import_files(
+    door: Door, paths: tuple[str, ...], *, format_name: str | None, pairs: tuple[str, ...], query: str | None,
+    template: str | None, inputs: Path | None, learn: bool, replace: bool,
+) -> int:  # fmt: skip
+    """
+    Take SOURCES into the traffic log: files, folders, patterns, or a database with --query.
+
+    A bad row is kept aside with its reason, and the same file twice adds nothing.
+    """
+    from overproof.importers.files import expand
+    from overproof.importers.query import is_database
     from overproof.store.project_store import open_store
 
     project = door.load()
-    if missing := [str(p) for p in paths if not p.is_file()]:
-        raise DataError(f"no file {', '.join(missing)}", next_action="look at the path; patterns are your shell's to expand")
+    intake = Intake(format_name=format_name, pairs=pairs, replace=replace, query=query, template=template, inputs=inputs)
+    databases = [text for text in paths if is_database(text)]
+    if bool(databases) != bool(query):
+        raise DataError(
+            "--query and a database go together", next_action='write overproof import duckdb:FILE --query "SELECT …"'
+        )
+    found = expand([Path(text) for text in paths if not is_database(text)])
+    sources: list[str | Path] = [*found.files, *databases]
+    body: dict[str, Any] = {}
+    if learn:
+        learned = learned_frame(project, sources, intake)
+        intake = _with_template(intake, learned.frame.template)
+        body["template"] = {"text": learned.frame.template, **asdict(learned)}
+        del body["template"]["frame"]
     with open_store(project.root) as store:
-        done = take(store, project, paths, format_name=format_name, pairs=pairs, replace=replace)
+        done = take(store, project, sources, intake=intake)
         counts = store.traffic.counts()
-    body = {"files": done, "log": {"rows": counts.records, "skipped": counts.skipped, "conflicts": counts.conflicts}}
+    body["files"] = done
+    body["not_read"] = [str(path) for path in found.passed]
+    body["log"] = {"rows": counts.records, "skipped": counts.skipped, "conflicts": counts.conflicts}
     from overproof.cli.tables import import_page
 
     door.emit(body, *import_page(body))
@@ -43,38 +114,114 @@ def import_files(door: Door, paths: tuple[Path, ...], format_name: str | None, p
 
 
 def take(
-    store: Store, project: Project, paths: Sequence[Path], *, format_name: str | None = None, pairs: Sequence[str] = (), replace: bool = False
+    store: Store, project: Project, paths: Sequence[Path | str], *, intake: Intake | None = None
 ) -> list[dict[str, Any]]:
     """
-    Append files to the traffic log.
+    Append files, or the rows of a query, to the traffic log.
 
     Args:
         store: the project's store.
-        project: names input fields and columns.
-        paths: log files.
-        format_name: an importer's name; sniffed where None.
-        pairs: "field=column" over the file's own [traffic] columns.
-        replace: rows of a known id with other content take the old one's place.
+        project: names input fields, columns and the template.
+        paths: log files, or databases as "duckdb:FILE" and "postgresql://…".
+        intake: how they are read.
 
-    Returns: per file its format and counts.
+    Returns: per source its format, why it was taken for that, and what became of every row.
     Raises: DataError for a file or mapping that can't be used.
     """
-    from overproof.importers import read_file
-
-    mapping = _mapping(pairs, project)
+    intake = intake or Intake()
+    mapping = _mapping(project, intake)
     done = []
     for path in paths:
-        name = _importer(path, format_name)
-        report = store.traffic.append(read_file(path, mapping, use=name), f"{path.name} ({name})", replace=replace)
-        done.append({"file": path.name, "format": name, **asdict(report)})
+        source = _source(path, intake.format_name)
+        reading = _reading(source, mapping, intake, project)
+        reasons: Counter[str] = Counter()
+        rows = _counted(reading.rows, reasons)
+        report = store.traffic.append(rows, f"{source.shown} ({source.format})", replace=intake.replace)
+        done.append({
+            "file": source.shown, "format": source.format, "why": source.why, "read": report.total, **asdict(report),
+            "reasons": dict(reasons.most_common()), "passed": dict(reading.notes.passed.most_common()),
+            "ignored": dict(reading.notes.ignored.most_common()),
+        })  # fmt: skip
     return done
 
 
-def _importer(path: Path, format_name: str | None) -> str:
-    from overproof.importers import pick
+def learned_frame(project: Project, paths: Sequence[Path | str], intake: Intake) -> LearnedFrame:
+    """
+    The frame that the prompts of some logs share.
 
+    Args:
+        project: names the input fields.
+        paths: as `take` reads them.
+        intake: how they are read.
+
+    Returns: the frame, from a sample of the first `LEARN_FROM` rows.
+    Raises: DataError where no frame fits nearly all of them.
+    """
+    from overproof.data import TrafficRecord
+    from overproof.importers import GUESSES
+    from overproof.importers.calls import HISTORY
+    from overproof.importers.frames import learn
+
+    mapping = _mapping(project, _with_template(intake, ""))
+    whole = replace(  # one field that is the whole prompt
+        mapping, fields=("message",), template="{message}", prompt="", attributes=None,
+        columns={role: column for role, column in mapping.columns.items() if role in GUESSES},
+    )  # fmt: skip
+
+    def prompts() -> Iterator[str]:
+        for path in paths:
+            for row in _reading(_source(path, intake.format_name), whole, intake, project).rows:
+                if isinstance(row, TrafficRecord):
+                    yield row.request.fields["message"]
+
+    texts = list(itertools.islice(prompts(), LEARN_FROM))
+    draw = random.Random(0)  # noqa: S311 - the same sample every time
+    sample = texts if len(texts) <= LEARN_SAMPLE else [texts[i] for i in sorted(draw.sample(range(len(texts)), LEARN_SAMPLE))]
+    return learn(sample, [name for name in project.task.input if name != HISTORY])
+
+
+def _with_template(intake: Intake, template: str) -> Intake:
+    return replace(intake, template=template)
+
+
+def _counted(rows: Iterable[TrafficRecord | Skipped], reasons: Counter[str]) -> Iterator[TrafficRecord | Skipped]:
+    """Count why rows are kept aside; a reason's particulars in quotes and its figures don't make it another one."""
+    from overproof.data import Skipped
+
+    for row in rows:
+        if isinstance(row, Skipped):
+            kind = re.sub(r"'[^']*'|\"[^\"]*\"|\d+", "…", row.reason)
+            reasons[kind if kind in reasons or len(reasons) < MOST_REASONS else "other reasons"] += 1
+        yield row
+
+
+def _source(path: Path | str, format_name: str | None) -> _Source:
+    from overproof.importers import guess
+    from overproof.importers.query import is_database, shown
+
+    if isinstance(path, str) and is_database(path):
+        return _Source(shown=shown(path), format=_named(format_name) or "query", why="", path=None, text=path)
+    path = Path(path)
+    named = _named(format_name)
+    if named is not None:
+        return _Source(shown=path.name, format=named, why="", path=path, text=str(path))
+    found = guess(path)
+    return _Source(shown=path.name, format=found.name, why=found.reason, path=path, text=str(path))
+
+
+def _reading(source: _Source, mapping: ColumnMapping, intake: Intake, project: Project) -> Reading:
+    from overproof.importers import reading
+    from overproof.importers.query import from_query
+
+    if source.path is not None:
+        return reading(source.path, mapping, use=source.format)
+    use = None if source.format == "query" else source.format
+    return from_query(source.text, intake.query or "", mapping, folder=project.root.absolute(), use=use)
+
+
+def _named(format_name: str | None) -> str | None:
     if format_name is None:
-        return pick(path)
+        return None
     known = registry.names("importers")
     name = format_name if format_name in known or ":" in format_name else f"{format_name}.v1"
     if name not in known and ":" not in name:
@@ -84,14 +231,14 @@ def _importer(path: Path, format_name: str | None) -> str:
     return name
 
 
-def _mapping(pairs: Sequence[str], project: Project) -> ColumnMapping:
+def _mapping(project: Project, intake: Intake) -> ColumnMapping:
     """The file's [traffic] columns, then --map over them; `attributes` takes a list with commas."""
     from overproof.importers import GUESSES, ColumnMapping
 
     fields = project.task.input
     known = sorted({*GUESSES, *fields, "attributes"})
     columns = dict(project.traffic.columns)
-    for pair in pairs:
+    for pair in intake.pairs:
         key, equals, column = pair.partition("=")
         if not equals or not column or key not in known:
             raise DataError(
@@ -99,6 +246,9 @@ def _mapping(pairs: Sequence[str], project: Project) -> ColumnMapping:
             )
         columns[key] = column
     attributes = columns.pop("attributes", None)
+    template = project.traffic.template if intake.template is None else intake.template
     return ColumnMapping(
-        fields=fields, columns=columns, attributes=tuple(attributes.split(",")) if attributes else None, prompt=project.task.prompt
-    )
+        fields=fields, columns=columns, attributes=tuple(attributes.split(",")) if attributes else None,
+        prompt=project.task.prompt, template=template, inputs=intake.inputs,
+    )  # fmt: skip
+

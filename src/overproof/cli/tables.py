@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -184,11 +185,17 @@ def import_page(body: Mapping[str, Any]) -> Iterator[Any]:
 
     Returns: a table and what to do next.
     """
-    table = grid("Imported", "file", "format", "added", "there", "skipped", "conflicts", right=(2, 3, 4, 5))
+    if learned := body.get("template"):
+        yield from _frame_page(learned)
+    table = grid("Imported", "file", "format", "read", "added", "there", "skipped", "conflicts", right=(2, 3, 4, 5, 6))
     for row in body["files"]:
-        counts = [str(row[k]) for k in ("added", "already_there", "skipped", "conflicts")]
+        counts = [str(row[k]) for k in ("read", "added", "already_there", "skipped", "conflicts")]
         table.add_row(escape(row["file"]), row["format"], *counts)
     yield table
+    for row in body["files"]:
+        yield from _file_notes(row)
+    if left := body.get("not_read"):
+        yield f"not read, by their names no logs: {len(left)} files, for example {escape(left[0])}"
     log = body["log"]
     yield f"the log holds {log['rows']} rows"
     for reason, n in log["skipped"].items():
@@ -196,6 +203,28 @@ def import_page(body: Mapping[str, Any]) -> Iterator[Any]:
     if log["conflicts"]:
         yield f"  kept aside: {log['conflicts']} with a known id and other content; --replace takes the newer"
     yield "[bold]next:[/] overproof check" if log["rows"] else "[bold]next:[/] overproof show skipped"
+
+
+def _frame_page(learned: Mapping[str, Any]) -> Iterator[Any]:
+    """The template that was learned, as a line for the project file, with what it takes out of three prompts."""
+    yield f"[bold]template[/] fits {learned['fitting']} of {learned['n']} sampled prompts; keep it in overproof.toml:"
+    yield escape(f"[traffic]\ntemplate = {json.dumps(learned['text'], ensure_ascii=False)}")
+    if not learned["by_name"]:
+        yield "its parts took the input fields in their order; look at the examples"
+    for one in learned["examples"]:
+        yield escape("  " + " | ".join(f"{name}: {text[:60]!r}" for name, text in one.items()))
+
+
+def _file_notes(row: Mapping[str, Any]) -> Iterator[str]:
+    """What a file held beside the rows that were taken; a line each, nothing where there was nothing."""
+    name = escape(row["file"])
+    if row.get("why"):
+        yield f"{name}: {row['format']}, by {escape(row['why'])}"
+    for key, said in (("passed", "passed over"), ("ignored", "fields not taken")):
+        if found := row.get(key):
+            shown = ", ".join(f"{what} x{n}" for what, n in list(found.items())[:MOST_DROPS])
+            more = f" and {len(found) - MOST_DROPS} more" if len(found) > MOST_DROPS else ""
+            yield escape(f"  {said}: {shown}{more}")
 
 
 def funnel_table(funnel: Mapping[str, int], counts: Mapping[str, int]) -> Sheet:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Protocol
 
 from overproof.data import Skipped, TrafficRecord
 from overproof.errors import DataError
+from overproof.importers.files import bare_name, opened
 from overproof.progress import track
 from overproof.registry import names, resolve, suggest
 
@@ -21,6 +21,7 @@ LEAST_SCORE = 0.6
 GUESSES: Mapping[str, tuple[str, ...]] = {
     "id": ("id", "request_id"),
     "at": ("ts", "timestamp", "at", "created_at"),
+    "prompt": ("prompt", "input", "message", "text"),
     "output": ("output", "completion", "answer", "teacher_output"),
     "gold": (),
     "gold_from": (),
@@ -49,6 +50,11 @@ class ColumnMapping:
     """Columns that become attributes; None takes every other scalar column that is short and not the label."""
     prompt: str = ""
     """The task's prompt, by which chat logs are taken apart: `{field}` marks an input field."""
+    template: str = ""
+    """The frame of the logged prompts, with `{field}` for every input field; it goes before `prompt`, and takes the
+    column "prompt" of a table apart."""
+    inputs: Path | None = None
+    """For answers of a batch: the file of requests that they belong to."""
 
     def __post_init__(self) -> None:
         if not self.fields:
@@ -63,8 +69,23 @@ class ColumnMapping:
                 )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Notes:
+    """What an importer says about a file beside its rows; filled while the file is read."""
+
+    ignored: Counter[str] = field(default_factory=Counter)
+    """Field that was not understood, to the number of rows that have it."""
+    passed: Counter[str] = field(default_factory=Counter)
+    """Why an entry is no model call of its own (a tool's span, a score), to the number of such entries."""
+
+
 class Importer(Protocol):
-    """Reads one kind of log. A class without arguments, registered under `overproof.importers`; no store or network."""
+    """
+    Reads one kind of log. A class without arguments, registered under `overproof.importers`; no store or network.
+
+    An importer may have `notes: Notes`, which is shown after the file, and `known_by: str`, a few words on what it
+    recognizes a file by.
+    """
 
     def sniff(self, head: bytes, name: str) -> float:
         """
@@ -90,9 +111,31 @@ class Importer(Protocol):
         """
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Guess:
+    """The importer that knows a file best."""
+
+    name: str
+    """For example "jsonl.v1"."""
+    score: float
+    """How sure it is, in [0, 1]."""
+    reason: str
+    """What it recognized the file by."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """One file being read."""
+
+    rows: Iterator[TrafficRecord | Skipped]
+    """Records and skipped rows in file order, lazily."""
+    notes: Notes
+    """Complete once `rows` is exhausted."""
+
+
 def head_of(path: Path) -> bytes:
     """
-    The first bytes of a file, decompressed where its name ends in ".gz".
+    The first bytes of a file, unpacked where its name ends in ".gz" or ".zst".
 
     Args:
         path: the file.
@@ -100,33 +143,35 @@ def head_of(path: Path) -> bytes:
     Returns: at most `HEAD_BYTES` bytes.
     Raises: DataError if the file can't be read.
     """
-    try:
-        if path.suffix == ".gz":
-            with gzip.open(path, "rb") as packed:
-                return packed.read(HEAD_BYTES)
-        with path.open("rb") as plain:
-            return plain.read(HEAD_BYTES)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path.name!r} can't be read: {error}", next_action="check the file's name and bytes") from error
+    with opened(path) as handle:
+        return handle.read(HEAD_BYTES)
 
 
-def pick(path: Path) -> str:
+def guess(path: Path) -> Guess:
     """
-    The importer that knows a file best, by its content.
+    The importer that knows a file best, by its content, and why.
 
     Args:
         path: the file.
 
-    Returns: a registered name, for example "jsonl.v1".
+    Returns: name, score and reason.
     Raises: DataError where none is sure, or the file is empty.
     """
-    head = head_of(path)
+    head, name = head_of(path), bare_name(path)
     if not head.strip():
         raise DataError(f"{path.name!r} is empty", next_action="name a file with rows")
-    name = path.name.removesuffix(".gz")
-    scores = {one: float(resolve("importers", one)().sniff(head, name)) for one in names("importers")}
-    best = max(scores, key=lambda one: (scores[one], one), default="")
-    if not best or scores[best] < LEAST_SCORE:
+    heads = [(head, name)]
+    if head.startswith(b"PAR1"):  # vendors export Parquet too: they know their columns by the first row
+        from overproof.importers.duck import first_row_as_json
+
+        heads.append((first_row_as_json(path), name + ".jsonl"))
+    found: list[Guess] = []
+    for one in names("importers"):
+        importer = resolve("importers", one)()
+        score = max(float(importer.sniff(data, known)) for data, known in heads)
+        found.append(Guess(name=one, score=score, reason=getattr(importer, "known_by", "its content")))
+    best = max(found, key=lambda one: (one.score, one.name), default=None)
+    if best is None or best.score < LEAST_SCORE:
         raise DataError(
             f"{path.name!r} looks like none of the known logs: {', '.join(names('importers'))}",
             next_action="name the format, or turn the file into JSON lines",
@@ -134,17 +179,46 @@ def pick(path: Path) -> str:
     return best
 
 
+def pick(path: Path) -> str:
+    """
+    The name of the importer that knows a file best; see `guess`.
+
+    Args:
+        path: the file.
+
+    Returns: a registered name, for example "jsonl.v1".
+    Raises: DataError where none is sure, or the file is empty.
+    """
+    return guess(path).name
+
+
+def reading(path: Path, mapping: ColumnMapping, *, use: str | None = None) -> Reading:
+    """
+    One log file, whatever its format, with what its importer says beside the rows.
+
+    Args:
+        path: the file, plain, .gz or .zst.
+        mapping: which column is what.
+        use: an importer's name; None picks one by the file's content.
+
+    Returns: rows and notes.
+    Raises: DataError as `pick` and the importer do; RegistryError for an unknown name.
+    """
+    importer: Importer = resolve("importers", use or pick(path))()
+    notes = getattr(importer, "notes", None) or Notes()
+    return Reading(rows=track(importer.read(path, mapping), f"import {path.name}"), notes=notes)
+
+
 def read_file(path: Path, mapping: ColumnMapping, *, use: str | None = None) -> Iterator[TrafficRecord | Skipped]:
     """
     The rows of one log file, whatever its format.
 
     Args:
-        path: the file, plain or .gz.
+        path: the file, plain, .gz or .zst.
         mapping: which column is what.
         use: an importer's name; None picks one by the file's content.
 
     Returns: records and skipped rows in file order, lazily.
     Raises: DataError as `pick` and the importer do; RegistryError for an unknown name.
     """
-    importer: Importer = resolve("importers", use or pick(path))()
-    return track(importer.read(path, mapping), f"import {path.name}")
+    return reading(path, mapping, use=use).rows

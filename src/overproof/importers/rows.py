@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import math
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from overproof.data import GOLD_SOURCES, Completeness, Completion, Request, Skipped, TrafficRecord, digest_of
 from overproof.errors import DataError
-from overproof.importers import GUESSES, ColumnMapping
+from overproof.importers import GUESSES, ColumnMapping, Notes
+from overproof.importers.files import opened
+from overproof.importers.frames import Frame, declared
 
 LINE_CAP = 8 * 1024 * 1024
 DEPTH_CAP = 64
-GZIP_RATIO_CAP = 200
-GZIP_FREE_BYTES = 1024 * 1024
-"""So much may come out of any .gz file: ratios of tiny files say nothing."""
 RAW_CHARS = 2_000
 ATTRIBUTE_CHARS = 200
 """A longer text is content, not a segment to cut by."""
@@ -28,10 +25,12 @@ ID_CHARS = 200
 LABEL_NAMES = frozenset({"gold", "label", "labels", "target", "expected", "truth", "teacher_label", "latency", "cost"})
 """Columns that are never taken for attributes unasked: a slice by the label could not be routed; figures aren't segments."""
 BOM = b"\xef\xbb\xbf"
-_RESERVED = LABEL_NAMES | {name for guesses in GUESSES.values() for name in guesses}
+_RESERVED = LABEL_NAMES | {name for role, guesses in GUESSES.items() if role != "prompt" for name in guesses}
 _FINISH: Mapping[str, Completeness] = {
-    "stop": "stop", "end_turn": "stop", "length": "length", "max_tokens": "length",
-    "content_filter": "filtered", "filtered": "filtered", "error": "error", "unknown": "unknown",
+    "stop": "stop", "end_turn": "stop", "stop_sequence": "stop", "complete": "stop", "finish": "stop", "completed": "stop",
+    "length": "length", "max_tokens": "length", "max_output_tokens": "length", "model_context_window_exceeded": "length",
+    "content_filter": "filtered", "filtered": "filtered", "content_filtered": "filtered", "refusal": "filtered",
+    "guardrail_intervened": "filtered", "error": "error", "unknown": "unknown",
 }  # fmt: skip
 
 
@@ -68,7 +67,7 @@ def skipped(path: Path, number: int | str, reason: str, raw: bytes | str) -> Ski
 
 def lines(path: Path, *, blank: bool = False) -> Iterator[Line | Skipped]:
     """
-    The lines of a file that may be gzipped.
+    The lines of a file that may be packed.
 
     Args:
         path: the file.
@@ -77,29 +76,17 @@ def lines(path: Path, *, blank: bool = False) -> Iterator[Line | Skipped]:
     Returns: lines, and a `Skipped` for each one over `LINE_CAP`; memory stays bounded by the cap.
     Raises: DataError for a file that can't be read, a damaged or bomb-like .gz, or UTF-16.
     """
-    packed = path.suffix == ".gz"
-    try:
-        size = path.stat().st_size
-        budget = max(GZIP_FREE_BYTES, GZIP_RATIO_CAP * size) if packed else math.inf
-        with gzip.open(path, "rb") if packed else path.open("rb") as handle:
-            yield from _lines_of(path, cast("IO[bytes]", handle), budget, blank=blank)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{path.name!r} can't be read to its end: {error}", next_action="fetch the file again; nothing after it counts"
-        ) from error
+    with opened(path) as handle:
+        yield from _lines_of(path, handle, blank=blank)
 
 
-def _lines_of(path: Path, handle: IO[bytes], budget: float, *, blank: bool) -> Iterator[Line | Skipped]:
-    number, seen = 0, 0
+def _lines_of(path: Path, handle: IO[bytes], *, blank: bool) -> Iterator[Line | Skipped]:
+    number = 0
     while data := handle.readline(LINE_CAP + 1):
         number += 1
         kept, cut = data, len(data) > LINE_CAP
         while len(data) > LINE_CAP and not data.endswith(b"\n"):
-            seen += len(data)
-            _check_ratio(path, seen, budget)
             data = handle.readline(LINE_CAP + 1)
-        seen += len(data)
-        _check_ratio(path, seen, budget)
         if number == 1:
             if kept[:2] in (b"\xff\xfe", b"\xfe\xff"):
                 raise DataError(f"{path.name!r} is UTF-16", next_action="save it as UTF-8")
@@ -108,14 +95,6 @@ def _lines_of(path: Path, handle: IO[bytes], budget: float, *, blank: bool) -> I
             yield skipped(path, number, f"line is longer than {LINE_CAP} bytes", kept)
         elif blank or kept.strip():
             yield Line(number=number, data=kept.rstrip(b"\r\n"))
-
-
-def _check_ratio(path: Path, seen: int, budget: float) -> None:
-    if seen > budget:
-        raise DataError(
-            f"{path.name!r} unpacks to more than {GZIP_RATIO_CAP} times its size",
-            next_action="unpack it yourself if you trust it, and import the plain file",
-        )
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
@@ -287,7 +266,7 @@ def number(value: Any, name: str) -> float | None:
     return found
 
 
-def made_id(fields: Mapping[str, str], at: str | None, line: int) -> str:
+def made_id(fields: Mapping[str, str], at: str | None, line: int | str) -> str:
     """
     An id for a row that has none: the same file gives the same ids again.
 
@@ -330,6 +309,14 @@ class ColumnReader:
     """What goes into `TrafficRecord.source`."""
     met: set[str] = field(default_factory=set)
     rows: int = 0
+    notes: Notes = field(default_factory=Notes)
+    """Takes the names of columns that are left aside."""
+    frame: Frame | None = None
+    """Of `mapping.template`, where there is one."""
+
+    def __post_init__(self) -> None:
+        if self.mapping.template:
+            self.frame = declared(self.mapping.template, self.mapping.fields)
 
     def column(self, role: str, row: Mapping[str, Any]) -> Any:
         """The value of a role or an input field; None where the row has none."""
@@ -343,7 +330,7 @@ class ColumnReader:
             return row.get(role)
         return next((row[name] for name in GUESSES[role] if row.get(name) is not None), None)
 
-    def record(self, row: Mapping[str, Any], line: int) -> TrafficRecord:
+    def record(self, row: Mapping[str, Any], line: int | str) -> TrafficRecord:
         """
         The record of one row.
 
@@ -390,8 +377,18 @@ class ColumnReader:
         wanted = self.mapping.attributes
         if wanted is None:
             taken = {*_RESERVED, *self.mapping.fields, *self.mapping.columns.values()}
-            pairs = [(name, scalar_text(value)) for name, value in row.items() if name not in taken]
-            return {name: text for name, text in pairs if text and len(text) <= ATTRIBUTE_CHARS}
+            taken |= set(GUESSES["prompt"]) if self.frame is not None else set()
+            found: dict[str, str] = {}
+            for name, value in row.items():
+                if name not in taken:
+                    text = scalar_text(value)
+                    if text and len(text) <= ATTRIBUTE_CHARS:
+                        found[name] = text
+                    elif value is not None and value != "":
+                        self.notes.ignored[str(name)] += 1
+                elif name in LABEL_NAMES and name not in self.mapping.columns.values() and name not in self.mapping.fields:
+                    self.notes.ignored[name] += 1  # it may be the gold label: nobody said so
+            return found
         pairs = [(name, scalar_text(dig(row, name))) for name in wanted]
         self.met |= {name for name, text in pairs if text is not None}
         return {name: text for name, text in pairs if text}
@@ -410,6 +407,8 @@ class ColumnReader:
             )
 
     def _fields(self, row: Mapping[str, Any]) -> dict[str, str]:
+        if self.frame is not None:
+            return framed(self.frame, scalar_text(self.column("prompt", row)))
         found: dict[str, str] = {}
         values = {name: self.column(name, row) for name in self.mapping.fields}
         if all(value is None for value in values.values()):
@@ -452,6 +451,25 @@ class ColumnReader:
             cost_usd=number(self.column("cost_usd", row), "cost_usd"),
             reason=None if finish in ("stop", "unknown") else f"the answer ended with {finish!r}",
         )
+
+
+def framed(frame: Frame, text: str | None) -> dict[str, str]:
+    """
+    The fields of a whole prompt.
+
+    Args:
+        frame: of the declared or learned template.
+        text: the prompt; None where the row has none.
+
+    Returns: field to text.
+    Raises: BadRow where there is no prompt, or it doesn't fit.
+    """
+    if text is None:
+        raise BadRow("there is no prompt for the template to take apart; map its column: prompt=COLUMN")
+    taken = frame.apart(text)
+    if taken is None:
+        raise BadRow("the prompt doesn't fit the template: another task's call?")
+    return taken[0]
 
 
 def first_object(head: bytes) -> Mapping[str, Any] | None:

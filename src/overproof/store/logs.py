@@ -14,7 +14,7 @@ from typing import Any
 import apsw
 
 from overproof import progress
-from overproof.data import Completion, Request, Skipped, TrafficRecord, digest_of
+from overproof.data import Completion, Request, Skipped, ToolCall, TrafficRecord, Turn, digest_of
 from overproof.errors import CorruptArtifact, StoreError
 from overproof.store.local import Db, Row
 
@@ -142,12 +142,13 @@ class TrafficLog:
             connection.execute(_PUT_META, ("snapshot", f"{key} {whole.hexdigest()}"))
         return whole.hexdigest()
 
-    def read(self, version: LogVersion | None = None) -> Iterator[TrafficRecord]:
+    def read(self, version: LogVersion | None = None, *, context: bool = False) -> Iterator[TrafficRecord]:
         """
         All rows in order of time, then of arrival; rows without a time last.
 
         Args:
             version: the moment that is meant, so that the rows are those of its `snapshot_digest`; now by default.
+            context: with the turns and tool calls of each row, which no run needs in memory.
 
         Returns: the rows, lazily, from one moment.
         Raises: StoreError where rows of that moment have been replaced since.
@@ -155,7 +156,7 @@ class TrafficLog:
         version = version or self.version()
         query = f"SELECT body, source FROM record WHERE seq<=? ORDER BY {_IN_ORDER}"  # noqa: S608 - a constant
         for body, source in self._db.stream(query, (version.last_seq,)):
-            yield _record_of(body, source)
+            yield _record_of(body, source, context=context)
         if self.version().epoch != version.epoch:
             raise StoreError(
                 "rows of the traffic log were replaced while it was read", next_action="run again"
@@ -169,7 +170,7 @@ class TrafficLog:
     def conflicts(self) -> Iterator[TrafficRecord]:
         """Rows that were kept aside, since the log has their id with other content."""
         for body, source in self._db.stream("SELECT body, source FROM conflict ORDER BY seq"):
-            yield _record_of(body, source)
+            yield _record_of(body, source, context=True)
 
     def counts(self) -> LogCounts:
         """How many rows there are of each sort."""
@@ -331,7 +332,7 @@ def now() -> str:
 
 def _line_of(record: TrafficRecord) -> _Line | Skipped:
     request, completion = record.request, record.completion
-    body = {
+    body: dict[str, Any] = {
         "id": request.id,
         "fields": dict(request.fields),
         "at": request.at,
@@ -341,6 +342,9 @@ def _line_of(record: TrafficRecord) -> _Line | Skipped:
         "gold": record.gold,
         **({} if record.gold_from == "log" else {"gold_from": record.gold_from}),  # older rows keep their digest
     }
+    if record.context or record.calls:  # absent otherwise: rows without them keep the digest that they always had
+        body["context"] = [asdict(turn) for turn in record.context]
+        body["calls"] = [asdict(call) for call in record.calls]
     try:
         text = _storable_json(json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
         key = request.id.encode().decode()
@@ -352,7 +356,7 @@ def _line_of(record: TrafficRecord) -> _Line | Skipped:
     return _Line(id=key, digest=hashlib.sha256(text.encode()).hexdigest(), at_us=at_us, body=text)
 
 
-def _record_of(body: str, source: str) -> TrafficRecord:
+def _record_of(body: str, source: str, *, context: bool) -> TrafficRecord:
     row = json.loads(body)
     completion = row["completion"]
     return TrafficRecord(
@@ -367,7 +371,13 @@ def _record_of(body: str, source: str) -> TrafficRecord:
         gold=row["gold"],
         gold_from=row.get("gold_from", "log"),
         source=source,
+        context=tuple(_turn_of(turn) for turn in row.get("context", ())) if context else (),
+        calls=tuple(ToolCall(**call) for call in row.get("calls", ())) if context else (),
     )
+
+
+def _turn_of(row: Mapping[str, Any]) -> Turn:
+    return Turn(**{**row, "calls": tuple(ToolCall(**call) for call in row["calls"])})
 
 
 def _microseconds(at: str) -> int:
