@@ -213,6 +213,12 @@ class Clearance:
     """The attestor's own words."""
     student_kind: str
     distribution: str
+    record: str = ""
+    """The attestation's own name."""
+    supersedes: tuple[str, ...] = ()
+    """Earlier attestations whose labels this one takes over; labels of any other are set aside."""
+    layers: tuple[str, ...] = ()
+    """One line for each text that binds the use: whose model, which entry, what the entry was found to say."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -27,6 +27,7 @@ from overproof.errors import DataError
 from overproof.measure.leakage import clusters
 from overproof.progress import track
 from overproof.store.artifacts import Step
+from overproof.store.labels import SET_ASIDE
 from overproof.task import Classes
 from overproof.verifiers import Verifier
 from overproof.verifiers.rules import UserFunction
@@ -164,7 +165,7 @@ def _sort(
         if example is not None:
             labelled.append(_Row(answered=row, example=example))
         elif not row.completions:
-            drop(row, "teach", row.reason or NO_ANSWER, NO_ANSWER)
+            drop(row, "teach", row.reason or NO_ANSWER, SET_ASIDE if row.reason == SET_ASIDE else NO_ANSWER)
         else:
             reason = next((c.reason for c in row.completions if c.reason), NO_LABEL)
             drop(row, "filter", reason, NO_LABEL)
