@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import inspect
-import sys
+import importlib.util
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ from overproof.store.artifacts import Step
 from overproof.store.labels import SET_ASIDE
 from overproof.task import Classes
 from overproof.verifiers import Verifier
-from overproof.verifiers.rules import UserFunction
+from overproof.verifiers.confined import Confined
 
 KEPT = "kept"
 NO_ANSWER = "no answer"
@@ -89,13 +89,14 @@ def verifier_spec(use: str, options: Mapping[str, Any]) -> VerifierSpec:
         options: the verifier's options.
 
     Returns: the entry, with the digest of the user's module where there is one.
-    Raises: RegistryError for a name that can't be resolved.
     """
     if ":" not in use:
         return VerifierSpec(use=use, options=options)
-    registry.resolve("verifiers", use)
-    file = getattr(sys.modules[use.partition(":")[0]], "__file__", None)
-    source = Path(file).read_bytes() if file else b""
+    try:
+        found = importlib.util.find_spec(use.partition(":")[0])  # found, not run: it runs in a process of its own
+    except (ImportError, ValueError):
+        found = None
+    source = Path(found.origin).read_bytes() if found is not None and found.origin else b""
     return VerifierSpec(use=use, options=options, source_digest=hashlib.sha256(source).hexdigest())
 
 
@@ -114,10 +115,15 @@ def filter_labels(answers: Answers, recipe: FilterRecipe) -> Labelled:
     Raises: DataError where a split comes out empty, or a verifier can't be made or crashes.
     """
     output = Classes(labels=recipe.labels)
-    verifiers = [(spec.use, _make(spec, output)) for spec in recipe.verifiers]
-    train = _sort("train", answers.train, recipe, output, verifiers)
-    calibration = _sort("calibration", answers.calibration, recipe, output, verifiers)
-    test = _sort("test", answers.test, recipe, output, verifiers)
+    with contextlib.ExitStack() as stack:
+        verifiers = []
+        for spec in recipe.verifiers:
+            made = _make(spec, output)
+            stack.callback(getattr(made, "close", _nothing))
+            verifiers.append((spec.use, made))
+        train = _sort("train", answers.train, recipe, output, verifiers)
+        calibration = _sort("calibration", answers.calibration, recipe, output, verifiers)
+        test = _sort("test", answers.test, recipe, output, verifiers)
     return Labelled(
         train=TrainSet(examples=train.examples, labels=recipe.labels),
         calibration=CalibrationSet(examples=calibration.examples, labels=recipe.labels),
@@ -127,14 +133,17 @@ def filter_labels(answers: Answers, recipe: FilterRecipe) -> Labelled:
     )
 
 
+def _nothing() -> None:
+    """What most verifiers have to do at the end."""
+
+
 def _make(spec: VerifierSpec, output: Classes) -> Verifier:
-    found = registry.resolve("verifiers", spec.use)
     made: Verifier
     try:
-        if ":" in spec.use and not inspect.isclass(found):
-            made = UserFunction(output=output, function=spec.use, **spec.options)
+        if ":" in spec.use:
+            made = Confined(output=output, function=spec.use, **spec.options)
         else:
-            made = found(output=output, **spec.options)
+            made = registry.resolve("verifiers", spec.use)(output=output, **spec.options)
     except TypeError as error:
         raise DataError(
             f"[[verify]] use = {spec.use!r} can't take the options {dict(spec.options)!r}: {error}",
