@@ -309,6 +309,12 @@ class Dropped:
     reason: str
     text: str
     """The answer that was rejected, at most 500 characters."""
+    target: str = ""
+    """The label that the row would have had; empty where no answer was one."""
+    gold: str | None = None
+    """The true answer, where known: it shows whether the rule that dropped the row was right."""
+    weight: float = 1.0
+    """Of the row, see `PromptRow.weight`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,7 +13,7 @@ from overproof.errors import EXIT_PASS, EXIT_REFUSED, DataError, TermsError
 if TYPE_CHECKING:
     from overproof.pipeline import RunResult
 
-WHAT = ("traffic", "skipped", "terms", "prompts", "labels", "dropped", "report", "candidates", "certificate", "verdict", "dossier")
+WHAT = ("traffic", "skipped", "terms", "prompts", "labels", "dropped", "filter", "report", "candidates", "certificate", "verdict", "dossier")
 SOME = 20  # rows of a listing on a screen; --json has all
 
 
@@ -23,7 +23,7 @@ SOME = 20  # rows of a listing on a screen; --json has all
 @click.option("--recompute", is_flag=True, help="With certificate: rebuild every bound from its counts, offline.")
 @verb
 def show(door: Door, what: str, run_id: str | None, recompute: bool) -> int:  # noqa: FBT001 - click passes flags by name
-    """Print WHAT: traffic, skipped, terms, prompts, labels, dropped, report, candidates, certificate, verdict, dossier."""
+    """Print WHAT: traffic, skipped, terms, prompts, labels, dropped, filter, report, candidates, certificate, verdict, dossier."""
     if what not in WHAT:
         from overproof.registry import suggest
 
@@ -106,6 +106,10 @@ def _result(door: Door, result: RunResult, what: str, *, today: str) -> None:
     elif what == "prompts":
         prompts = find(result, "prompts") or _missing(what)
         door.emit(prompts, tables.funnel_table(prompts.funnel, {}), *_match(prompts))
+    elif what == "filter":
+        from overproof.cli.filter_table import emit_rules
+
+        emit_rules(door, find(result, "labels") or _missing(what))
     elif what in ("labels", "dropped"):
         _labels(door, find(result, "labels") or _missing(what), what)
     else:

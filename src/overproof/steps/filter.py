@@ -36,6 +36,7 @@ KEPT = "kept"
 NO_ANSWER = "no answer"
 NO_LABEL = "no answer is a label"
 CONFLICT = "near-duplicates disagree"
+CONFLICT_RULE = "conflict"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,9 +165,14 @@ def _sort(
     dropped: list[Dropped] = []
     labelled: list[_Row] = []
 
-    def drop(row: Answered, by: str, reason: str, count_as: str) -> None:
+    def drop(row: Answered, by: str, reason: str, count_as: str, target: str = "") -> None:
         text = row.completions[0].text[:500] if row.completions else ""
-        dropped.append(Dropped(request=row.row.request, split=split, by=by, reason=reason, text=text))
+        dropped.append(
+            Dropped(
+                request=row.row.request, split=split, by=by, reason=reason, text=text, target=target,
+                gold=_gold(row.row.gold, output), weight=row.row.weight,
+            )  # fmt: skip
+        )
         counts[f"{split}: {count_as}"] += 1
 
     for row in track(rows, f"labels of the {split} rows", total=len(rows)):
@@ -185,7 +191,7 @@ def _sort(
             kept.append(one.example)
             counts[f"{split}: {KEPT}"] += 1
         elif strict:
-            drop(one.answered, objection.by, objection.reason, objection.count_as)
+            drop(one.answered, objection.by, objection.reason, objection.count_as, one.example.target)
         else:
             kept.append(one.example)
             counts[f"{split}: {KEPT}, though {objection.count_as}"] += 1
@@ -253,7 +259,7 @@ def _objections(rows: Sequence[_Row], verifiers: Sequence[tuple[str, Verifier]])
     found = [_objection(row, verifiers) for row in rows]
     accepted = [place for place, objection in enumerate(found) if objection is None]
     for loser in _losers([rows[place] for place in accepted]):
-        found[accepted[loser]] = _Objection(by="filter", reason=CONFLICT, count_as=CONFLICT)
+        found[accepted[loser]] = _Objection(by=CONFLICT_RULE, reason=CONFLICT, count_as=CONFLICT)
     return found
 
 
@@ -307,7 +313,7 @@ def take_test(labelled: Labelled, recipe: NoRecipe) -> TestSet:
     return labelled.test
 
 
-FILTER = Step(name="filter", version=1, fn=filter_labels)
+FILTER = Step(name="filter", version=2, fn=filter_labels)
 TAKE_TRAIN = Step(name="take_train", version=1, fn=take_train)
 TAKE_CALIBRATION = Step(name="take_calibration", version=1, fn=take_calibration)
 TAKE_TEST = Step(name="take_test", version=1, fn=take_test)
