@@ -171,7 +171,7 @@ def _sort(
             Dropped(
                 request=row.row.request, split=split, by=by, reason=reason, text=text, target=target,
                 gold=_gold(row.row.gold, output), weight=row.row.weight,
-            )  # fmt: skip
+            )
         )
         counts[f"{split}: {count_as}"] += 1
 

@@ -61,6 +61,6 @@ def rules_of(labelled: Labelled) -> tuple[RuleReport, ...]:
             RuleReport(
                 rule=rule, rows=len(rows), of=of, example=rows[0].request.text[:200],
                 wrong=figure(wrong, len(known), metric="wrong") if known else None,
-            )  # fmt: skip
+            )
         )
     return tuple(sorted(found, key=lambda r: (-r.rows, r.rule)))
