@@ -11,15 +11,82 @@ from urllib.parse import urlsplit
 
 from overproof import registry
 from overproof.data import Clearance, Completion, Request, TeacherPin, digest_of
+from overproof.errors import OverproofError, TermsError
 from overproof.project import Project
 from overproof.settings import Part
+from overproof.steps.clear import ClearRecipe, decisive_day, student_kind
 from overproof.steps.teach import Sampler
+from overproof.steps.terms import Terms, read_terms
 from overproof.store.artifacts import Artifact
 from overproof.store.labels import LedgeredTeacher, Prices
 from overproof.store.project_store import Store
+from overproof.students.weights import pinned
 from overproof.task import Task
 
+NOT_LEARNED = "evaluation only"  # stands where a clearance would: nothing is learned from these answers
 NOT_OPTIONS = ("shots",)  # what [[baseline]] says to the step, not to the part
+
+
+def terms_of(project: Project) -> Terms:
+    """
+    The project's terms record with every entry that binds teacher and students.
+
+    Args:
+        project: a loaded project.
+
+    Returns: input of the clear step.
+    Raises: TermsError where the record is missing or malformed.
+    """
+    if not project.teacher.terms:
+        raise TermsError(
+            "[teacher] names no terms record: nobody has vouched for the use of this teacher's answers",
+            next_action='write terms = "terms/teacher.toml"; `overproof init` shows the form',
+        )
+    weights = {}
+    for part in project.students:
+        try:
+            sha256 = str(pinned(part.options, root=project.root).get("sha256", ""))
+        except OverproofError:
+            sha256 = str(part.options.get("sha256", ""))  # weights that aren't here yet: training will say so
+        if sha256:
+            weights[part.name] = sha256
+    return read_terms(project.root / project.teacher.terms, base_url=project.teacher.base_url, weights=weights)
+
+
+def clear_recipe(project: Project, terms: Terms, today: str) -> ClearRecipe:
+    """
+    The use that the record has to cover.
+
+    Args:
+        project: a loaded project.
+        terms: from `terms_of`.
+        today: ISO date.
+
+    Returns: the same recipe until the next day on which the answer could change.
+    """
+    return ClearRecipe(
+        pin=project.pin,
+        student_kind=student_kind([s.use for s in project.students]),
+        distribution=project.teacher.distribution,
+        today=decisive_day(terms, today),
+    )
+
+
+def honoured(store: Store, clearance: Clearance) -> frozenset[str]:
+    """
+    Clearances whose labels the present one takes over: those of the same record, and of records that it supersedes.
+
+    Args:
+        store: holds every clearance that labels were bought under.
+        clearance: the present one.
+
+    Returns: clearance ids, the present one among them.
+    """
+    minted = [d for d in store.decisions.read() if d.kind == "clearance"]
+    records = {clearance.record, *clearance.supersedes}
+    while more := {r for d in minted if d.body["record"] in records for r in d.body["supersedes"]} - records:
+        records |= more
+    return frozenset({clearance.id, *records, *(d.subject for d in minted if d.body["record"] in records)})
 
 
 class Buyer:
@@ -51,9 +118,18 @@ class Buyer:
         given = {f.name: getattr(table, f.name) for f in fields(table)} | dict(table.options)
 
         def build() -> Sampler:
+            self._on_record(clearance.value)
             return self._wrapped(table.use, given, self._project.task, self._project.pin, clearance.value.id)
 
         return _Lazy(build)
+
+    def _on_record(self, clearance: Clearance) -> None:
+        """A label says which clearance it was bought under; the log of decisions says whose that was."""
+        log = self._store.decisions
+        if not any(d.kind == "clearance" and d.subject == clearance.id for d in log.read()):
+            body = {"record": clearance.record, "supersedes": list(clearance.supersedes), "expires": clearance.expires}
+            log.append("clearance", actor=clearance.attested_by, subject=clearance.id, body=body)
+        self._store.ledger.honour({*honoured(self._store, clearance), NOT_LEARNED})
 
     def baseline_pin(self, part: Part, prompt_digest: str) -> TeacherPin:
         """
@@ -90,7 +166,7 @@ class Buyer:
 
         def build() -> Sampler:
             task = replace(self._project.task, prompt=prompt.value)
-            return self._wrapped(part.use, part.options, task, pin, "evaluation only")
+            return self._wrapped(part.use, part.options, task, pin, NOT_LEARNED)
 
         return _Lazy(build)
 

@@ -249,6 +249,12 @@ class Clearance:
     """The attestor's own words."""
     student_kind: str
     distribution: str
+    record: str = ""
+    """The attestation's own name."""
+    supersedes: tuple[str, ...] = ()
+    """Earlier attestations whose labels this one takes over; labels of any other are set aside."""
+    layers: tuple[str, ...] = ()
+    """One line for each text that binds the use: whose model, which entry, what the entry was found to say."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -343,6 +349,12 @@ class Dropped:
     reason: str
     text: str
     """The answer that was rejected, at most 500 characters."""
+    target: str = ""
+    """The label that the row would have had; empty where no answer was one."""
+    gold: str | None = None
+    """The true answer, where known: it shows whether the rule that dropped the row was right."""
+    weight: float = 1.0
+    """Of the row, see `PromptRow.weight`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 
 import overproof
 from overproof import registry
-from overproof.asking import Buyer
-from overproof.data import CalibrationSet, TestSet, TrainSet, digest_of
-from overproof.errors import DataError, TermsError
+from overproof.asking import Buyer, clear_recipe, terms_of
+from overproof.data import CalibrationSet, Clearance, TestSet, TrainSet, digest_of
+from overproof.errors import DataError
 from overproof.evidence import Calibration, EvalReport, Plan, Refusal, Release, Scores, Trained
 from overproof.project import Project
 from overproof.settings import Part, expand_slices
@@ -21,7 +21,7 @@ from overproof.steps.baseline import ASK_DEV, ASK_TEST, SHOTS, AskRecipe, ShotsR
 from overproof.steps.calibrate import CALIBRATE, CalibrateRecipe
 from overproof.steps.capture import CAPTURE, CaptureRecipe, LogSnapshot
 from overproof.steps.certificates import GOLD
-from overproof.steps.clear import CLEAR, ClearRecipe, decisive_day, student_kind
+from overproof.steps.clear import CLEAR, recheck, student_kind
 from overproof.steps.collect import (
     ADD_FLIPS,
     ADD_GROUPS,
@@ -51,7 +51,6 @@ from overproof.steps.predict import PREDICT_DEV, PREDICT_TEST, TEACHER_SCORES, P
 from overproof.steps.promptset import PROMPTSET, PromptSetRecipe
 from overproof.steps.survey import SURVEY, Survey, SurveyRecipe
 from overproof.steps.teach import TEACH, TeachRecipe
-from overproof.steps.terms import Terms, read_terms
 from overproof.steps.train import TRAIN, StudentRecipe
 from overproof.store.artifacts import Artifact, Memo, NotBuilt, StepEvent
 from overproof.store.looks import Look
@@ -165,9 +164,10 @@ class Road:
         yield "capture"
         kept["prompts"] = prompts = run(PROMPTSET, traffic, recipe=_promptset_recipe(p))
         yield "promptset"
-        terms = self._terms()
-        kept["clearance"] = clearance = run(CLEAR, self.memo.source("terms", terms), recipe=self._clear_recipe(terms))
+        terms = terms_of(p)
+        kept["clearance"] = clearance = run(CLEAR, self.memo.source("terms", terms), recipe=clear_recipe(p, terms, self.today.isoformat()))
         yield "clear"
+        self._recheck(clearance, "label")
         teacher = self.buyer.teacher(clearance)
         recipe = self._teach_recipe()
         kept["answers"] = answers = run(
@@ -184,6 +184,7 @@ class Road:
         dev_rows = run(TAKE_CALIBRATION, labelled, recipe=NoRecipe())
         test_rows = run(TAKE_TEST, labelled, recipe=NoRecipe())
         yield "filter"
+        self._recheck(clearance, "train")
         candidates = _Candidates()
         for part in (*p.students, *p.baselines):
             self._candidate(part, candidates, train_rows, dev_rows, test_rows)
@@ -233,24 +234,14 @@ class Road:
         log, now = self.store.traffic, self.store.traffic.version()
         return self.memo.lazy("log", log.snapshot_digest(now), lambda: LogSnapshot(records=tuple(log.read(now))))
 
-    def _terms(self) -> Terms:
-        named = self.project.teacher.terms
-        if not named:
-            raise TermsError(
-                "[teacher] names no terms record: nobody has vouched for the use of this teacher's answers",
-                next_action='write terms = "terms/teacher.toml"; `overproof init` shows the form',
-            )
-        return read_terms(self.project.root / named, base_url=self.project.teacher.base_url)
-
-    def _clear_recipe(self, terms: Terms) -> ClearRecipe:
-        p = self.project
-        kind = student_kind([s.use for s in p.students])
-        return ClearRecipe(
-            pin=p.pin,
-            student_kind=kind,
-            distribution=p.teacher.distribution,
-            today=decisive_day(terms, self.today.isoformat()),
-        )
+    def _recheck(self, clearance: Artifact[Clearance], scope: str) -> None:
+        """A long run may outlive an attestation; a dry one does nothing that would have to be covered."""
+        if not self.memo.dry:
+            kind = student_kind([s.use for s in self.project.students])
+            recheck(
+                clearance.value, scope=scope, today=today_of(self.store).isoformat(), student_kind=kind,
+                distribution=self.project.teacher.distribution,
+            )  # fmt: skip
 
     def _teach_recipe(self) -> TeachRecipe:
         t, labels = self.project.teacher, set(self.project.task.output.labels)

@@ -5,8 +5,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from overproof.errors import BudgetExceeded
+from overproof.cli import main
+from overproof.errors import BudgetExceeded, DataError
 from overproof.evidence import Refusal, Release
 from overproof.pipeline import distil
 from overproof.project import load_project
@@ -126,3 +128,21 @@ def test_a_bad_small_model_is_measured_and_changes_nothing(easy) -> None:
         stuck = next(c for c in result.artifacts["report"].value.candidates if c.name == "stuck")
         assert stuck.slices[0].fidelity.value < 0.5
         assert isinstance(result.verdict, Release)
+
+
+def test_labels_of_a_record_that_nobody_took_over_are_set_aside_and_come_back(easy) -> None:
+    """Another attestation uses no label of the former one and buys none twice; naming it under `supersedes` brings them back."""
+    with serving(read, model=TEACHER) as server:
+        root = with_endpoint(easy, server.port)
+        _, counts = run(root, to="filter")
+        billed = server.stats.billed
+        terms = root / "terms.toml"
+        terms.write_text(terms.read_text().replace('id = "easy-1"', 'id = "easy-2"'))
+        with pytest.raises(DataError, match="quarantined"):
+            run(root, to="filter")
+        lines = CliRunner().invoke(main, ["show", "terms", "--project", str(root)]).output
+        assert f"{counts.labels} labels were bought under 'easy-1': set aside" in " ".join(lines.replace(",", "").split())
+        terms.write_text(terms.read_text().replace('id = "easy-2"', 'id = "easy-2"\nsupersedes = "easy-1"'))
+        result, after = run(root, to="filter")
+        assert len(result.artifacts["labels"].value.train.examples) > 100
+        assert (server.stats.billed, after.labels) == (billed, counts.labels)

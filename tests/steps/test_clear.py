@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from overproof.data import Clearance, TeacherPin
-from overproof.errors import TermsError
-from overproof.steps.clear import ClearRecipe, clear, decisive_day, sentence, student_kind
+from overproof.errors import DataError, TermsError
+from overproof.steps.clear import SCOPES, ClearRecipe, clear, decisive_day, recheck, sentence, student_kind
 from overproof.steps.terms import (
     DISTRIBUTIONS,
     EFFECTS,
@@ -73,6 +73,15 @@ MATRIX = {
     "own-answers": "N N N N N N N N",
     "apache-2.0-recording": "N N N+o N N N+o N N+o",
     "unknown": "U U U U U U U U",
+    "bedrock": "U U U U U U U U",
+    "azure-openai": "U U U U U U U U",
+    "vertex-ai": "U U U U U U U U",
+    "alibaba-cloud-api": "U U U U U U U U",
+    "cohere-api": "U U U U U U U U",
+    "perplexity-api": "U U U U U U U U",
+    "openrouter": "U U U U U U U U",
+    "together": "U U U U U U U U",
+    "fireworks": "U U U U U U U U",
 }
 
 
@@ -413,3 +422,65 @@ def test_closed_sets_hold_what_the_matrix_uses() -> None:
     """The matrix speaks of known kinds and distributions only."""
     assert {k for k, _ in COLUMNS} <= set(STUDENT_KINDS)
     assert {d for _, d in COLUMNS} <= set(DISTRIBUTIONS)
+
+
+MINILM = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def test_known_weights_bring_their_licence_and_unknown_ones_are_asked_for(tmp_path: Path) -> None:
+    """The student's base is a layer of its own; weights that nobody has named a licence for stop the run."""
+    path = write(tmp_path, 'id = "x"\nregistry_id = "openai-api"\n')
+    known, strange = read_terms(path, weights={"encoder.v1": MINILM, "mine": "ab" * 32}).bases
+    assert (known.entry.id, known.named) == ("apache-2.0-weights", "sentence-transformers/all-MiniLM-L6-v2")
+    assert strange.entry is None
+    made = clear(dataclasses.replace(record(), bases=(known,)), RECIPE)
+    assert made.layers == ("teacher: openai-api, permission-cited", "base of encoder.v1: apache-2.0-weights, no-restriction-found")
+    with pytest.raises(TermsError, match=r"'mine' stands on weights abab.*\[\[base\]\]"):
+        clear(dataclasses.replace(record(), bases=(known, strange)), RECIPE)
+
+
+def test_a_base_named_in_the_record_adds_its_obligations(tmp_path: Path) -> None:
+    """A base under its own licence carries that licence's duties into the clearance, whatever the teacher's terms say."""
+    path = write(
+        tmp_path,
+        f'id = "x"\nregistry_id = "openai-api"\nattested_on = 2026-08-22\n'
+        f'[[base]]\nsha256 = "{"ab" * 32}"\nregistry_id = "gemma"\nread_on = 2026-08-20\n',
+    )
+    found = read_terms(path, weights={"mine": "ab" * 32})
+    made = clear(dataclasses.replace(record(bases=found.attestation.bases), bases=found.bases), RECIPE)
+    assert "terms-copy" in made.obligations
+    late = dataclasses.replace(found.attestation.bases[0], read_on="2026-08-23")
+    with pytest.raises(TermsError, match=r"\[\[base\]\] abab.*read_on"):
+        clear(dataclasses.replace(record(bases=(late,)), bases=found.bases), RECIPE)
+
+
+def test_a_listed_reseller_joins_by_its_address() -> None:
+    """A reseller that the registry names is a layer beside the model's own entry."""
+    assert entry_for("https://openrouter.ai/api/v1") == "openrouter"
+    layers = [read_entry("deepseek-weights"), read_entry("together")]
+    found = posture(layers, student_kind="classifier", distribution="internal", today="2025-11-01")
+    assert [str(layer) for layer in found.layers] == [
+        "teacher: deepseek-weights, permission-cited",
+        "reseller: together, restriction-cited",
+    ]
+    assert found.word == "restriction-cited"
+    assert "competes-with-reseller" in found.conditions
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_a_clearance_is_asked_again_at_every_use(scope: str) -> None:
+    """A lapsed record, another kind of student and a wider circle of users each stop label, train, ship and promote."""
+    made, use = clear(record(), RECIPE), {"student_kind": "classifier", "distribution": "internal"}
+    recheck(made, scope=scope, today="2026-11-01", **use)
+    with pytest.raises(TermsError, match=rf"can't {scope} .*ran out on 2026-11-01"):
+        recheck(made, scope=scope, today="2026-11-02", **use)
+    with pytest.raises(TermsError, match="distribution 'internal', the project of 'distributed'"):
+        recheck(made, scope=scope, today="2026-10-01", **{**use, "distribution": "distributed"})
+    with pytest.raises(TermsError, match="student kind 'classifier', the project of 'generative'"):
+        recheck(made, scope=scope, today="2026-10-01", **{**use, "student_kind": "generative"})
+
+
+def test_an_unknown_scope_is_a_mistake_of_the_caller() -> None:
+    """A misspelt scope never counts as covered."""
+    with pytest.raises(DataError, match="no scope 'shipp'"):
+        recheck(clear(record(), RECIPE), scope="shipp", today="2026-10-01", student_kind="classifier", distribution="internal")

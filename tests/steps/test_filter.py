@@ -1,7 +1,5 @@
 """The filter: one target per row, hard rows stay in the sealed set, every row in exactly one count."""
 
-import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -126,11 +124,11 @@ def test_the_first_verifier_that_objects_gives_the_reason() -> None:
         assert filter_labels(rows, FilterRecipe(labels=LABELS, verifiers=order)).dropped[0].by == by
 
 
-def test_a_users_function_is_a_verifier(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_function_is_a_verifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its reason is in the dropped row; the count goes by its name, since reasons may differ row by row."""
-    module = types.ModuleType("op_filter_checks")
-    module.check = lambda request, target: target != "bug" or f"row {request.id} is odd"
-    monkeypatch.setitem(sys.modules, "op_filter_checks", module)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    body = 'def check(request, target):\n    return target != "bug" or f"row {request.id} is odd"\n'
+    (tmp_path / "op_filter_checks.py").write_text(body)
     recipe = FilterRecipe(labels=LABELS, verifiers=(VerifierSpec(use="op_filter_checks:check"),))
     found = filter_labels(answers(answered("a", "bug"), answered("b", "bug"), answered("c", "other")), recipe)
     assert [d.reason for d in found.dropped] == ["row a is odd", "row b is odd"]

@@ -1,14 +1,11 @@
-"""Verifiers by rule: what they reject, what they refuse to be made of, and the user's own function."""
-
-import sys
-import types
+"""Verifiers by rule: what they reject, and what they refuse to be made of."""
 
 import pytest
 
 from overproof.data import Completion, Request
-from overproof.errors import DataError, RegistryError
+from overproof.errors import DataError
 from overproof.task import Classes
-from overproof.verifiers.rules import LabelSet, Regex, Schema, UserFunction
+from overproof.verifiers.rules import LabelSet, Regex, Schema
 
 OUTPUT = Classes(labels=("billing", "bug", "other"))
 REQUEST = Request(id="r", fields={"text": "I was charged twice, order 1234"})
@@ -70,38 +67,3 @@ def test_schema_refuses_words_that_it_would_not_check(schema: dict) -> None:
     """A rule that is not checked must not look checked."""
     with pytest.raises(DataError):
         Schema(output=OUTPUT, schema=schema)
-
-
-def user(monkeypatch: pytest.MonkeyPatch, function: object) -> UserFunction:
-    module = types.ModuleType("op_checks")
-    module.check = function
-    monkeypatch.setitem(sys.modules, "op_checks", module)
-    return UserFunction(output=OUTPUT, function="op_checks:check")
-
-
-def test_a_user_function_keeps_rejects_and_gives_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
-    """True keeps, False rejects, a text rejects and is the reason."""
-    assert user(monkeypatch, lambda request, target: "1234" in request.text and target == "bug").judge(REQUEST, SAID, "bug").keep
-    assert not user(monkeypatch, lambda *_: False).judge(REQUEST, SAID, "bug").keep
-    assert user(monkeypatch, lambda *_: "no order id").judge(REQUEST, SAID, "bug").reason == "no order id"
-
-
-@pytest.mark.parametrize("answer", [None, 1, "", "  ", [True]])
-def test_a_user_function_that_answers_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch, answer: object) -> None:
-    """Forgetting to return is not a rejection of everything, nor a pass."""
-    with pytest.raises(DataError, match="expected True, False or a reason"):
-        user(monkeypatch, lambda *_: answer).judge(REQUEST, SAID, "bug")
-
-
-def test_a_user_function_that_crashes_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A check that crashed has checked nothing."""
-    with pytest.raises(DataError, match="ZeroDivisionError on request 'r'"):
-        user(monkeypatch, lambda *_: 1 / 0).judge(REQUEST, SAID, "bug")
-
-
-def test_a_user_function_must_exist_and_be_callable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wrong name is found when the verifier is made."""
-    with pytest.raises(RegistryError):
-        UserFunction(output=OUTPUT, function="op_nowhere:check")
-    with pytest.raises(DataError):
-        user(monkeypatch, 3)

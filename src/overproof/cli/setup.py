@@ -146,19 +146,11 @@ def cleared(project: Project) -> Any:
     Returns: an `overproof.data.Clearance`.
     Raises: TermsError where the record is missing or falls short.
     """
-    from overproof.steps.clear import ClearRecipe, clear, student_kind
-    from overproof.steps.terms import read_terms
+    from overproof.asking import clear_recipe, terms_of
+    from overproof.steps.clear import clear
 
-    if not project.teacher.terms:
-        raise TermsError(
-            "[teacher] names no terms record: nobody has vouched for the use of this teacher's answers",
-            next_action='write terms = "terms/teacher.toml"; `overproof init` shows the form',
-        )
-    terms = read_terms(project.root / project.teacher.terms, base_url=project.teacher.base_url)
-    kind = student_kind([p.use for p in project.students])
-    today = time.strftime("%Y-%m-%d", time.gmtime())
-    recipe = ClearRecipe(pin=project.pin, student_kind=kind, distribution=project.teacher.distribution, today=today)
-    return clear(terms, recipe)
+    terms = terms_of(project)
+    return clear(terms, clear_recipe(project, terms, time.strftime("%Y-%m-%d", time.gmtime())))
 
 
 def _traffic(project: Project) -> dict[str, Any]:

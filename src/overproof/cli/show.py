@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from overproof.pipeline import RunResult
 
 WHAT = (
-    "traffic", "skipped", "terms", "prompts", "labels", "dropped", "report", "candidates", "calibration", "certificate",
+    "traffic", "skipped", "terms", "prompts", "labels", "dropped", "filter", "report", "candidates", "calibration", "certificate",
     "groups", "flips", "outlook", "verdict", "dossier",
 )  # fmt: skip
 SOME = 20  # rows of a listing on a screen; --json has all
@@ -114,6 +114,10 @@ def _result(door: Door, result: RunResult, what: str, *, today: str) -> None:
         from overproof.cli import fairness
 
         door.emit(*fairness.page(what, find(result, what), result))
+    elif what == "filter":
+        from overproof.cli.filter_table import emit_rules
+
+        emit_rules(door, find(result, "labels") or _missing(what))
     elif what in ("labels", "dropped"):
         _labels(door, find(result, "labels") or _missing(what), what)
     else:
@@ -193,26 +197,29 @@ def _terms(door: Door, project: Any) -> int:
 
     from rich.markup import escape
 
+    from overproof.asking import terms_of
     from overproof.cli.setup import cleared
     from overproof.steps.clear import DISCLAIMER, registry_digest, sentence, student_kind
-    from overproof.steps.terms import posture, read_terms
+    from overproof.steps.terms import posture
 
-    if not project.teacher.terms:
-        cleared(project)  # says what is missing
-    terms = read_terms(project.root / project.teacher.terms, base_url=project.teacher.base_url)
+    terms = terms_of(project)
     kind = student_kind([p.use for p in project.students])
     today = time.strftime("%Y-%m-%d", time.gmtime())
-    found = posture(terms.entries, student_kind=kind, distribution=project.teacher.distribution, today=today)
-    problem = None
+    found = posture(
+        terms.entries, student_kind=kind, distribution=project.teacher.distribution, today=today, bases=terms.bases
+    )
+    clearance, problem = None, None
     try:
-        cleared(project)
+        clearance = cleared(project)
     except TermsError as error:
         problem = error.what
+    made = _labels_under(project, clearance)
     by = terms.attestation
     lines = [
         f"[bold]{escape(' + '.join(e.id for e in terms.entries))}[/] for a {kind}, {project.teacher.distribution}: {found.word}",
         "registry_digest to write:",
         f"  {registry_digest(terms.entries)}",
+        *(f"  layer: {escape(str(layer))}" for layer in found.layers),
         *(f"  {escape(sentence(d, c))}" for d, c in found.cited),
         *(f"  obligation: {o}" for o in found.obligations),
         *(f"  to answer under \\[conditions]: {escape(c)}" for c in found.conditions),
@@ -220,10 +227,37 @@ def _terms(door: Door, project: Any) -> int:
         *(["  a second person is asked for"] if found.second_person else []),
         f"{escape(by.attested_by.name) or 'Nobody'} attested on {escape(by.attested_on) or 'no date'}: «{escape(by.statement)}»",
         *([f"[bold red]{escape(problem)}[/]"] if problem else ["[green]the record covers this use[/]"]),
+        *(escape(line) for line in made),
         DISCLAIMER,
     ]
-    door.emit({"posture": found, "attestation": by, "entries": terms.entries, "problem": problem, "note": DISCLAIMER}, *lines)
+    body = {
+        "posture": found, "attestation": by, "entries": terms.entries, "problem": problem, "labels": made, "note": DISCLAIMER,
+    }  # fmt: skip
+    door.emit(body, *lines)
     return TermsError.exit_code if problem else EXIT_PASS
+
+
+def _labels_under(project: Any, clearance: Any) -> list[str]:
+    """Labels by the record that they were bought under, and whether the present one takes them over."""
+    if not (project.root / ".overproof").is_dir():
+        return []
+    from overproof.asking import NOT_LEARNED, honoured
+    from overproof.pipeline import runs_of
+    from overproof.store.project_store import open_store
+
+    with open_store(project.root) as store:
+        minted = {d.subject: d.body for d in store.decisions.read() if d.kind == "clearance"}
+        counts = {k: n for k, n in store.ledger.under().items() if k != NOT_LEARNED}
+        good = honoured(store, clearance) if clearance else frozenset()
+        releases = sum(r.outcome == "release" for r in runs_of(store))
+    lines = []
+    for clearance_id, n in counts.items():
+        record = minted.get(clearance_id, {}).get("record", clearance_id[:12])
+        fate = "in use" if clearance_id in good else f"set aside until a record names {record!r} under supersedes"
+        lines.append(f"{n:,} labels were bought under {record!r}: {fate if clearance else 'set aside until a record covers this use'}")
+    if counts and clearance is None and releases:
+        lines.append(f"{releases} release(s) of this project stand on such labels: whether they go on serving is for a person to decide")
+    return lines
 
 
 @click.command(short_help="Compare two runs slice by slice.")

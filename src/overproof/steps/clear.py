@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from overproof.data import Clearance, TeacherPin, digest_of
-from overproof.errors import TermsError
+from overproof.errors import DataError, TermsError
 from overproof.project import is_person, moving_model
 from overproof.steps.terms import (
     CHANNELS,
@@ -31,6 +31,7 @@ from overproof.steps.terms import (
 from overproof.store.artifacts import Step
 
 MIN_STATEMENT = 40
+SCOPES = ("label", "train", "ship", "promote")
 SERVICE_DAYS = 90
 CONTRACT_DAYS = 365
 DISCLAIMER = "This is not legal advice."
@@ -75,12 +76,17 @@ def clear(terms: Terms, recipe: ClearRecipe) -> Clearance:
     Raises: TermsError listing every point at which the record falls short.
     """
     found = posture(
-        terms.entries, student_kind=recipe.student_kind, distribution=recipe.distribution, today=recipe.today
+        terms.entries,
+        student_kind=recipe.student_kind,
+        distribution=recipe.distribution,
+        today=recipe.today,
+        bases=terms.bases,
     )
     record = terms.attestation
     problems = [
         *_identity(record, recipe),
         *_registry(record, terms.entries, recipe),
+        *_bases(terms),
         *_conditions(record, found),
         *_people(record, found),
         *_evidence(record, found),
@@ -97,6 +103,54 @@ def clear(terms: Terms, recipe: ClearRecipe) -> Clearance:
     return _mint(terms, recipe, found)
 
 
+def recheck(clearance: Clearance, *, scope: str, today: str, student_kind: str, distribution: str) -> None:
+    """
+    Ask again, at the moment of use, whether a clearance still covers it.
+
+    Args:
+        clearance: as minted, perhaps long ago.
+        scope: one of `SCOPES`: what is about to happen.
+        today: ISO date: the later of the wall clock and the newest stored time.
+        student_kind: of the student at hand.
+        distribution: of the student at hand; a student of labels cleared for own use can't be handed on.
+
+    Raises: TermsError naming each point at which it falls short; DataError for an unknown scope.
+    """
+    if scope not in SCOPES:
+        raise DataError(f"no scope {scope!r}; there are {', '.join(SCOPES)}", next_action="name what is about to happen")
+    if short := shortfalls(clearance, today=today, student_kind=student_kind, distribution=distribution):
+        raise TermsError(
+            f"can't {scope} under {clearance.record or 'the clearance'!r}: " + "; ".join(short),
+            next_action="renew the attestation in the terms record, then run again; nothing is lost meanwhile",
+        )
+
+
+def shortfalls(clearance: Clearance, *, today: str, student_kind: str, distribution: str) -> list[str]:
+    """
+    Points at which a clearance doesn't cover a use.
+
+    Args:
+        clearance: as minted.
+        today: ISO date.
+        student_kind: of the student.
+        distribution: of the student.
+
+    Returns: one clause for each; empty where it covers the use.
+    """
+    found = []
+    if clearance.expires is not None and clearance.expires < today:
+        found.append(f"the attestation ran out on {clearance.expires}")
+    found.extend(
+        f"the attestation speaks of {named} {attested!r}, the project of {wanted!r}"
+        for named, attested, wanted in (
+            ("student kind", clearance.student_kind, student_kind),
+            ("distribution", clearance.distribution, distribution),
+        )
+        if attested != wanted
+    )
+    return found
+
+
 def decisive_day(terms: Terms, today: str) -> str:
     """
     The last day on which what `clear` says could have changed; a recipe with it is the same until the next such day.
@@ -111,7 +165,8 @@ def decisive_day(terms: Terms, today: str) -> str:
     days = {record.attested_on, *(d.read_on for d in record.documents)}
     if _is_date(record.expires):
         days.add((date.fromisoformat(record.expires) + after).isoformat())
-    for document in (d for e in terms.entries for d in e.documents if d.seen and d.fresh_days):
+    entries = [*terms.entries, *(b.entry for b in terms.bases if b.entry is not None)]
+    for document in (d for e in entries for d in e.documents if d.seen and d.fresh_days):
         days.add((date.fromisoformat(document.seen) + timedelta(days=document.fresh_days) + after).isoformat())
     return max((day for day in days if _is_date(day) and day <= today), default=today)
 
@@ -132,6 +187,9 @@ def _mint(terms: Terms, recipe: ClearRecipe, found: Posture) -> Clearance:
         statement=record.statement,
         student_kind=recipe.student_kind,
         distribution=recipe.distribution,
+        record=record.id,
+        supersedes=record.supersedes,
+        layers=tuple(str(layer) for layer in found.layers),
     )
     return dataclasses.replace(draft, id=digest_of(dataclasses.asdict(draft)))
 
@@ -215,6 +273,18 @@ def _registry(record: Attestation, entries: Sequence[Entry], recipe: ClearRecipe
             yield f"document {document.key!r}: you read the text of {mine.effective or 'no date'}, effective now is {document.effective}"
         if not _is_date(mine.read_on) or mine.read_on > recipe.today:
             yield f"document {document.key!r}: read_on is {mine.read_on!r}; write the day on which you read it"
+
+
+def _bases(terms: Terms) -> Iterable[str]:
+    for base in terms.bases:
+        if base.entry is None:
+            yield (
+                f"student {base.student!r} stands on weights {base.sha256[:16]}…, whose licence nobody has named: "
+                f"add [[base]] with sha256, registry_id and read_on"
+            )
+    for read in terms.attestation.bases:
+        if not _is_date(read.read_on) or read.read_on > terms.attestation.attested_on:
+            yield f"[[base]] {read.sha256[:16]}…: read_on is {read.read_on!r}; write the day on which you read the licence"
 
 
 def _conditions(record: Attestation, found: Posture) -> Iterable[str]:
@@ -301,4 +371,4 @@ def _is_date(text: str) -> bool:
     return True
 
 
-CLEAR = Step(name="clear", version=1, fn=clear)
+CLEAR = Step(name="clear", version=2, fn=clear)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import inspect
-import sys
+import importlib.util
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,14 +27,16 @@ from overproof.errors import DataError
 from overproof.measure.leakage import clusters
 from overproof.progress import track
 from overproof.store.artifacts import Step
+from overproof.store.labels import SET_ASIDE
 from overproof.task import Classes
 from overproof.verifiers import Verifier
-from overproof.verifiers.rules import UserFunction
+from overproof.verifiers.confined import Confined
 
 KEPT = "kept"
 NO_ANSWER = "no answer"
 NO_LABEL = "no answer is a label"
 CONFLICT = "near-duplicates disagree"
+CONFLICT_RULE = "conflict"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,13 +90,14 @@ def verifier_spec(use: str, options: Mapping[str, Any]) -> VerifierSpec:
         options: the verifier's options.
 
     Returns: the entry, with the digest of the user's module where there is one.
-    Raises: RegistryError for a name that can't be resolved.
     """
     if ":" not in use:
         return VerifierSpec(use=use, options=options)
-    registry.resolve("verifiers", use)
-    file = getattr(sys.modules[use.partition(":")[0]], "__file__", None)
-    source = Path(file).read_bytes() if file else b""
+    try:
+        found = importlib.util.find_spec(use.partition(":")[0])  # found, not run: it runs in a process of its own
+    except (ImportError, ValueError):
+        found = None
+    source = Path(found.origin).read_bytes() if found is not None and found.origin else b""
     return VerifierSpec(use=use, options=options, source_digest=hashlib.sha256(source).hexdigest())
 
 
@@ -113,10 +116,15 @@ def filter_labels(answers: Answers, recipe: FilterRecipe) -> Labelled:
     Raises: DataError where a split comes out empty, or a verifier can't be made or crashes.
     """
     output = Classes(labels=recipe.labels)
-    verifiers = [(spec.use, _make(spec, output)) for spec in recipe.verifiers]
-    train = _sort("train", answers.train, recipe, output, verifiers)
-    calibration = _sort("calibration", answers.calibration, recipe, output, verifiers)
-    test = _sort("test", answers.test, recipe, output, verifiers)
+    with contextlib.ExitStack() as stack:
+        verifiers = []
+        for spec in recipe.verifiers:
+            made = _make(spec, output)
+            stack.callback(getattr(made, "close", _nothing))
+            verifiers.append((spec.use, made))
+        train = _sort("train", answers.train, recipe, output, verifiers)
+        calibration = _sort("calibration", answers.calibration, recipe, output, verifiers)
+        test = _sort("test", answers.test, recipe, output, verifiers)
     return Labelled(
         train=TrainSet(examples=train.examples, labels=recipe.labels),
         calibration=CalibrationSet(examples=calibration.examples, labels=recipe.labels),
@@ -126,14 +134,17 @@ def filter_labels(answers: Answers, recipe: FilterRecipe) -> Labelled:
     )
 
 
+def _nothing() -> None:
+    """What most verifiers have to do at the end."""
+
+
 def _make(spec: VerifierSpec, output: Classes) -> Verifier:
-    found = registry.resolve("verifiers", spec.use)
     made: Verifier
     try:
-        if ":" in spec.use and not inspect.isclass(found):
-            made = UserFunction(output=output, function=spec.use, **spec.options)
+        if ":" in spec.use:
+            made = Confined(output=output, function=spec.use, **spec.options)
         else:
-            made = found(output=output, **spec.options)
+            made = registry.resolve("verifiers", spec.use)(output=output, **spec.options)
     except TypeError as error:
         raise DataError(
             f"[[verify]] use = {spec.use!r} can't take the options {dict(spec.options)!r}: {error}",
@@ -154,9 +165,14 @@ def _sort(
     dropped: list[Dropped] = []
     labelled: list[_Row] = []
 
-    def drop(row: Answered, by: str, reason: str, count_as: str) -> None:
+    def drop(row: Answered, by: str, reason: str, count_as: str, target: str = "") -> None:
         text = row.completions[0].text[:500] if row.completions else ""
-        dropped.append(Dropped(request=row.row.request, split=split, by=by, reason=reason, text=text))
+        dropped.append(
+            Dropped(
+                request=row.row.request, split=split, by=by, reason=reason, text=text, target=target,
+                gold=_gold(row.row.gold, output), weight=row.row.weight,
+            )
+        )
         counts[f"{split}: {count_as}"] += 1
 
     for row in track(rows, f"labels of the {split} rows", total=len(rows)):
@@ -164,7 +180,7 @@ def _sort(
         if example is not None:
             labelled.append(_Row(answered=row, example=example))
         elif not row.completions:
-            drop(row, "teach", row.reason or NO_ANSWER, NO_ANSWER)
+            drop(row, "teach", row.reason or NO_ANSWER, SET_ASIDE if row.reason == SET_ASIDE else NO_ANSWER)
         else:
             reason = next((c.reason for c in row.completions if c.reason), NO_LABEL)
             drop(row, "filter", reason, NO_LABEL)
@@ -175,7 +191,7 @@ def _sort(
             kept.append(one.example)
             counts[f"{split}: {KEPT}"] += 1
         elif strict:
-            drop(one.answered, objection.by, objection.reason, objection.count_as)
+            drop(one.answered, objection.by, objection.reason, objection.count_as, one.example.target)
         else:
             kept.append(one.example)
             counts[f"{split}: {KEPT}, though {objection.count_as}"] += 1
@@ -244,7 +260,7 @@ def _objections(rows: Sequence[_Row], verifiers: Sequence[tuple[str, Verifier]])
     found = [_objection(row, verifiers) for row in rows]
     accepted = [place for place, objection in enumerate(found) if objection is None]
     for loser in _losers([rows[place] for place in accepted]):
-        found[accepted[loser]] = _Objection(by="filter", reason=CONFLICT, count_as=CONFLICT)
+        found[accepted[loser]] = _Objection(by=CONFLICT_RULE, reason=CONFLICT, count_as=CONFLICT)
     return found
 
 
@@ -298,7 +314,7 @@ def take_test(labelled: Labelled, recipe: NoRecipe) -> TestSet:
     return labelled.test
 
 
-FILTER = Step(name="filter", version=1, fn=filter_labels)
+FILTER = Step(name="filter", version=2, fn=filter_labels)
 TAKE_TRAIN = Step(name="take_train", version=1, fn=take_train)
 TAKE_CALIBRATION = Step(name="take_calibration", version=1, fn=take_calibration)
 TAKE_TEST = Step(name="take_test", version=1, fn=take_test)

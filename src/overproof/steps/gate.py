@@ -29,6 +29,7 @@ from overproof.steps.certificates import (
     uses_of,
     walk_words,
 )
+from overproof.steps.clear import shortfalls
 from overproof.steps.collect import DataEvidence, Evidence
 from overproof.steps.comparisons import baseline_answer, teacher_answer
 from overproof.steps.evaluate import served_cost_usd_per_1000, teacher_of
@@ -242,15 +243,8 @@ def _terms(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
     wrong = []
     if data.clearance_id != clearance.id:
         wrong.append(f"the answers carry clearance {data.clearance_id[:12]!r}, the run has {clearance.id[:12]!r}")
-    if clearance.expires is not None and clearance.expires < recipe.today:
-        wrong.append(f"the attestation ran out on {clearance.expires}")
-    wrong.extend(
-        f"the attestation speaks of {named} {attested!r}, the project of {wanted!r}"
-        for named, attested, wanted in (
-            ("student kind", clearance.student_kind, recipe.student_kind),
-            ("distribution", clearance.distribution, recipe.distribution),
-        )
-        if attested != wanted
+    wrong += shortfalls(
+        clearance, today=recipe.today, student_kind=recipe.student_kind, distribution=recipe.distribution
     )
     if wrong:
         yield _finding("G01", "fail", "; ".join(wrong), "renew the attestation in the terms record, then run again")

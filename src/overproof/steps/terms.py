@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,6 +35,7 @@ POSTURES = (  # most demanding first
 PERMISSIONS = ("order-form", "contract", "email-permission")
 EVIDENCE_KINDS = (*PERMISSIONS, "assessment", "terms-text")
 SERVICE_CHANNELS = ("api", "consumer", "reseller", "order-form")
+BASES = "bases.json"
 OWN_HARDWARE = "runs-on-hardware-of-others"
 
 
@@ -107,6 +110,38 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Base:
+    """Frozen weights that a student stands on, and the entry that their licence falls under."""
+
+    student: str
+    """Shown name of the student."""
+    sha256: str
+    """SHA-256 of the weights."""
+    entry: Entry | None
+    """None where neither the record nor the bundled list names a licence for these weights."""
+    named: str = ""
+    """The weights' published name, where it is known."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layer:
+    """One entry that binds the use, in one role."""
+
+    role: str
+    """One of `ROLES`."""
+    entry: str
+    """Registry id."""
+    word: str
+    """What its texts alone say, one of `POSTURES`."""
+    about: str = ""
+    """What the layer is about, where the role doesn't say it: the student whose base it is."""
+
+    def __str__(self) -> str:
+        """For example "base of encoder.v1: apache-2.0-weights, no-restriction-found"."""
+        return f"{self.role}{f' of {self.about}' if self.about else ''}: {self.entry}, {self.word}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Posture:
     """What the texts say about one use; speaks of text only."""
 
@@ -119,6 +154,8 @@ class Posture:
     obligations: tuple[str, ...]
     conditions: tuple[str, ...]
     """Questions that the attestor has to answer with true or false."""
+    layers: tuple[Layer, ...] = ()
+    """Each entry by itself: the teacher's, a reseller's, those of the students' bases."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,6 +192,15 @@ class EvidenceFile:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ReadBase:
+    """The licence of frozen weights, as the attestor read it."""
+
+    sha256: str = ""
+    registry_id: str = ""
+    read_on: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Attestation:
     """The record that a person wrote: what they read, for which model and use, and what they conclude."""
 
@@ -181,8 +227,10 @@ class Attestation:
     documents: tuple[ReadDocument, ...] = ()
     conditions: Mapping[str, bool] = field(default_factory=dict)
     evidence: tuple[EvidenceFile, ...] = ()
+    bases: tuple[ReadBase, ...] = ()
     expires: str = ""
-    supersedes: str = ""
+    supersedes: tuple[str, ...] = ()
+    """Ids of earlier records whose labels this one takes over."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -194,6 +242,8 @@ class Terms:
     attestation: Attestation
     entries: tuple[Entry, ...]
     """The entry that the attestation names first, then further layers, for example a reseller's."""
+    bases: tuple[Base, ...] = ()
+    """Frozen weights that the students stand on."""
 
 
 def registry_ids() -> list[str]:
@@ -252,15 +302,18 @@ def entry_for(base_url: str) -> str | None:
     return None
 
 
-def posture(entries: Iterable[Entry], *, student_kind: str, distribution: str, today: str) -> Posture:
+def posture(
+    entries: Sequence[Entry], *, student_kind: str, distribution: str, today: str, bases: Sequence[Base] = ()
+) -> Posture:
     """
     What the texts say about one use, over all documents and layers: the most demanding word wins.
 
     Args:
-        entries: every entry that binds the teacher.
+        entries: every entry that binds the teacher: the model's first, then for example a reseller's.
         student_kind: one of `STUDENT_KINDS`.
         distribution: one of `DISTRIBUTIONS`.
         today: ISO date.
+        bases: frozen weights that the students stand on.
 
     Returns: the posture, with the clauses it cites and what an attestation has to bring.
     """
@@ -268,16 +321,35 @@ def posture(entries: Iterable[Entry], *, student_kind: str, distribution: str, t
     cited: list[tuple[Document, Clause]] = []
     obligations: list[str] = []
     conditions: list[str] = []
-    for entry in entries:
+    layers: list[Layer] = []
+    bound = [("teacher" if i == 0 else "reseller", "", "train-on-output", e) for i, e in enumerate(entries)]
+    bound += [("base", b.student, "field-of-use", b.entry) for b in bases if b.entry is not None]
+    for role, about, topic, entry in bound:
+        own: list[str] = []
         for document in entry.documents:
             mine = [c for c in entry.clauses if c.document == document.key and c.matches(student_kind, distribution)]
             gone = {ref for c in mine if c.effect == "excepts" for ref in c.cancels}
             mine = [c for c in mine if c.ref not in gone]
-            words += _words(document, mine, today)
-            cited += [(document, c) for c in mine if c.topic == "train-on-output" and c.effect != "obliges"]
+            own += _words(document, mine, today, topic=topic)
+            speaking = [c for c in mine if c.topic == topic and c.effect != "obliges"]
+            cited += [(document, c) for c in speaking]
             obligations += [c.obligation for c in mine if c.obligation]
-            conditions += [c.condition for c in mine if c.condition]
+            conditions += [c.condition for c in (mine if role != "base" else speaking) if c.condition]
+        words += own
+        layers.append(Layer(role=role, entry=entry.id, word=min(own or ["unknown"], key=POSTURES.index), about=about))
     word = min(words or ["unknown"], key=POSTURES.index)
+    return Posture(
+        word=word,
+        cited=tuple(cited),
+        evidence=_demanded(words),
+        second_person=POSTURES.index(word) < POSTURES.index("permission-cited"),
+        obligations=tuple(dict.fromkeys(obligations)),
+        conditions=tuple(dict.fromkeys(conditions)),
+        layers=tuple(layers),
+    )
+
+
+def _demanded(words: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     demanded: list[tuple[str, ...]] = []
     if "authorisation-required" in words:
         demanded.append(PERMISSIONS)
@@ -285,24 +357,17 @@ def posture(entries: Iterable[Entry], *, student_kind: str, distribution: str, t
         demanded += [("terms-text",), ("assessment",)]
     if "restriction-cited" in words:
         demanded.append(("assessment", *PERMISSIONS))
-    return Posture(
-        word=word,
-        cited=tuple(cited),
-        evidence=tuple(dict.fromkeys(demanded)),
-        second_person=POSTURES.index(word) < POSTURES.index("permission-cited"),
-        obligations=tuple(dict.fromkeys(obligations)),
-        conditions=tuple(dict.fromkeys(conditions)),
-    )
+    return tuple(dict.fromkeys(demanded))
 
 
-def _words(document: Document, clauses: list[Clause], today: str) -> list[str]:
+def _words(document: Document, clauses: list[Clause], today: str, *, topic: str) -> list[str]:
     words = []
     stale = document.fresh_days and (
         not document.seen or (date.fromisoformat(today) - date.fromisoformat(document.seen)).days > document.fresh_days
     )
     if not document.read or stale or document.newer_known > max(document.effective, document.updated):
         words.append("unknown")
-    effects = {c.effect for c in clauses if c.topic == "train-on-output"}
+    effects = {c.effect for c in clauses if c.topic == topic}
     if "requires-authorisation" in effects:  # an old reading never asks for less than a fresh one
         words.append("authorisation-required")
     elif "restricts" in effects:
@@ -314,13 +379,14 @@ def _words(document: Document, clauses: list[Clause], today: str) -> list[str]:
     return words
 
 
-def read_terms(path: Path, *, base_url: str = "") -> Terms:
+def read_terms(path: Path, *, base_url: str = "", weights: Mapping[str, str] = MappingProxyType({})) -> Terms:
     """
     Read a terms record with the entries that it falls under; judges nothing yet.
 
     Args:
         path: the attestation, a TOML file; evidence files and `overlay/` lie beside it.
         base_url: the teacher's address; empty for recorded answers.
+        weights: student name to the SHA-256 of the frozen weights that it stands on.
 
     Returns: everything that `clear` needs, with the digests of the evidence as found on disk.
     Raises: TermsError if the file is missing or malformed, or names an unknown entry.
@@ -343,7 +409,17 @@ def read_terms(path: Path, *, base_url: str = "") -> Terms:
         layers.append(read_entry(listed, overlay=overlay))
     elif base_url and listed is None and not _runs_here(base_url, attestation) and named.id != "unknown":
         layers.append(read_entry("unknown", overlay=overlay))
-    return Terms(file=path.name, attestation=attestation, entries=tuple(layers))
+    bases = tuple(_base(name, sha256, attestation, overlay) for name, sha256 in sorted(weights.items()))
+    return Terms(file=path.name, attestation=attestation, entries=tuple(layers), bases=bases)
+
+
+def _base(student: str, sha256: str, attestation: Attestation, overlay: Path) -> Base:
+    """What the record says of the weights, else what the bundled list says."""
+    known = {item["sha256"]: item for item in json.loads((_folder() / BASES).read_text(encoding="utf-8"))}
+    listed = known.get(sha256, {})
+    entry_id = next((b.registry_id for b in attestation.bases if b.sha256 == sha256), listed.get("entry"))
+    entry = read_entry(entry_id, overlay=overlay) if entry_id else None
+    return Base(student=student, sha256=sha256, entry=entry, named=listed.get("name", ""))
 
 
 def _runs_here(base_url: str, attestation: Attestation) -> bool:
@@ -399,6 +475,7 @@ def _attestation(raw: Mapping[str, Any], folder: Path) -> Attestation:
     conditions = {k.replace("_", "-"): v for k, v in table.pop("conditions", {}).items()}
     if bad := [k for k, v in conditions.items() if not isinstance(v, bool)]:
         raise ValueError(f"condition {bad[0]!r} must be true or false")
+    earlier = table.pop("supersedes", ())
     evidence = tuple(
         EvidenceFile(**_plain(item), found=_sha256(folder / str(item.get("file", "")))) for item in table.pop("evidence", [])
     )
@@ -408,6 +485,8 @@ def _attestation(raw: Mapping[str, Any], folder: Path) -> Attestation:
         documents=tuple(ReadDocument(**_plain(item)) for item in table.pop("document", [])),
         conditions=conditions,
         evidence=evidence,
+        bases=tuple(ReadBase(**_plain(item)) for item in table.pop("base", [])),
+        supersedes=tuple(v for v in ((earlier,) if isinstance(earlier, str) else earlier) if v),
         **nested,
         **table,
     )

@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal, Protocol
 
@@ -38,6 +38,7 @@ _SETTLE = """
         answer=? WHERE id=? AND state='reserved' RETURNING key, max_micro"""
 _RELEASE = "UPDATE budget SET held_micro=held_micro-?, spent_micro=spent_micro+? WHERE name=?"
 _BUDGET = "SELECT cap_micro, held_micro, spent_micro FROM budget WHERE name=?"
+SET_ASIDE = "quarantined: bought under a clearance that no present terms record takes over"
 _LABEL = "INSERT OR IGNORE INTO label VALUES(?, ?, ?, ?)"
 
 
@@ -134,7 +135,16 @@ class LabelLedger:
 
     def __init__(self, db: Db) -> None:
         self._db = db
+        self._honoured: frozenset[str] | None = None
         self.group = GroupCommit(db)
+
+    def honour(self, clearances: Collection[str]) -> None:
+        """From now on, labels that were bought under any other clearance are set aside; they stay, and cost nothing again."""
+        self._honoured = frozenset(clearances)
+
+    def under(self) -> Mapping[str, int]:
+        """Clearance id to labels that were bought under it."""
+        return dict(self._db.rows("SELECT clearance_id, count(*) FROM label GROUP BY clearance_id ORDER BY 1"))
 
     def open_run(self, run_id: str, *, cap_usd: float | None) -> int:
         """
@@ -167,9 +177,14 @@ class LabelLedger:
         return len(lost)
 
     def get(self, key: str) -> Completion | None:
-        """The answer that was bought under this key; None where there is none."""
-        rows = self._db.rows("SELECT completion FROM label WHERE key=?", (key,))
-        return Completion(**json.loads(rows[0][0])) if rows else None
+        """The answer that was bought under this key, without a value where its clearance isn't honoured; None where there is none."""
+        rows = self._db.rows("SELECT completion, clearance_id FROM label WHERE key=?", (key,))
+        if not rows:
+            return None
+        answer = Completion(**json.loads(rows[0][0]))
+        if self._honoured is None or rows[0][1] in self._honoured:
+            return answer
+        return replace(answer, text="", value=None, reason=SET_ASIDE)
 
     def rejected(self, key: str) -> list[Rejected]:
         """Earlier answers to this key that were not accepted, oldest first."""

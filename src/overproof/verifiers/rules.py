@@ -1,9 +1,9 @@
-"""Verifiers by rule: the label set, a pattern, a JSON Schema, the user's own function."""
+"""Verifiers by rule: the label set, a pattern, a JSON Schema."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from overproof import registry
@@ -133,47 +133,3 @@ class Schema:
             if not holds
         ]
         return Judgement(keep=False, reason=f"the target breaks {', '.join(broken)}") if broken else KEEP
-
-
-class UserFunction:
-    """
-    Keeps rows of which the user's own function says True.
-
-    The function takes (request, target) and returns True to keep, or False, or a text that says why not. It must be
-    pure. An exception in it stops the run: a check that crashes has checked nothing.
-
-    Args:
-        output: the task's labels.
-        function: "module:function".
-
-    Raises: RegistryError for a function that can't be loaded; DataError for a name that is no function.
-    """
-
-    def __init__(self, *, output: Classes, function: str) -> None:
-        del output
-        found: object = registry.resolve("verifiers", function)
-        if not callable(found):
-            raise DataError(f"{function!r} is not a function", next_action="name a function of (request, target)")
-        self._name = function
-        self._function: Callable[..., object] = found
-
-    def judge(self, request: Request, completions: Sequence[Completion], target: str) -> Judgement:
-        """Ask the function; see `Verifier`."""
-        del completions
-        try:
-            said = self._function(request, target)
-        except Exception as error:
-            raise DataError(
-                f"{self._name!r} raised {type(error).__name__} on request {request.id!r}: {error}"[:500],
-                next_action="mend the function; it must return True, False or a reason for every request",
-            ) from error
-        if said is True:
-            return KEEP
-        if said is False:
-            return Judgement(keep=False, reason="the function said no")
-        if isinstance(said, str) and said.strip():
-            return Judgement(keep=False, reason=said.strip()[:200])
-        raise DataError(
-            f"{self._name!r} returned {said!r} on request {request.id!r}, expected True, False or a reason",
-            next_action="mend the function",
-        )
