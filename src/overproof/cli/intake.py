@@ -15,6 +15,7 @@ from overproof.errors import EXIT_PASS, DataError
 
 if TYPE_CHECKING:
     from overproof.importers import ColumnMapping
+    from overproof.privacy.redact import Redactor
     from overproof.project import Project
     from overproof.store.project_store import Store
 
@@ -61,13 +62,41 @@ def take(
     """
     from overproof.importers import read_file
 
-    mapping = _mapping(pairs, project)
+    mapping, redactor = _mapping(pairs, project), redactor_for(store, project)
     done = []
     for path in paths:
         name = _importer(path, format_name)
-        report = store.traffic.append(read_file(path, mapping, use=name), f"{path.name} ({name})", replace=replace)
-        done.append({"file": path.name, "format": name, **asdict(report)})
+        before = redactor.counts.copy()
+        rows = redactor.rows(read_file(path, mapping, use=name))
+        report = store.traffic.append(rows, redactor.text(f"{path.name} ({name})"), replace=replace)
+        replaced = dict(sorted((redactor.counts - before).items()))
+        done.append({"file": path.name, "format": name, **asdict(report), "redacted": replaced})
     return done
+
+
+def redactor_for(store: Store, project: Project) -> Redactor:
+    """
+    What stands between an importer and the log; a policy that is off or has changed goes into the decisions log.
+
+    Args:
+        store: holds the project's secret.
+        project: says the policy in [privacy].
+
+    Returns: the redactor.
+    """
+    from overproof.privacy.redact import Policy, redactor_of
+
+    redactor = redactor_of(project.privacy, key=store.secret, keep=project.task.output.labels)
+    known = Policy().digest
+    for decision in store.decisions.read():
+        known = decision.body["policy"] if decision.kind == "privacy" else known
+    if known != redactor.policy.digest:
+        table = project.privacy
+        body = {"policy": redactor.policy.digest, "mode": table.mode, "redact": list(table.redact), "sessions": table.sessions,
+                "reason": table.reason}  # fmt: skip
+        actor = project.owner.name if project.owner else "nobody"
+        store.decisions.append("privacy", actor=actor, subject="what is replaced before it is written", body=body)
+    return redactor
 
 
 def _importer(path: Path, format_name: str | None) -> str:

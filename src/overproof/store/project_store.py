@@ -14,6 +14,7 @@ from overproof.store.local import PROJECT_SCHEMA, TRAFFIC_SCHEMA, Db, Role
 from overproof.store.logs import Decisions, TrafficLog
 from overproof.store.objects import Objects
 from overproof.store.releases import Releases
+from overproof.store.secret import project_secret
 
 HOME = ".overproof"
 
@@ -50,6 +51,10 @@ class Store:
     def releases(self) -> Releases:
         """Which release serves, and the ledger of sealed rows."""
         return Releases(self._project_db, self.objects.find)
+
+    def secret(self) -> bytes:
+        """The project's own secret, made where missing; see `store.secret`."""
+        return project_secret(self.home)
 
     def memo(self, *, on_event: Callable[[StepEvent], None] | None = None, dry: bool = False) -> Memo:
         """
