@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from overproof.privacy import checks
 
-Gate = Callable[[str], object]
+Gate = Callable[[str, str], object]
+"""Of a text and the same in small letters."""
 
 CATEGORIES = ("secrets", "email", "phone", "card", "iban", "national_id", "ip")
 """What `[privacy] redact` may name without an extra."""
@@ -37,11 +38,16 @@ class Detector:
 
 
 def _has(*words: str) -> Gate:
-    return lambda text: any(word in text for word in words)
+    return lambda text, _: any(word in text for word in words)
 
 
-def _finds(pattern: str, flags: int = 0) -> Gate:
-    return re.compile(pattern, flags).search
+def _says(*words: str) -> Gate:
+    return lambda _, low: any(word in low for word in words)
+
+
+def _finds(pattern: str) -> Gate:
+    search = re.compile(pattern).search
+    return lambda text, _: search(text)
 
 
 _L, _R = r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])"
@@ -63,12 +69,12 @@ _ASSIGN_WORDS = (
 _VERSION = re.compile(r"(?:v|version|versión|firmware|build|release|fw|sw|update)[\s:=]{0,3}$", re.IGNORECASE)
 
 _KEYS = (
-    ("anthropic_key", ("sk-ant-",), r"sk-ant-[A-Za-z0-9_-]{20,250}"),
+    ("anthropic_key", (), r"sk-ant-[A-Za-z0-9_-]{20,250}"),
     ("openai_key", ("sk-",), r"sk-(?!ant-)(?:proj-|svcacct-|admin-|or-v1-)?[A-Za-z0-9_-]{20,250}"),
     ("aws_key_id", ("AKIA", "ASIA"), r"(?:AKIA|ASIA)[A-Z0-9]{16}"),
-    ("github_token", ("gh", "github_pat_"), r"(?:gh[pousr]_[A-Za-z0-9]{30,255}|github_pat_[A-Za-z0-9_]{22,255})"),
+    ("github_token", ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"), r"(?:gh[pousr]_[A-Za-z0-9]{30,255}|github_pat_[A-Za-z0-9_]{22,255})"),
     ("gitlab_token", ("glpat-",), r"glpat-[A-Za-z0-9_-]{20,64}"),
-    ("slack_token", ("xox", "xapp-"), r"(?:xox[abeoprs]-|xapp-)[A-Za-z0-9-]{10,250}"),
+    ("slack_token", ("xoxa-", "xoxb-", "xoxe-", "xoxo-", "xoxp-", "xoxr-", "xoxs-", "xapp-"), r"(?:xox[abeoprs]-|xapp-)[A-Za-z0-9-]{10,250}"),
     ("slack_webhook", ("hooks.slack.com",), r"hooks\.slack\.com/services/[A-Za-z0-9/]{20,100}"),
     ("google_key", ("AIza",), r"AIza[A-Za-z0-9_-]{35}"),
     ("stripe_key", ("k_live_", "k_test_", "whsec_"), r"(?:[srp]k_(?:live|test)_[A-Za-z0-9]{16,250}|whsec_[A-Za-z0-9+/=]{16,100})"),
@@ -76,6 +82,8 @@ _KEYS = (
     ("npm_token", ("npm_",), r"npm_[A-Za-z0-9]{36}"),
     ("sendgrid_key", ("SG.",), r"SG\.[A-Za-z0-9_-]{16,32}\.[A-Za-z0-9_-]{32,64}"),
 )
+
+_ANY_KEY = _has(*(word for _, words, _ in _KEYS for word in words))
 
 
 def _detectors() -> tuple[Detector, ...]:
@@ -91,21 +99,21 @@ def _detectors() -> tuple[Detector, ...]:
             pattern=re.compile(_L + r"eyJ[\w-]{5,2000}(?:\.[\w-]{4,4000}){1,2}"),
         ),
         *(
-            Detector(name=name, category="secrets", gate=_has(*words), pattern=re.compile(_L + text + _R),
+            Detector(name=name, category="secrets", gate=_ANY_KEY, pattern=re.compile(_L + text + _R),
                      check=None if name == "aws_key_id" else checks.key_like)
-            for name, words, text in _KEYS
+            for name, _, text in _KEYS
         ),
         Detector(
             name="url_login", category="secrets", gate=_has("://"),
             pattern=re.compile(r"[A-Za-z][A-Za-z0-9+.-]{1,20}://(?P<v>[^\s/:@'\"<>]{0,100}:[^\s/@'\"<>]{1,200})@"),
         ),
         Detector(
-            name="bearer", category="secrets", gate=_finds(r"(?i)bearer|basic |authori[sz]ation"),
+            name="bearer", category="secrets", gate=_says("bearer", "authori"),
             pattern=re.compile(r"(?i)\b(?:bearer|authori[sz]ation:\s{0,3}(?:basic|token|apikey))\s{1,3}(?P<v>[A-Za-z0-9._~+/=-]{12,4000})"),
             check=checks.mixed,
         ),
         Detector(  # password: x1, "api_key" = "…"; a word in small letters behind a colon is prose
-            name="secret", category="secrets", gate=_finds(r"(?i)pass|pwd|secret|key|token|contrase|clave|kennwort|mdp"),
+            name="secret", category="secrets", gate=_says("pass", "pwd", "secret", "key", "token", "contrase", "clave", "kennwort", "mdp", "mot de"),
             pattern=re.compile(
                 r"(?i)(?<![A-Za-z])(?:[A-Za-z0-9]{1,30}[_-]){0,4}" + _ASSIGN_WORDS
                 + r"[\"'`]{0,2}\s{0,3}(?:[:=]|=>|:=|\bis\b:?|\bist\b:?|\blautet\b:?|\bes\b:?|\best\b ?:?)\s{0,3}[\"'`«“]?(?P<v>[^\s\"'`,;<>«»“”]{4,500})"
@@ -113,11 +121,11 @@ def _detectors() -> tuple[Detector, ...]:
             check=checks.assigned,
         ),
         Detector(  # password=hunter: nothing but an assignment is written without a space
-            name="secret", category="secrets", gate=_finds(r"(?i)(?:pass\w*|pwd|secret|token|key)="),
+            name="secret", category="secrets", gate=_has("="),
             pattern=re.compile(r"(?i)(?<![A-Za-z])(?:pass(?:word|wd)?|pwd|secret|token|api_?key)=(?P<v>[A-Za-z0-9._~!$^*+/-]{4,200})"),
         ),
         Detector(
-            name="pin", category="secrets", gate=_finds(r"(?i)pin|cvv|cvc"),
+            name="pin", category="secrets", gate=_says("pin", "cvv", "cvc"),
             pattern=re.compile(
                 r"(?i)(?<![A-Za-z])(?:pin(?:[ -]?(?:code|number|nummer))?|cvv2?|cvc2?)(?:\s{1,3}(?:is|ist|es|est|lautet)|\s{0,3}[:=])?\s{0,3}(?P<v>\d{3,8})(?!\d)"
             ),
@@ -155,8 +163,14 @@ def _national() -> list[Detector]:
             None,
         ),
     )  # fmt: skip
-    gate = _finds(r"\d\d(?:[ .\-/A-Za-z]{0,3}\d){4}")
-    return [Detector(name=name, category="national_id", gate=gate, pattern=re.compile(text), check=check) for name, text, check in rows]
+    gates = {
+        "it_cf": _finds(r"[A-Za-z]{6}\d\d[A-Za-z]\d"),
+        "uk_nino": _finds(r"[A-Za-z]{2} ?\d\d ?\d\d ?\d\d"),
+    }
+    return [
+        Detector(name=name, category="national_id", gate=gates.get(name, _MANY_DIGITS), pattern=re.compile(text), check=check)
+        for name, text, check in rows
+    ]
 
 
 def _network() -> list[Detector]:

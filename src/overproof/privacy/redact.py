@@ -16,7 +16,7 @@ from overproof.errors import DataError
 from overproof.privacy.checks import digits_of
 from overproof.privacy.found import Found, Tier
 from overproof.privacy.normal import is_odd, normal
-from overproof.privacy.patterns import CATEGORIES, DETECTORS, TIER, Detector
+from overproof.privacy.patterns import CATEGORIES, DETECTORS, TIER, Detector, Gate
 from overproof.settings import PrivacyTable
 
 Mode = Literal["surrogate", "mask", "off"]
@@ -128,8 +128,11 @@ class Redactor:
         """
         folded = normal(text, escaped=escaped)
         taken: list[Found] = []
+        low, open_gates = folded.text.lower(), dict[Gate, bool]()
         for detector in self._detectors:
-            if detector.gate(folded.text):
+            if detector.gate not in open_gates:  # most gates are shared
+                open_gates[detector.gate] = bool(detector.gate(folded.text, low))
+            if open_gates[detector.gate]:
                 for start, end in _matches(detector, folded.text):
                     place = folded.span(start, end)
                     one = Found(
