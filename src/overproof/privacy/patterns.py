@@ -55,12 +55,12 @@ _MANY_DIGITS = _finds(r"\d(?:[^\d\n]{0,3}\d){6}")
 _NOT_PHONE = re.compile(
     r"(?:order|bestell\w*|auftrag\w*|pedido|commande|tracking|sendungs?\w*|seguimiento|suivi|colis|parcel|invoice|rechnung\w*|"
     r"factura|facture|ticket|ref(?:erence|erencia|erenz)?|serial|serien\w*|part|sku|ean|isbn|imei|case|article|artikel\w*|"
-    r"kunden\w*|customer|lot|batch|model|id|uuid|hash|commit|n[º°o]|nr|no)\W{0,3}(?:(?:number|nummer|no|nr|n[º°o]|id|is|ist|es|est|de)\W{0,3}){0,2}$",
+    r"kunden\w*|customer|lot|batch|model|id|uuid|hash|commit|n\.?[º°o]|nr|no)\W{0,3}(?:(?:number|nummer|num[eé]ro|no|nr|n\.?[º°o]|id|is|ist|es|est|de)\W{0,3}){0,2}$",
     re.IGNORECASE,
 )
 _CALL = (
     r"(?:phone|tel(?:[eé]fono|[eé]phone|efon)?|mobile?|m[oó]vil|cell|handy\w*|rufnummer|call(?: me)?(?: back)?(?: at| on)?|text me(?: at| on)?|"
-    r"whatsapp|fax|ll[aá]m\w+|joindre|appele[rz]\w*|rappele[rz]\w*|r[uü]ckruf\w*|anrufen|erreich\w+|ring(?: me)?|portable|num[eé]ro|unter|al)"
+    r"whatsapp|fax|ll[aá]m\w+|joindre|appele[rz]\w*|rappele[rz]\w*|r[uü]ckruf\w*|anrufen|erreich\w+|ring(?: me)?|portable|unter|al)"
 )
 _ASSIGN_WORDS = (
     r"(?:pass(?:word|wd|phrase|code|wort)|pwd|secret(?:[ _-]?access)?(?:[ _-]?key)?|api[ _-]?key|access[ _-]?key|auth[ _-]?token|access[ _-]?token|"
@@ -192,13 +192,13 @@ def _phones() -> list[Detector]:
     wide = r"[ ./()-]{0,3}"
     rows: tuple[tuple[str, re.Pattern[str] | None], ...] = (
         (r"(?<![\w+])\+\d{1,3}" + wide + r"(?:\d" + wide + r"){5,12}\d(?!\w)", None),
-        (r"(?<![\w.,-])00[1-9]\d{0,2}[ /-](?:\d" + wide + r"){5,11}\d(?!\w)", None),
+        (r"(?<![\w.,-])(?<!\d )00[1-9]\d{0,2}[ /-](?:\d" + wide + r"){5,11}\d(?!\w)", None),
         (r"(?<![\w.+#-])00(?:1|3[0-469]|4[0-9]|5[1-8]|6[0-6]|7|8[1246]|9[0-58])\d{8,11}(?![\w-])", _NOT_PHONE),
         (r"(?<![\w.#-])(?:1[ .-])?(?:\([2-9]\d{2}\) ?|[2-9]\d{2}[ .-])[2-9]\d{2}[ .-]\d{4}(?![\w-])", _NOT_PHONE),  # US
-        (r"(?<![\w.,#-])0[1-9](?P<s>[ .-])\d{2}(?:(?P=s)\d{2}){3}(?![\w-])", None),  # France, in pairs
+        (r"(?<![\w.,#-])(?<!\d )0[1-9](?P<s>[ .-])\d{2}(?:(?P=s)\d{2}){3}(?![\w-])(?! \d)", _NOT_PHONE),  # France, in pairs
         (r"(?<![\w.,#-])0[67]\d{8}(?![\w-])", _NOT_PHONE),  # France mobile, and many others
         (r"(?<![\w.,#-])0(?:15|16|17)\d[ /-]?\d{3}(?:[ -]?\d){4,6}(?![\w-])", _NOT_PHONE),  # Germany mobile
-        (r"(?<![\w.,#-])\(?0[2-9]\d{1,4}(?:\)[ -]?| ?[/-] ?| )\d{2,4}(?:[ -]?\d){2,6}(?![\w-])", _NOT_PHONE),  # Germany
+        (r"(?<![\w.,#-])(?<!\d )\(?0[2-9]\d{1,4}(?:\)[ -]?| ?[/-] ?| )\d{2,4}(?:[ -]?\d){2,6}(?![\w-])", _NOT_PHONE),  # Germany
         (r"(?<![\w.,#-])[6789]\d{2}(?P<s>[ .-])\d{3}(?P=s)\d{3}(?![\w.-])", _NOT_PHONE),  # Spain in threes
         (r"(?<![\w.,#-])[679]\d{2}(?P<s>[ .-])\d{2}(?P=s)\d{2}(?P=s)\d{2}(?![\w-])", _NOT_PHONE),  # Spain in pairs
         (r"(?<![\w.,#-])(?:\(?01\d{3}\)? ?\d{3} ?\d{3}|\(?02\d\)? ?\d{4} ?\d{4}|07\d{3} ?\d{3} ?\d{3})(?![\w-])", _NOT_PHONE),  # UK
