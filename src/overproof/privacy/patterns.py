@@ -132,7 +132,7 @@ def _detectors() -> tuple[Detector, ...]:
         ),
         Detector(
             name="email", category="email", gate=_has("@", "%40"),
-            pattern=re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}?(?:@|%40)(?:[^\W_](?:[\w-]{0,62}[^\W_])?\.){1,5}[^\W\d_]{2,24}(?![\w-])"),
+            pattern=re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}?(?:@|%40)(?:[^\W_](?:[\w-]{0,62}[^\W_])?\.){1,5}[^\W\d_]{2,24}"),
             check=checks.email,
         ),
         Detector(
