@@ -6,8 +6,8 @@ import stat
 from pathlib import Path
 
 import pytest
-
 from benchmarks.data.leaks import trial
+
 from overproof.cli.intake import take
 from overproof.project import load_project
 from overproof.store.project_store import open_store
@@ -56,7 +56,7 @@ def test_turning_redaction_off_needs_a_reason_and_goes_on_record(make, tmp_path)
         load_project(root)
     toml.write_text(toml.read_text() + 'reason = "the log is made up"\n')
     project = load_project(root)
-    log = make.write_log(root / "more.jsonl", [{"id": "n1", "text": "mail maria@example.com"}])
+    log = make.write_log(root / "more.jsonl", [{"id": "n1", "text": "mail maria@example.com", "truth": "bug report"}])
     with open_store(root) as store:
         for _ in range(2):
             take(store, project, [log], pairs=())

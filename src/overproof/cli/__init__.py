@@ -22,6 +22,7 @@ from overproof.errors import (
 
 # verb: ("module:function", one line for the overview)
 VERBS = {
+    "discover": ("overproof.cli.discover:discover_tasks", "Find the tasks in a mixed log; say which are worth distilling."),
     "init": ("overproof.cli.setup:init", "Write a project file, a prompt and a terms record to fill in."),
     "check": ("overproof.cli.setup:check", "Validate everything offline; say what the next run costs."),
     "import": ("overproof.cli.intake:import_files", "Take logs that you already have into the traffic log."),
