@@ -32,7 +32,7 @@ SHOWN_LABELS = 8
 @click.option("--task", "task", default=None, metavar="NAME", help="Which candidate to write; the first worth it by default.")
 @verb
 def discover_tasks(
-    door: Door, paths: tuple[Path, ...], format_name: str | None, pairs: tuple[str, ...], price_in: float | None,
+    door: Door, paths: tuple[Path, ...], *, format_name: str | None, pairs: tuple[str, ...], price_in: float | None,
     price_out: float | None, review_usd: float, folder: Path | None, task: str | None,
 ) -> int:  # fmt: skip
     """Find candidate tasks in FILES, or in the project's log: volume, cost, and whether each is worth distilling.

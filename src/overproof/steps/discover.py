@@ -96,7 +96,7 @@ class Candidate:
     agreement: Figure
     """Share of exactly repeated requests that were answered as the first time: the teacher's agreement with itself."""
     rows_needed: int
-    """Rows of the log with which the bar can be proven, if the student errs half as often as the bar admits."""
+    """Different requests with which the bar can be proven, if the student errs half as often as the bar admits."""
     pays_back_months: float | None
     """Months until labelling, review and training are paid; None where the cost per month isn't known."""
     worth: Worth
@@ -141,7 +141,7 @@ def discover(records: Sequence[TrafficRecord], recipe: DiscoverRecipe) -> Discov
             groups.setdefault((prompt, shape), []).extend(some)
     large = sorted(((k, v) for k, v in groups.items() if len(v) >= LEAST_ROWS), key=lambda kv: (-len(kv[1]), kv[0]))
     found = tuple(
-        _candidate(f"task-{i}", prompt, shape, members, len(rows), recipe)
+        _candidate(f"task-{i}", prompt, shape, rows=members, total=len(rows), recipe=recipe)
         for i, ((prompt, shape), members) in enumerate(large, 1)
     )
     return Discovery(candidates=found, rows=len(rows), left_over=len(rows) - sum(c.rows for c in found))
@@ -207,7 +207,7 @@ def _folded(text: str) -> str:
 
 
 def _candidate(
-    name: str, prompt: str, shape: str, rows: Sequence[TrafficRecord], total: int, recipe: DiscoverRecipe
+    name: str, prompt: str, shape: str, *, rows: Sequence[TrafficRecord], total: int, recipe: DiscoverRecipe
 ) -> Candidate:
     said = [(r, _folded(_answer(r))) for r in rows if _answer(r)]
     answers = [a for _, a in said]
@@ -222,8 +222,9 @@ def _candidate(
     needed = math.ceil((rows_needed(recipe.alpha, recipe.alpha / 2, recipe.delta) or 0) / recipe.judged_share)
     monthly = None if per_month is None or usd is None else per_month * usd
     again = _agreement(said)
-    months = _payback(monthly, usd, len(said), needed, recipe)
-    worth, reasons = _worth(kind, closed, again, len(said), needed, months, recipe)
+    there = len({normalised(r.request.text) for r, _ in said})  # a repeat proves nothing more
+    months = _payback(monthly, usd, there, needed, recipe)
+    worth, reasons = _worth(kind, closed, again, there=there, needed=needed, months=months, recipe=recipe)
     return Candidate(
         name=name, prompt=prompt, kind=kind, rows=len(rows), share=len(rows) / total, per_month=per_month,
         usd_per_month=monthly, priced_rows=priced, answered=len(said), distinct=len(counts), closed=closed,
@@ -310,7 +311,7 @@ def _payback(monthly: float | None, usd: float | None, there: int, needed: int, 
 
 
 def _worth(
-    kind: Kind, closed: Figure, again: Figure, there: int, needed: int, months: float | None, recipe: DiscoverRecipe
+    kind: Kind, closed: Figure, again: Figure, *, there: int, needed: int, months: float | None, recipe: DiscoverRecipe
 ) -> tuple[Worth, tuple[str, ...]]:
     against, open_questions, good = list[str](), list[str](), list[str]()
     if kind == "text":
@@ -322,10 +323,10 @@ def _worth(
     else:
         open_questions.append(f"whether the set of answers is closed isn't shown: {_words(closed)} had been given before")
     if there < needed:
-        text = f"{there} answered rows; about {needed} are needed to prove an error of at most {recipe.alpha:.0%} at delta {recipe.delta:g}"
+        text = f"{there} different answered requests; about {needed} are needed to prove an error of at most {recipe.alpha:.0%} at delta {recipe.delta:g}"
         open_questions.append(text)
     else:
-        good.append(f"{there} answered rows, about {needed} needed")
+        good.append(f"{there} different answered requests, about {needed} needed")
     if again.n and again.high < 1 - recipe.alpha:
         against.append(f"the teacher disagrees with itself: only {_words(again)} of repeated requests got the first answer again")
     elif again.n and again.low >= 1 - 2 * recipe.alpha:
