@@ -6,12 +6,17 @@ import stat
 from pathlib import Path
 
 import pytest
-from benchmarks.data.leaks import trial
+from benchmarks.data.leaks import search, trial
+from click.testing import CliRunner
 
+from overproof.cli import main
 from overproof.cli.intake import take
+from overproof.errors import DataError
+from overproof.pipeline import distil
 from overproof.project import load_project
-from overproof.store.project_store import open_store
+from overproof.store.project_store import HOME, open_store
 from overproof.store.secret import NAME, project_secret
+from overproof.testing import Faults, FaultTeacher
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,3 +82,50 @@ def test_the_same_file_twice_adds_nothing_though_it_is_redacted(make, tmp_path) 
             assert done["added"] == added
             assert done["redacted"] == {"email": 5}
             assert "maria" not in json.dumps([r.request.text for r in store.traffic.read()])
+
+
+def test_the_wire_carries_surrogates_only_and_a_talkative_teacher_is_redacted_before_the_ledger(make, tmp_path) -> None:
+    """A real server on loopback: it never sees a raw address, and what it invents never lies on disk."""
+    rows = make.rows(120)
+    for i in range(0, 120, 40):
+        rows[i]["text"] += " chatty, says maria.lopez@example.com"
+    root = make.project(tmp_path / "p", rows)
+    seen: list[str] = []
+
+    def answer(text: str) -> str:
+        seen.append(text)
+        return "call erik.vogt@example.com or +49 171 2345678" if "chatty" in text else make.labels[1]
+
+    with FaultTeacher(answer, model="big-teacher-2026-01-01", faults=Faults(rates={})) as server:
+        toml, terms = root / "overproof.toml", root / "terms.toml"
+        address = f'base_url = "http://127.0.0.1:{server.port}/v1"'
+        text = toml.read_text().replace('use = "recorded.v1"', f'use = "openai.v1"\n{address}')
+        text = text.replace("recorded-teacher", "big-teacher").replace(
+            'terms = "terms.toml"',
+            'terms = "terms.toml"\nbudget_usd = 100\nprice_in_usd_per_million = 1.0\nprice_out_usd_per_million = 4.0\n'
+            "[teacher.options]\nallow_private = true",
+        )
+        toml.write_text(text)
+        terms.write_text(terms.read_text().replace("recorded-teacher", "big-teacher").replace('base_url = ""', address))
+        with open_store(root) as store:
+            distil(store, load_project(root), to="teach")
+            assert store.ledger.counts().attempts["bad"] == 9  # three rows, three tries each
+    assert sum("<EMAIL_" in text for text in seen) == 9
+    assert not any("maria" in text for text in seen)
+    found = search(root / HOME, {}, ["erik.vogt@example.com", "+49 171 2345678", "maria.lopez@example.com"])
+    assert found == []
+
+
+@pytest.mark.parametrize("debug", [[], ["--debug"]])
+def test_an_error_that_quotes_a_row_is_told_without_what_the_row_holds(debug, monkeypatch) -> None:
+    """Message, JSON body and traceback."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise DataError("row 7: 'maria@example.com' names no label", next_action="look at the row")
+
+    monkeypatch.setattr("overproof.project.load_project", broken)
+    done = CliRunner().invoke(main, ["check", "--json", *debug])
+    assert done.exit_code == 2
+    assert "row 7: '<EMAIL>' names no label" in done.output
+    assert "maria" not in done.output
+    assert ("Traceback" in done.output) == bool(debug)
