@@ -135,3 +135,11 @@ def test_the_verb_reads_files_masks_what_it_shows_and_writes_a_project_that_load
     again = CliRunner().invoke(main, arguments)
     assert again.exit_code == 2
     assert "nothing was written" in again.output
+
+
+def test_answers_that_keep_being_new_are_no_closed_set() -> None:
+    """What counts is whether later answers had been given before, not how often the first ones were."""
+    rows = [row(i, f"m {i}", "a" if i < 30 else f"new {i}", system="s") for i in range(60)]
+    untimed = [replace(r, request=replace(r.request, at=None)) for r in rows]
+    (one,) = discover(untimed, DiscoverRecipe()).candidates
+    assert (one.closed.good, one.closed.n, one.kind, one.worth) == (0, 30, "text", "no")
