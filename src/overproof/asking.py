@@ -10,15 +10,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from overproof import registry
-from overproof.data import Clearance, Completion, Request, TeacherPin, digest_of
+from overproof.data import Clearance, Completion, Outcome, Request, TeacherPin, digest_of
 from overproof.errors import OverproofError, TermsError
+from overproof.privacy.redact import Redactor, redactor_of
 from overproof.project import Project
 from overproof.settings import Part
 from overproof.steps.clear import ClearRecipe, decisive_day, student_kind
 from overproof.steps.teach import Sampler
 from overproof.steps.terms import Terms, read_terms
 from overproof.store.artifacts import Artifact
-from overproof.store.labels import LedgeredTeacher, Prices
+from overproof.store.labels import Bound, Caller, LedgeredTeacher, Prices
 from overproof.store.project_store import Store
 from overproof.students.weights import pinned
 from overproof.task import Task
@@ -182,8 +183,13 @@ class Buyer:
         if options.get("path"):
             options["path"] = str(self._project.root / options["path"])
         low, high = given.get("price_in_usd_per_million"), given.get("price_out_usd_per_million")
+        privacy = self._project.privacy
+        redactor = redactor_of(privacy, key=self._store.secret, keep=task.output.labels)
+        asked: Caller = part(task=task, options=part.Options(**options))
+        if callable(rekey := getattr(asked, "rekey", None)):  # a recording names its rows as the log named them once
+            rekey(redactor.text)
         return LedgeredTeacher(
-            part(task=task, options=part.Options(**options)),
+            Redacted(asked, redactor),
             self._store.ledger,
             pin=pin,
             prices=None if low is None or high is None else Prices(usd_per_million_in=low, usd_per_million_out=high),
@@ -191,6 +197,37 @@ class Buyer:
             run_id=self._run_id,
             output_digest=digest_of(task.output.json_schema()),
         )
+
+
+class Redacted:
+    """
+    A teacher whose answers and reasons are redacted before the ledger, a step or a message sees them.
+
+    Args:
+        teacher: gets requests as the log holds them: redacted.
+        redactor: the project's.
+    """
+
+    def __init__(self, teacher: Caller, redactor: Redactor) -> None:
+        self._teacher = teacher
+        self._redactor = redactor
+
+    @property
+    def free(self) -> bool:
+        """True for one that replays what is there already."""
+        return self._teacher.free
+
+    async def attempt(self, request: Request, *, sample_index: int, recorded: Completion | None = None) -> Outcome:
+        """One wire request; see `store.labels.Caller`."""
+        return self._redactor.outcome(await self._teacher.attempt(request, sample_index=sample_index, recorded=recorded))
+
+    def worst_case_tokens(self, request: Request) -> Bound:
+        """The most that `attempt` can use."""
+        return self._teacher.worst_case_tokens(request)
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._teacher.close()
 
 
 class _Lazy:

@@ -15,6 +15,7 @@ from overproof.asking import Buyer, clear_recipe, terms_of
 from overproof.data import CalibrationSet, Clearance, TestSet, TrainSet, digest_of
 from overproof.errors import DataError
 from overproof.evidence import Calibration, EvalReport, Plan, Refusal, Release, Scores, Trained
+from overproof.privacy.redact import policy_digest
 from overproof.project import Project
 from overproof.settings import Part, expand_slices
 from overproof.steps.baseline import ASK_DEV, ASK_TEST, SHOTS, AskRecipe, ShotsRecipe
@@ -252,7 +253,8 @@ class Road:
             known = registry.suggest(unknown[0], sorted(labels | {s.name for s in expand_slices(self.project.slices, {})}))
             raise DataError(f"[teacher] extra_on names {unknown[0]!r}. {known}", next_action="name a label or a [[slice]]")
         return TeachRecipe(
-            pin=self.project.pin, samples=t.samples, hard_samples=t.hard_samples or 0, extra_on=(*by_label, *named)
+            pin=self.project.pin, samples=t.samples, hard_samples=t.hard_samples or 0, extra_on=(*by_label, *named),
+            privacy=policy_digest(self.project.privacy),
         )
 
     def _slices(self, survey: Survey) -> tuple[Slice, ...]:

@@ -25,6 +25,7 @@ from overproof.settings import (
     FairnessTable,
     Owner,
     Part,
+    PrivacyTable,
     PromptSetTable,
     ProofTable,
     ServeTable,
@@ -40,7 +41,7 @@ BUILT_IN_BASELINES = ("majority.v1", "nearest.v1", "ngram.v1")
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 
 TABLES: Mapping[str, type] = {
-    "task": TaskTable, "owner": Owner, "traffic": TrafficTable, "promptset": PromptSetTable,
+    "task": TaskTable, "owner": Owner, "traffic": TrafficTable, "privacy": PrivacyTable, "promptset": PromptSetTable,
     "teacher": TeacherTable, "bars": BarsTable, "serve": ServeTable, "proof": ProofTable,
     "fairness": FairnessTable,
 }  # fmt: skip
@@ -61,6 +62,7 @@ class Project:
     task: Task
     owner: Owner | None
     traffic: TrafficTable
+    privacy: PrivacyTable
     promptset: PromptSetTable
     teacher: TeacherTable
     verifiers: tuple[Part, ...]
@@ -175,7 +177,7 @@ class _Reading:
         self.unique([p.name for p in students + baselines], "[[student]] and [[baseline]]", "give each a `name` of its own")
         if self.problems or task is None:
             raise ProjectError(self.problems, file=self.path.name)
-        same = {key: tables[key] for key in ("owner", "traffic", "promptset", "teacher", "bars", "serve", "proof", "fairness")}
+        same = {key: tables[key] for key in TABLES if key != "task"}
         return Project(
             file=self.path.name, root=self.path.parent, task=task, verifiers=tuple(parts["verify"]), students=tuple(students),
             baselines=tuple(baselines), slices=tuple(slices), digests=self.digests, **same,
@@ -362,6 +364,9 @@ class _Reading:
             })  # fmt: skip
         empty = bars is not None and bars.accuracy is None and bars.fidelity is None
         self.say("[bars]", {"neither accuracy nor fidelity has a bar; nothing could be proven": empty})
+        privacy = tables["privacy"]
+        silent = privacy is not None and privacy.mode == "off" and not privacy.reason.strip()
+        self.say("[privacy]", {'mode = "off" writes personal data as it came; give a reason': silent})
         dials = tables["serve"]
         both = dials is not None and None not in (dials.accuracy_when_confident, dials.wrong_when_served)
         self.say("[serve]", {"accuracy_when_confident and wrong_when_served are two dials for one thing; keep one": both})

@@ -8,7 +8,7 @@ from typing import Any
 
 from overproof import registry
 
-PATTERNS = {r"^\d+d$": 'write days as "30d"', r"^(time|attribute:.+)$": 'write "time" or "attribute:NAME"',
+PATTERNS = {r"^[a-z]{2}$": 'write a language as "en"', r"^\d+d$": 'write days as "30d"', r"^(time|attribute:.+)$": 'write "time" or "attribute:NAME"',
             r"^[a-z0-9][a-z0-9-]*$": "write lower-case letters, digits and dashes"}  # fmt: skip
 
 

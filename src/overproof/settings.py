@@ -80,6 +80,25 @@ class TrafficTable:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PrivacyTable:
+    """[privacy]: what is replaced before a row, an answer or a message is written anywhere."""
+
+    __pydantic_config__ = STRICT
+    redact: tuple[Literal["secrets", "email", "phone", "card", "iban", "national_id", "ip", "person", "location"], ...] = (
+        "secrets", "email", "phone", "card", "iban", "national_id", "ip",
+    )  # fmt: skip
+    """Kinds of entities; "person" and "location" need the extra `privacy`."""
+    mode: Literal["surrogate", "mask", "off"] = "surrogate"
+    """"surrogate" keeps equal entities equal, "mask" tells only their kind, "off" writes all as it came and needs `reason`."""
+    reason: str = ""
+    """Why nothing is replaced; goes into the decisions log."""
+    sessions: Literal["keep", "hash"] = "keep"
+    """"hash" replaces every session id, also where it looks like nobody's; "keep" only those in which something is found."""
+    language: Annotated[str, Field(pattern=r"^[a-z]{2}$")] = "en"
+    """Language that person and location are read in."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PromptSetTable:
     """[promptset]: how rows are chosen and split."""
 

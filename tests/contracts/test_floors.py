@@ -24,6 +24,7 @@ CONFINED = {
     "tokenizers": ("students/",),
     "safetensors": ("students/",),
     "rensa": ("measure/",),
+    "presidio_analyzer": ("privacy/",),
     "click": ("cli",),
     "rich": ("cli", "show"),
     "jinja2": ("steps/dossier.py", "cli"),

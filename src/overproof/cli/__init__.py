@@ -11,10 +11,18 @@ from typing import Any
 
 import click
 
-from overproof.errors import EXIT_INTERRUPTED, EXIT_OUTSIDE_WORLD, EXIT_USER_FILE, OverproofError, StoreError
+from overproof.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OUTSIDE_WORLD,
+    EXIT_USER_FILE,
+    OverproofError,
+    ProjectError,
+    StoreError,
+)
 
 # verb: ("module:function", one line for the overview)
 VERBS = {
+    "discover": ("overproof.cli.discover:discover_tasks", "Find the tasks in a mixed log; say which are worth distilling."),
     "init": ("overproof.cli.setup:init", "Write a project file, a prompt and a terms record to fill in."),
     "check": ("overproof.cli.setup:check", "Validate everything offline; say what the next run costs."),
     "import": ("overproof.cli.intake:import_files", "Take logs that you already have into the traffic log."),
@@ -78,12 +86,8 @@ class Verbs(click.Group):
             code = EXIT_OUTSIDE_WORLD
         except OSError as error:
             code = _told(_world(error), as_json="--json" in given, debug="--debug" in given)
-        except Exception as error:
-            if "--debug" in given:
-                raise
-            click.echo(f"error: unexpected {type(error).__name__}: {error}", err=True)
-            click.echo("next: run again with --debug and report the traceback; this is a bug of overproof", err=True)
-            code = EXIT_OUTSIDE_WORLD
+        except Exception as error:  # noqa: BLE001 - the last door: people get words and an exit code
+            code = _unexpected(error, debug="--debug" in given)
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -99,8 +103,15 @@ def _world(error: OSError) -> StoreError:
 
 
 def _told(error: OverproofError, *, as_json: bool, debug: bool) -> int:
+    from overproof.privacy.redact import scrub
+
     if debug:
-        raise error
+        _trace(error)
+    # What a user's own file says may be named to its user, but for keys; a row of a log may hold anything.
+    kinds = {"redact": ("secrets",)} if isinstance(error, ProjectError) else {}
+    error.what = scrub(error.what, **kinds)
+    if isinstance(error, ProjectError):
+        error.problems = tuple(scrub(line, **kinds) for line in error.problems)
     if as_json:
         problems = getattr(error, "problems", ())
         body = {"error": error.what, "next": error.next_action, "exit_code": error.exit_code, "problems": list(problems)}
@@ -109,6 +120,26 @@ def _told(error: OverproofError, *, as_json: bool, debug: bool) -> int:
 
     tell(error)
     return error.exit_code
+
+
+def _unexpected(error: Exception, *, debug: bool) -> int:
+    from overproof.privacy.redact import scrub
+
+    if debug:
+        _trace(error)
+        return EXIT_OUTSIDE_WORLD
+    click.echo(f"error: unexpected {type(error).__name__}: {scrub(str(error))}", err=True)
+    click.echo("next: run again with --debug and report the traceback; this is a bug of overproof", err=True)
+    return EXIT_OUTSIDE_WORLD
+
+
+def _trace(error: BaseException) -> None:
+    """The traceback with all that led to it; messages may quote a row, so they are redacted like everything else."""
+    import traceback
+
+    from overproof.privacy.redact import scrub
+
+    click.echo(scrub("".join(traceback.format_exception(error))), err=True)
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})

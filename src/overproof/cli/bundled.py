@@ -11,9 +11,11 @@ from overproof.cli.intake import take
 from overproof.errors import DataError
 from overproof.project import load_project
 from overproof.store.project_store import open_store
+from overproof.store.secret import NAME as SECRET
 
 FILE_NAME = "overproof.toml"
 COPIED = (FILE_NAME, "prompt.md", "answers.jsonl", "README.md", "terms/teacher.toml")
+INVENTED = b"the Northlane inbox is invented."  # 32 bytes
 LOG = "traffic/quarter-1.jsonl"
 
 
@@ -42,6 +44,9 @@ def make_demo(folder: Path) -> Path:
             _write_quarter(source / "messages.jsonl", folder / LOG)
     project = load_project(target)
     with open_store(folder) as store:
+        if not (store.home / SECRET).exists():  # the inbox is invented: with one secret for all, every demo is the same
+            (store.home / SECRET).write_bytes(INVENTED)
+            (store.home / SECRET).chmod(0o600)
         take(store, project, [folder / LOG])
     return target
 

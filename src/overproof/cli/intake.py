@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from overproof.data import Skipped, TrafficRecord
     from overproof.importers import ColumnMapping, Reading
     from overproof.importers.frames import LearnedFrame
+    from overproof.privacy.redact import Redactor
     from overproof.project import Project
     from overproof.store.project_store import Store
 
@@ -129,20 +130,47 @@ def take(
     Raises: DataError for a file or mapping that can't be used.
     """
     intake = intake or Intake()
-    mapping = _mapping(project, intake)
+    mapping, redactor = _mapping(project, intake), redactor_for(store, project)
     done = []
     for path in paths:
         source = _source(path, intake.format_name)
         reading = _reading(source, mapping, intake, project)
         reasons: Counter[str] = Counter()
-        rows = _counted(reading.rows, reasons)
-        report = store.traffic.append(rows, f"{source.shown} ({source.format})", replace=intake.replace)
+        before = redactor.counts.copy()
+        rows = redactor.rows(reading.rows)
+        report = store.traffic.append(_counted(rows, reasons), redactor.text(f"{source.shown} ({source.format})"), replace=intake.replace)
         done.append({
             "file": source.shown, "format": source.format, "why": source.why, "read": report.total, **asdict(report),
             "reasons": dict(reasons.most_common()), "passed": dict(reading.notes.passed.most_common()),
             "ignored": dict(reading.notes.ignored.most_common()),
+            "redacted": dict(sorted((redactor.counts - before).items())),
         })  # fmt: skip
     return done
+
+
+def redactor_for(store: Store, project: Project) -> Redactor:
+    """
+    What stands between an importer and the log; a policy that is off or has changed goes into the decisions log.
+
+    Args:
+        store: holds the project's secret.
+        project: says the policy in [privacy].
+
+    Returns: the redactor.
+    """
+    from overproof.privacy.redact import Policy, redactor_of
+
+    redactor = redactor_of(project.privacy, key=store.secret, keep=project.task.output.labels)
+    known = Policy().digest
+    for decision in store.decisions.read():
+        known = decision.body["policy"] if decision.kind == "privacy" else known
+    if known != redactor.policy.digest:
+        table = project.privacy
+        body = {"policy": redactor.policy.digest, "mode": table.mode, "redact": list(table.redact), "sessions": table.sessions,
+                "reason": table.reason}  # fmt: skip
+        actor = project.owner.name if project.owner else "nobody"
+        store.decisions.append("privacy", actor=actor, subject="what is replaced before it is written", body=body)
+    return redactor
 
 
 def learned_frame(project: Project, paths: Sequence[Path | str], intake: Intake) -> LearnedFrame:

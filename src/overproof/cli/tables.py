@@ -197,6 +197,9 @@ def import_page(body: Mapping[str, Any]) -> Iterator[Any]:
     if left := body.get("not_read"):
         yield f"not read, by their names no logs: {len(left)} files, for example {escape(left[0])}"
     log = body["log"]
+    replaced = [f"{n} x {kind}" for row in body["files"] for kind, n in row["redacted"].items()]
+    if replaced:
+        yield f"replaced before writing: {', '.join(replaced)}"
     yield f"the log holds {log['rows']} rows"
     for reason, n in log["skipped"].items():
         yield f"  kept aside: {n} x {escape(reason)}"

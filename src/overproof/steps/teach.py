@@ -39,6 +39,8 @@ class TeachRecipe:
     """Samples of every row."""
     hard_samples: int = 0
     """Samples in all of a row on which the first ones differ, or that falls in `extra_on`; 0 takes no more."""
+    privacy: str = ""
+    """Digest of the policy by which answers are redacted before they are kept; empty for the usual one."""
     extra_on: tuple[Slice, ...] = ()
     """Slices that always take `hard_samples`; one on `label` counts as soon as any first sample names the label."""
 

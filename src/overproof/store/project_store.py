@@ -15,6 +15,7 @@ from overproof.store.logs import Decisions, TrafficLog
 from overproof.store.looks import Looks
 from overproof.store.objects import Objects
 from overproof.store.releases import Releases
+from overproof.store.secret import project_secret
 
 HOME = ".overproof"
 
@@ -56,6 +57,10 @@ class Store:
     def looks(self) -> Looks:
         """Planned looks at the sealed rows."""
         return Looks(self._project_db)
+
+    def secret(self) -> bytes:
+        """The project's own secret, made where missing; see `store.secret`."""
+        return project_secret(self.home)
 
     def memo(self, *, on_event: Callable[[StepEvent], None] | None = None, dry: bool = False) -> Memo:
         """

@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -84,6 +84,10 @@ class RecordedTeacher:
         if line.digest is not None and line.digest != request.digest:
             return _permanent("the recording's answer is to another text")
         return self._judge(line.completion)
+
+    def rekey(self, name: Callable[[str], str]) -> None:
+        """Rename the recording's rows as the log's rows were renamed when they came in."""
+        self._lines = {(name(row), sample): line for (row, sample), line in self._lines.items()}
 
     async def close(self) -> None:
         """Nothing to close."""

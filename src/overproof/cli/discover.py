@@ -1,0 +1,181 @@
+"""The verb that finds candidate tasks in a mixed log, before there is a project."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from overproof.cli.door import Door, verb
+from overproof.errors import EXIT_PASS, DataError
+
+if TYPE_CHECKING:
+    from overproof.data import TrafficRecord
+    from overproof.steps.discover import Candidate, Discovery
+
+PROJECT_FILE = "overproof.toml"
+SHOWN_LABELS = 8
+
+
+@click.command("discover", short_help="Find the tasks in a mixed log.")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[FILES]...")
+@click.option("--format", "format_name", default=None, help="Importer, for example jsonl.v1; sniffed where absent.")
+@click.option("--map", "pairs", multiple=True, metavar="ROLE=COLUMN", help="Where something is; text=COLUMN for the request.")
+@click.option("--price-in", type=click.FloatRange(min=0), default=None, help="USD per million prompt tokens.")
+@click.option("--price-out", type=click.FloatRange(min=0), default=None, help="USD per million answer tokens.")
+@click.option("--review-usd", type=click.FloatRange(min=0), default=0.25, show_default=True, help="USD for a person to check one answer.")
+@click.option("--write", "folder", type=click.Path(path_type=Path), default=None, help="Write a starter project for a candidate.")
+@click.option("--task", "task", default=None, metavar="NAME", help="Which candidate to write; the first worth it by default.")
+@verb
+def discover_tasks(
+    door: Door, paths: tuple[Path, ...], *, format_name: str | None, pairs: tuple[str, ...], price_in: float | None,
+    price_out: float | None, review_usd: float, folder: Path | None, task: str | None,
+) -> int:  # fmt: skip
+    """Find candidate tasks in FILES, or in the project's log: volume, cost, and whether each is worth distilling.
+
+    Nothing of the log is written; what is shown of it is masked.
+    """
+    from overproof.privacy.redact import scrub
+    from overproof.steps.discover import DiscoverRecipe, discover, redacted
+
+    skipped: list[str] = []
+    records = list(_read(paths, format_name, pairs, skipped) if paths else _log(door))
+    if not records:
+        why = f", the first because: {skipped[0]}" if skipped else ""
+        raise DataError(f"no row could be read ({len(skipped)} skipped{why})", next_action="name the request's column: --map text=COLUMN")
+    recipe = DiscoverRecipe(usd_per_million_in=price_in, usd_per_million_out=price_out, review_usd=review_usd)
+    found = redacted(discover(records, recipe), scrub)
+    written = None if folder is None else write_project(folder, _chosen(found, task))
+    body = {
+        "rows": found.rows, "skipped": len(skipped), "left_over": found.left_over, "assumptions": recipe,
+        "candidates": [_told(c) for c in found.candidates], "written": written,
+    }  # fmt: skip
+    door.emit(body, *_page(found, len(skipped), recipe), *([f"written: {', '.join(written)}"] if written else []))
+    return EXIT_PASS
+
+
+def _read(paths: Sequence[Path], format_name: str | None, pairs: Sequence[str], skipped: list[str]) -> Iterator[TrafficRecord]:
+    from overproof.data import Skipped
+    from overproof.importers import GUESSES, ColumnMapping, pick, read_file
+    from overproof.registry import suggest
+
+    columns = {}
+    for pair in pairs:
+        role, equals, column = pair.partition("=")
+        if not equals or not column or role not in (*GUESSES, "text"):
+            raise DataError(f"--map {pair!r}: {suggest(role, sorted((*GUESSES, 'text')))}", next_action="write --map text=COLUMN")
+        columns[role] = column
+    mapping = ColumnMapping(fields=("text",), columns=columns)
+    for number, path in enumerate(paths):
+        if not path.is_file():
+            raise DataError(f"no file {path}", next_action="look at the path; patterns are your shell's to expand")
+        for row in read_file(path, mapping, use=format_name or pick(path)):
+            if isinstance(row, Skipped):
+                skipped.append(row.reason)
+            else:
+                yield row if number == 0 else _renamed(row, number)
+
+
+def _renamed(row: TrafficRecord, number: int) -> TrafficRecord:
+    """Two files may use the same ids for different rows."""
+    from dataclasses import replace
+
+    return replace(row, request=replace(row.request, id=f"{number}/{row.request.id}"))
+
+
+def _log(door: Door) -> Iterator[TrafficRecord]:
+    from overproof.store.project_store import HOME, open_store
+
+    if not (door.root / HOME).is_dir():
+        raise DataError("there is neither a file to read nor a project here", next_action="name log files: `overproof discover FILES`")
+    with open_store(door.root) as store:
+        yield from store.traffic.read()
+
+
+def _chosen(found: Discovery, name: str | None) -> Candidate:
+    from overproof.registry import suggest
+
+    classes = [c for c in found.candidates if c.kind == "classes"]
+    if name is None:
+        order = sorted(classes, key=lambda c: ("yes", "unclear", "no").index(c.worth))
+        if not order:
+            raise DataError("no candidate has a closed set of answers; there is nothing to write", next_action="read the reasons above")
+        return order[0]
+    for one in found.candidates:
+        if one.name == name and one.kind == "classes":
+            return one
+    raise DataError(
+        f"no candidate {name!r} with a closed set of answers. {suggest(name, [c.name for c in classes])}",
+        next_action="name one of these with --task",
+    )
+
+
+def write_project(folder: Path, candidate: Candidate) -> list[str]:
+    """
+    A starter project for one candidate: its labels filled in, the rest as `init` leaves it.
+
+    Args:
+        folder: gets the files; nothing is overwritten.
+        candidate: one of kind "classes".
+
+    Returns: names of the files.
+    Raises: DataError where a file is there already, or two answers differ only in case and punctuation.
+    """
+    from overproof.cli.setup import _project_files
+    from overproof.task import Classes
+
+    labels = Classes(labels=tuple(name for name, _ in candidate.labels)).labels
+    texts = _project_files(f"{folder.resolve().name}", "openai-api")
+    listed = ",\n  ".join(json.dumps(name, ensure_ascii=False) for name in labels)
+    texts[PROJECT_FILE] = re.sub(
+        r"^output = .*$", lambda _: f"output = {{ classes = [\n  {listed},\n] }}", texts[PROJECT_FILE], count=1, flags=re.MULTILINE
+    )
+    if taken := [name for name in texts if (folder / name).exists()]:
+        raise DataError(f"{', '.join(taken)} already there; nothing was written", next_action="give another folder to --write")
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    return list(texts)
+
+
+def _told(candidate: Candidate) -> dict[str, Any]:
+    """All of a candidate but the ids of its rows, which nobody reads by the thousand."""
+    import dataclasses
+
+    return {f.name: getattr(candidate, f.name) for f in dataclasses.fields(candidate) if f.name != "row_ids"}
+
+
+def _page(found: Discovery, skipped: int, recipe: Any) -> Iterator[Any]:
+    from rich.markup import escape
+
+    from overproof.cli.tables import grid
+
+    yield f"{found.rows} rows read, {skipped} skipped, {found.left_over} in groups too small to judge"
+    table = grid("Candidates", "task", "rows", "a month", "USD a month", "answers", "kind", "worth it", right=(1, 2, 3, 4))
+    for c in found.candidates:
+        volume = "?" if c.per_month is None else f"{c.per_month:.0f}"
+        money = "?" if c.usd_per_month is None else f"{c.usd_per_month:.2f}"
+        table.add_row(c.name, str(c.rows), volume, money, str(c.distinct), c.kind, c.worth)
+    yield table
+    for c in found.candidates:
+        yield f"[bold]{c.name}[/], {escape(c.prompt)}: worth distilling? [bold]{c.worth}[/]"
+        for reason in c.reasons:
+            yield f"  - {escape(reason)}"
+        top = ", ".join(f"{name!r} {n}" for name, n in c.labels[:SHOWN_LABELS])
+        yield f"  {'keys' if c.kind == 'fields' else 'answers'}: {escape(top)}"
+        share = c.repeated.value or 0.0
+        yield (
+            f"  {c.entropy_bits:.1f} bits of answer; {share:.0%} of later requests near-duplicates of earlier ones "
+            f"(n = {c.repeated.n}); money measured on {c.priced_rows} rows"
+        )
+        yield f"  for example: {escape(c.examples[0][:120])!r}"
+    yield (
+        f"assumed: a person checks an answer for {recipe.review_usd:.2f} USD, training costs {recipe.training_usd:.2f} USD, "
+        f"a student keeps {recipe.kept_share:.0%} of the requests, and {recipe.months:.0f} months are soon enough"
+    )
+    if any(c.kind == "classes" and c.worth != "no" for c in found.candidates):
+        yield "[bold]next:[/] overproof discover FILES --write DIR --task NAME"

@@ -1,0 +1,1 @@
+"""Personal data and secrets: found by pattern and checksum, replaced before anything is written."""
