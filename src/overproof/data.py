@@ -290,6 +290,9 @@ class Example:
     """The teacher's own latency on this request."""
     cost_usd: float | None = None
     """The teacher's own cost for one answer to this request."""
+    label_from: str = "teacher"
+    """Who the label that a person or a model put over the teacher's comes from: "teacher" where there is none,
+    "review-audit", "review-fix", or "mended" (training rows only: learned from reviewed rows)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,6 +14,7 @@ from overproof.store.local import PROJECT_SCHEMA, TRAFFIC_SCHEMA, Db, Role
 from overproof.store.logs import Decisions, TrafficLog
 from overproof.store.objects import Objects
 from overproof.store.releases import Releases
+from overproof.store.reviews import ReviewLog
 
 HOME = ".overproof"
 
@@ -51,6 +52,11 @@ class Store:
         """Which release serves, and the ledger of sealed rows."""
         return Releases(self._project_db, self.objects.find)
 
+    @cached_property
+    def reviews(self) -> ReviewLog:
+        """What people said is the true label of a row."""
+        return ReviewLog(self._project_db)
+
     def memo(self, *, on_event: Callable[[StepEvent], None] | None = None, dry: bool = False) -> Memo:
         """
         A runner of steps over this store.
@@ -79,7 +85,7 @@ class Store:
         for name in ("_traffic_db", "_project_db"):
             if name in self.__dict__:
                 self.__dict__.pop(name).close()
-        for name in ("traffic", "ledger", "decisions", "releases"):
+        for name in ("traffic", "ledger", "decisions", "releases", "reviews"):
             self.__dict__.pop(name, None)
         self.objects.close()
 
