@@ -13,7 +13,7 @@ from overproof.errors import EXIT_PASS, EXIT_REFUSED, DataError, TermsError
 if TYPE_CHECKING:
     from overproof.pipeline import RunResult
 
-WHAT = ("traffic", "skipped", "terms", "prompts", "labels", "dropped", "report", "candidates", "certificate", "verdict", "dossier")
+WHAT = ("traffic", "skipped", "terms", "prompts", "labels", "dropped", "teacher", "report", "candidates", "certificate", "verdict", "dossier")
 SOME = 20  # rows of a listing on a screen; --json has all
 
 
@@ -23,7 +23,7 @@ SOME = 20  # rows of a listing on a screen; --json has all
 @click.option("--recompute", is_flag=True, help="With certificate: rebuild every bound from its counts, offline.")
 @verb
 def show(door: Door, what: str, run_id: str | None, recompute: bool) -> int:  # noqa: FBT001 - click passes flags by name
-    """Print WHAT: traffic, skipped, terms, prompts, labels, dropped, report, candidates, certificate, verdict, dossier."""
+    """Print WHAT: traffic, skipped, terms, prompts, labels, dropped, teacher, report, candidates, certificate, verdict, dossier."""
     if what not in WHAT:
         from overproof.registry import suggest
 
@@ -106,6 +106,8 @@ def _result(door: Door, result: RunResult, what: str, *, today: str) -> None:
     elif what == "prompts":
         prompts = find(result, "prompts") or _missing(what)
         door.emit(prompts, tables.funnel_table(prompts.funnel, {}), *_match(prompts))
+    elif what == "teacher":
+        _teacher(door, result)
     elif what in ("labels", "dropped"):
         _labels(door, find(result, "labels") or _missing(what), what)
     else:
@@ -135,6 +137,22 @@ def _match(prompts: Any) -> Iterable[Any]:
         table.add_row(escape(f"{m.attribute}={m.value}"), percent(m.live_share), str(m.n_live), percent(m.set_share), str(m.n_set))
     yield table
     yield from (f"  {escape(note)}" for note in prompts.notes)
+
+
+def _teacher(door: Door, result: RunResult) -> None:
+    """Where the teacher is wrong, and what the chosen student took over."""
+    from rich.markup import escape
+
+    from overproof.cli.teacher_page import teacher_lines
+    from overproof.cli.walk import find
+
+    errors = find(result, "teacher")
+    if errors is None:
+        raise DataError("nobody has reviewed a row before this run", next_action="run `overproof review`, then `overproof run`")
+    report = find(result, "report")
+    inherited = [s for c in report.candidates if c.name == report.chosen for s in c.slices if s.kind == "label"] if report else []
+    body = {"teacher": errors, "inherited": {s.slice: s.two_by_two for s in inherited}}
+    door.emit(body, *map(escape, teacher_lines(errors, inherited=inherited)))
 
 
 def _labels(door: Door, labelled: Any, what: str) -> None:

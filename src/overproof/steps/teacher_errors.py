@@ -139,7 +139,7 @@ def _confusions(known: Sequence[Example], said: Mapping[str, str], train: set[st
             Confusion(
                 said=told, true=true, rows=len(rows), of_said=of_said[told], low=low,
                 systematic=low > SYSTEMATIC, examples=tuple(texts),
-            )  # fmt: skip
+            )
         )
     return tuple(sorted(found, key=lambda c: (-c.rows, c.said, c.true)))
 
