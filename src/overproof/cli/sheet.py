@@ -63,8 +63,7 @@ def read_sheet(path: Path, *, asked: Mapping[str, Asked], output: Classes, revie
             continue
         try:
             review = _review(line, label, asked, output, reviewer)
-            if review.queue == "audit" and asked[review.digest].place >= drawn + len(lines):
-                raise DataError(f"{review.request_id!r} was not drawn yet, so it can't be of the audit queue", next_action="")
+            _check_draw(asked[review.digest], review.queue, drawn + len(lines))
         except DataError as error:
             problems.append(f"row {number}: {error.what}")
             continue
@@ -126,6 +125,11 @@ def _review(line: Mapping[str, str], label: str, asked: Mapping[str, Asked], out
         digest=row.digest, request_id=row.request_id, label=value, reviewer=person,
         queue="fix" if queue == "fix" else "audit", seconds=_seconds(line.get("seconds", "")),
     )  # fmt: skip
+
+
+def _check_draw(row: Asked, queue: str, drawn: int) -> None:
+    if queue == "audit" and row.place >= drawn:
+        raise DataError(f"{row.request_id!r} was not drawn yet, so it can't be of the audit queue", next_action="")
 
 
 def _seconds(text: str) -> float | None:
