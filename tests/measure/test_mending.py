@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overproof.errors import MeasureError
-from overproof.measure.mending import LEAST_REVIEWED, Posterior, mended_posterior, review_order, share_believed
+from overproof.measure.mending import (
+    LEAST_REVIEWED,
+    Posterior,
+    mended_posterior,
+    review_order,
+    share_believed,
+)
 
 
 def world(seed, n=600, k=4, *, fooled=True):

@@ -17,6 +17,7 @@ from overproof.task import Classes
 COLUMNS = ("row", "text", "label", "reviewer", "seconds", "queue", "digest")
 NEEDED = ("digest", "label", "queue")
 RISKY = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run these as formulas
+MEND = "mend this row of the sheet, and import it again"
 MOST_PROBLEMS = 20
 MOST_BYTES = 200_000_000
 
@@ -108,19 +109,19 @@ def _lines(path: Path) -> list[dict[str, str]]:
 def _review(line: Mapping[str, str], label: str, asked: Mapping[str, Asked], output: Classes, reviewer: str) -> Review:
     row = asked.get(line["digest"].strip())
     if row is None:
-        raise DataError(f"no row of this project has the digest {line['digest'][:16]!r}", next_action="")
+        raise DataError(f"no row of this project has the digest {line['digest'][:16]!r}", next_action=MEND)
     queue = line["queue"].strip().casefold()
     if queue not in ("audit", "fix"):
-        raise DataError(f"queue is {line['queue']!r}, not audit or fix", next_action="")
+        raise DataError(f"queue is {line['queue']!r}, not audit or fix", next_action=MEND)
     if queue == "fix" and row.split != "train":
-        raise DataError("the row is not a training row, so it can't be of the fix queue", next_action="")
+        raise DataError("the row is not a training row, so it can't be of the fix queue", next_action=MEND)
     try:
         value = output.parse(label)
     except DataError as error:
-        raise DataError(f"no label {label!r}. {registry.suggest(label, list(output.labels))}", next_action="") from error
+        raise DataError(f"no label {label!r}. {registry.suggest(label, list(output.labels))}", next_action=MEND) from error
     person = _plain(line.get("reviewer", "")) or reviewer
     if not person:
-        raise DataError("nobody is named as reviewer", next_action="")
+        raise DataError("nobody is named as reviewer", next_action=MEND)
     return Review(
         digest=row.digest, request_id=row.request_id, label=value, reviewer=person,
         queue="fix" if queue == "fix" else "audit", seconds=_seconds(line.get("seconds", "")),
@@ -129,7 +130,7 @@ def _review(line: Mapping[str, str], label: str, asked: Mapping[str, Asked], out
 
 def _check_draw(row: Asked, queue: str, drawn: int) -> None:
     if queue == "audit" and row.place >= drawn:
-        raise DataError(f"{row.request_id!r} was not drawn yet, so it can't be of the audit queue", next_action="")
+        raise DataError(f"{row.request_id!r} was not drawn yet, so it can't be of the audit queue", next_action=MEND)
 
 
 def _seconds(text: str) -> float | None:
@@ -140,7 +141,7 @@ def _seconds(text: str) -> float | None:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
-        raise DataError(f"seconds is {text!r}", next_action="")
+        raise DataError(f"seconds is {text!r}", next_action=MEND)
     return value
 
 

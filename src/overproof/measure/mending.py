@@ -49,6 +49,12 @@ def mended_posterior(features: ArrayLike, said: ArrayLike, reviewed: ArrayLike, 
     Raises: MeasureError for shapes that don't fit, too few reviewed rows, or reviews of one label only.
     Source: ours: multinomial logistic regression on text features and the teacher's label together, so that it learns
         both where a label stands in the text and which answers of the teacher not to believe.
+
+    >>> truth = np.arange(60) % 3
+    >>> said = np.where(truth == 2, 1, truth)  # the teacher calls all of the third kind by the name of the second
+    >>> found = mended_posterior(np.eye(3)[truth], said, np.arange(50), truth[:50], classes=3)
+    >>> bool((found.chance.argmax(axis=1) == truth).all())
+    True
     """
     x, t = _features(features), np.asarray(said, dtype=np.int64)
     rows, y = np.asarray(reviewed, dtype=np.int64), np.asarray(truth, dtype=np.int64)
@@ -90,6 +96,11 @@ def review_order(
     Returns: row numbers by falling (1 - lead of the likeliest label over the next) x traffic x (2 if pending).
     Raises: MeasureError, see `labels.fix_order`.
     Source: margin sampling, Scheffer et al. 2001; the traffic and the clusters as in `labels.fix_order`.
+
+    >>> chance = np.array([[0.9, 0.1], [0.5, 0.5], [1.0, 0.0]])
+    >>> found = Posterior(chance=chance, scale=1.0, held_out=np.array([0]))
+    >>> review_order(found, [2], weight=[1, 1, 1], pending=[False] * 3, cluster="abc").tolist()
+    [1, 0]
     """
     top = np.partition(posterior.chance, posterior.chance.shape[1] - 2, axis=1)
     lead = np.clip(top[:, -1] - top[:, -2], 0.0, 1.0)

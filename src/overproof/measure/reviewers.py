@@ -20,6 +20,7 @@ class Kappa:
     value: float | None
     """At most 1; 0 is chance; None where both use one and the same label throughout, or n = 0."""
     low: float
+    """Lower end of the interval."""
     high: float
     """Two-sided interval at 0.95; [-1, 1] where there is no value or no spread to judge by."""
     n: int
@@ -27,6 +28,7 @@ class Kappa:
     same: int
     """Rows on which they agree."""
     method: str = "Cohen, large-sample interval"
+    """How value and interval were made."""
 
 
 def cohen_kappa(first: Sequence[str], second: Sequence[str]) -> Kappa:
