@@ -150,6 +150,16 @@ def test_the_report_counts_what_chance_has_chosen_and_nothing_else(world) -> Non
     assert sum(f.n for f in found.segments.values()) == 80
 
 
+def test_a_picked_row_whose_truth_the_log_knew_still_counts(world) -> None:
+    """Leaving out rows that looked wrong would flatter the teacher."""
+    labelled, features = world()
+    known = tuple(replace(e, gold=truth_of(e)) for e in labelled.train.examples)
+    labelled = replace(labelled, train=TrainSet(examples=known, labels=LABELS))
+    picked = words(*(word(e, queue="fix") for e in known if truth_of(e) == "d"))
+    found = teacher_errors(labelled, mend(labelled, features, picked, MendRecipe()), TeacherErrorsRecipe())
+    assert (found.overall.n, found.overall.good) == (500, len(picked.rows))
+
+
 def test_no_gold_is_not_a_clean_teacher(world) -> None:
     """Nothing reviewed by chance: no figure, and the report says so."""
     labelled, features = world()

@@ -82,14 +82,14 @@ def teacher_errors(before: Labelled, mended: Mended, recipe: TeacherErrorsRecipe
         mended: the same rows after reviews.
         recipe: what to cut by.
 
-    Returns: figures with exact intervals; rows of the fix queue are in none of them.
+    Returns: figures with exact intervals; words of the fix queue are in none of them.
     Raises: DataError where the rows before and after are not the same.
     """
     said = {e.request.id: e.target for e in (*before.train.examples, *before.calibration.examples)}
     after = (*mended.labelled.train.examples, *mended.labelled.calibration.examples)
     if [e.request.id for e in after] != list(said):
         raise DataError("rows before and after mending differ", next_action="run again; this is a bug of overproof")
-    known = [e for e in after if e.gold is not None and e.label_from != "review-fix"]
+    known = [e for e in after if e.gold is not None]  # mending makes no gold of picked rows; the log's own stays in
     train = {e.request.id for e in mended.labelled.train.examples}
     segments: dict[str, list[Example]] = defaultdict(list)
     for e in known:
