@@ -166,6 +166,26 @@ def test_the_fix_queue_after_an_audit_trains_and_proves_nothing(asked) -> None:
     assert all(e.gold == golds[e.request.id] for e in picked)
 
 
+def test_a_run_with_reviews_reaches_a_verdict_and_shows_the_teachers_errors(asked) -> None:
+    """Whoever reviewed sees what it found, with an interval; the same run again does nothing."""
+    rows = export(asked, "a.csv", "--n", "20")
+    truth = {e.request.id: e.target for e in labelled(asked)[1]["labels"].train.examples}
+    for place, row in enumerate(rows):
+        row["label"] = "how to" if place < 2 else truth[row["row"]]
+    assert call(asked, "review", "--import", str(write(asked / "a.csv", rows))).exit_code == 0
+    with open_store(asked) as store:
+        first = distil(store, load_project(asked))
+        again = distil(store, load_project(asked))
+    assert first.verdict is not None
+    assert not [e for e in again.events if e.action == "run"]
+    shown = json.loads(call(asked, "show", "teacher", "--json").output)
+    wrong = sum(row["label"] != truth[row["row"]] for row in rows)
+    assert shown["teacher"]["overall"]["good"] == wrong
+    assert "where how to is true" in call(asked, "show", "teacher").output or wrong == 0
+    done = call(asked, "show", "teachers")
+    assert done.exit_code == 2
+
+
 def test_two_things_at_once_are_refused(easy) -> None:
     """Asking for a status and an export in one call is a mistake with a name."""
     assert call(easy, "review", "--status", "--export", str(easy / "x.csv")).exit_code == 2
