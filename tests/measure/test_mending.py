@@ -24,6 +24,11 @@ def world(seed, n=600, k=4, *, fooled=True):
     return x, said, truth
 
 
+def lead_of(chance):
+    top = np.sort(chance, axis=1)
+    return top[:, -1] - top[:, -2]
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_systematic_mistake_is_mended_from_a_tenth_of_the_rows(seed) -> None:
     """Rows that nobody reviewed get the true label though the teacher never says it."""
@@ -45,6 +50,9 @@ def test_an_answer_that_nobody_looked_at_stands() -> None:
     rows = np.flatnonzero(truth != 1)[:90]
     found = mended_posterior(x, said, rows, truth[rows], classes=4)
     assert (found.chance.argmax(axis=1)[said == 1] == 1).all()
+    none = np.zeros(len(said), dtype=bool)
+    order = review_order(found, rows, weight=np.ones(len(said)), pending=none, cluster=range(len(said)))
+    assert (said[order[:50]] == 1).mean() > (said == 1).mean()  # it stands, and that is why somebody should look
 
 
 def test_held_out_guesses_do_not_see_their_own_review() -> None:
@@ -65,7 +73,7 @@ def test_the_queue_holds_each_unreviewed_cluster_once_the_least_certain_first(n,
     chance = rng.dirichlet(np.ones(3), n)
     cluster = rng.integers(0, n, n).tolist()
     reviewed = rng.choice(n, size=n // 3, replace=False)
-    found = Posterior(chance=chance, scale=1.0, held_out=np.zeros(len(reviewed), dtype=np.int64))
+    found = Posterior(chance=chance, lead=lead_of(chance), scale=1.0, held_out=np.zeros(len(reviewed), dtype=np.int64))
     order = review_order(found, reviewed, weight=np.ones(n), pending=np.zeros(n, dtype=bool), cluster=cluster)
     names = [cluster[i] for i in order]
     assert len(set(names)) == len(names)
@@ -78,7 +86,7 @@ def test_the_queue_holds_each_unreviewed_cluster_once_the_least_certain_first(n,
 def test_traffic_and_open_slices_come_first() -> None:
     """Twice the traffic, or an undecided slice, outweighs a little less doubt."""
     chance = np.array([[0.6, 0.4], [0.65, 0.35], [0.65, 0.35]])
-    found = Posterior(chance=chance, scale=1.0, held_out=np.zeros(0, dtype=np.int64))
+    found = Posterior(chance=chance, lead=lead_of(chance), scale=1.0, held_out=np.zeros(0, dtype=np.int64))
     none = np.zeros(0, dtype=np.int64)
     heavy = review_order(found, none, weight=[1, 2, 1], pending=[False] * 3, cluster=[0, 1, 2])
     assert heavy.tolist()[0] == 1

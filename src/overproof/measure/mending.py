@@ -30,6 +30,9 @@ class Posterior:
     """Shape (n, k), rows sum to 1; a reviewed row holds 1 at its reviewed label."""
     scale: float
     """Weight of the teacher's label among the features, chosen on the reviewed rows; one of `SCALES`."""
+    lead: NDArray[np.float64]
+    """Shape (n,), lead of the likeliest label over the next, in [0, 1], before any answer is left to stand: rows of an
+    answer that nobody has looked at are to be reviewed, not trusted."""
     held_out: Columns
     """Shape (r,): label that each reviewed row gets from a model that did not see it, in the order of `reviewed`."""
 
@@ -73,11 +76,13 @@ def mended_posterior(features: ArrayLike, said: ArrayLike, reviewed: ArrayLike, 
             best = (loss, scale, out.argmax(axis=1))
     assert best is not None
     chance = _fit(_joined(x[rows], t[rows], best[1], classes), y, _joined(x, t, best[1], classes), classes)
+    top = np.partition(chance, classes - 2, axis=1)
+    lead = np.clip(top[:, -1] - top[:, -2], 0.0, 1.0)
     seen = np.bincount(t[rows], minlength=classes) >= LEAST_OF_LABEL
     chance[~seen[t]] = np.eye(classes)[t[~seen[t]]]  # nobody has looked at this answer of the teacher: it stands
     held_out = np.where(seen[t[rows]], best[2], t[rows])
     chance[rows] = np.eye(classes)[y]
-    return Posterior(chance=chance, scale=best[1], held_out=held_out.astype(np.int64))
+    return Posterior(chance=chance, lead=lead, scale=best[1], held_out=held_out.astype(np.int64))
 
 
 def review_order(
@@ -98,15 +103,13 @@ def review_order(
     Source: margin sampling, Scheffer et al. 2001; the traffic and the clusters as in `labels.fix_order`.
 
     >>> chance = np.array([[0.9, 0.1], [0.5, 0.5], [1.0, 0.0]])
-    >>> found = Posterior(chance=chance, scale=1.0, held_out=np.array([0]))
+    >>> found = Posterior(chance=chance, lead=np.array([0.8, 0.0, 1.0]), scale=1.0, held_out=np.array([0]))
     >>> review_order(found, [2], weight=[1, 1, 1], pending=[False] * 3, cluster="abc").tolist()
     [1, 0]
     """
-    top = np.partition(posterior.chance, posterior.chance.shape[1] - 2, axis=1)
-    lead = np.clip(top[:, -1] - top[:, -2], 0.0, 1.0)
     load = np.asarray(weight, dtype=np.float64)
     share = load / load.max() if load.size else load
-    order = fix_order(lead, share, pending, cluster)
+    order = fix_order(posterior.lead, share, pending, cluster)
     done = np.asarray(reviewed, dtype=np.int64)
     known = {cluster[int(row)] for row in done}
     found: Columns = np.array([row for row in order if cluster[int(row)] not in known], dtype=np.int64)
