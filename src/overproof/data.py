@@ -333,7 +333,8 @@ class Example:
     cost_usd: float | None = None
     """The teacher's own cost for one answer to this request."""
     label_from: str = "teacher"
-    """Whose label `target` is: "teacher", "review-audit" (a row that chance has chosen), "review-fix" (one picked)."""
+    """Who the label that stands over the teacher's comes from: "teacher" where there is none, "review-audit" (a row that
+    chance has chosen), "review-fix" (one picked), or "mended" (training rows only: learned from reviewed rows)."""
     gold_from: str = "log"
     """Where `gold` is from: "log", "review-audit" or "review-fix"; rows marked "review-fix" train and prove nothing."""
 

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import overproof
 from overproof import registry
 from overproof.asking import Buyer, clear_recipe, terms_of
-from overproof.data import CalibrationSet, Clearance, TestSet, TrainSet, digest_of
+from overproof.data import CalibrationSet, Clearance, Labelled, TestSet, TrainSet, digest_of
 from overproof.errors import DataError
 from overproof.evidence import Calibration, EvalReport, Plan, Refusal, Release, Scores, Trained
 from overproof.privacy.redact import policy_digest
@@ -46,12 +46,21 @@ from overproof.steps.filter import (
 from overproof.steps.flips import BUILT_IN, FLIPS, FlipRecipe, read_swaps
 from overproof.steps.gate import GATE, GateRecipe
 from overproof.steps.groups import GROUPS, GroupRecipe, check_attributes
+from overproof.steps.mend import (
+    FEATURES,
+    MEND,
+    TAKE_LABELLED,
+    FeaturesRecipe,
+    MendRecipe,
+    TakeRecipe,
+)
 from overproof.steps.pack import PACK, PackRecipe
 from overproof.steps.plan import PLAN, PlanRecipe, certified_by
 from overproof.steps.predict import PREDICT_DEV, PREDICT_TEST, TEACHER_SCORES, PredictRecipe
 from overproof.steps.promptset import PROMPTSET, PromptSetRecipe
 from overproof.steps.survey import SURVEY, Survey, SurveyRecipe
 from overproof.steps.teach import TEACH, TeachRecipe
+from overproof.steps.teacher_errors import TEACHER_ERRORS, TeacherErrorsRecipe
 from overproof.steps.train import TRAIN, StudentRecipe
 from overproof.store.artifacts import Artifact, Memo, NotBuilt, StepEvent
 from overproof.store.looks import Look
@@ -177,8 +186,9 @@ class Road:
         yield "teach"
         specs = tuple(verifier_spec(v.use, v.options) for v in p.verifiers)
         filtering = FilterRecipe(labels=p.task.output.labels, verifiers=specs)
-        kept["labels"] = labelled = run(FILTER, answers, recipe=filtering)
         attributes = tuple(dict.fromkeys([*(s.by for s in p.slices if s.by is not None), *p.fairness.groups]))
+        labelled = run(FILTER, answers, recipe=filtering)
+        kept["labels"] = labelled = self._reviewed(labelled, attributes)
         surveyed = run(SURVEY, traffic, labelled, recipe=SurveyRecipe(attributes=attributes))
         kept["summary"] = data = run(SUMMARISE, prompts, clearance, answers, labelled, recipe=SummariseRecipe(samples=p.teacher.samples))
         train_rows = run(TAKE_TRAIN, labelled, recipe=NoRecipe())
@@ -217,6 +227,20 @@ class Road:
         writing = DossierRecipe(today=_decided(report.value).isoformat(), version=overproof.__version__)
         kept["dossier"] = run(DOSSIER, evidence, verdict, recipe=writing)
         yield "gate"
+
+    def _reviewed(self, labelled: Artifact[Labelled], attributes: tuple[str, ...]) -> Artifact[Labelled]:
+        """The rows after people's reviews; the same rows, and no work, where there are none."""
+        reviews = self.store.reviews.live()
+        if not reviews.rows:
+            return labelled
+        run, kept = self.memo.run, self.artifacts
+        kept["filtered"], kept["features"] = labelled, run(FEATURES, labelled, recipe=features_recipe(self.project))
+        words = self.memo.source("reviews", reviews)
+        relabel = MendRecipe(relabel=self.project.promptset.mend)
+        kept["mended"] = mended = run(MEND, labelled, kept["features"], words, recipe=relabel)
+        recipe = TeacherErrorsRecipe(attributes=attributes)
+        kept["teacher"] = run(TEACHER_ERRORS, labelled, mended, recipe=recipe)
+        return run(TAKE_LABELLED, mended, recipe=TakeRecipe())
 
     def result(self) -> RunResult:
         """What the stages walked so far came to; a verdict is put on record once."""
@@ -570,6 +594,23 @@ def today_of(store: Store) -> date:
 def _decided(report: EvalReport) -> date:
     """The day of this look at the sealed rows: a repeated run decides nothing anew."""
     return date.fromisoformat(report.decided)
+
+
+def features_recipe(project: Project) -> FeaturesRecipe:
+    """
+    How rows are read for mending: as the project's first encoder.v1 reads, else by n-grams.
+
+    Args:
+        project: the checked project file.
+
+    Returns: the recipe, the encoder's weights named by content.
+    """
+    encoders = [s for s in project.students if s.use == "encoder.v1"]
+    if not encoders:
+        return FeaturesRecipe(reading="ngrams", seed=project.promptset.seed)
+    options = pinned(encoders[0].options, root=project.root)
+    used = {k: v for k, v in options.items() if k in ("model", "weights", "sha256", "max_tokens")}
+    return FeaturesRecipe(reading="encoder", options=used)
 
 
 def _promptset_recipe(project: Project) -> PromptSetRecipe:

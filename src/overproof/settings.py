@@ -117,6 +117,8 @@ class PromptSetTable:
     """Attributes whose shares have to match the live traffic."""
     near_duplicates: bool = True
     """Find near-duplicates, not only exact ones."""
+    mend: bool = True
+    """Let reviewed rows relabel unreviewed training rows, where a held-out check shows that it helps."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

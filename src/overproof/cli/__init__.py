@@ -27,6 +27,7 @@ VERBS = {
     "check": ("overproof.cli.setup:check", "Validate everything offline; say what the next run costs."),
     "import": ("overproof.cli.intake:import_files", "Take logs that you already have into the traffic log."),
     "run": ("overproof.cli.walk:run", "Do what is missing, up to the verdict."),
+    "review": ("overproof.cli.review:review", "Say what is true, row by row; the next run learns from it."),
     "status": ("overproof.cli.walk:status", "Say what exists, what is stale and why."),
     "show": ("overproof.cli.show:show", "Print a result of the last run."),
     "diff": ("overproof.cli.show:diff", "Compare two runs slice by slice."),

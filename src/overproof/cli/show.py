@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from overproof.pipeline import RunResult
 
 WHAT = (
-    "traffic", "skipped", "terms", "prompts", "labels", "dropped", "filter", "report", "candidates", "calibration", "certificate",
+    "traffic", "skipped", "terms", "prompts", "labels", "dropped", "filter", "teacher", "report", "candidates", "calibration", "certificate",
     "groups", "flips", "outlook", "verdict", "dossier",
 )  # fmt: skip
 SOME = 20  # rows of a listing on a screen; --json has all
@@ -118,6 +118,8 @@ def _result(door: Door, result: RunResult, what: str, *, today: str) -> None:
         from overproof.cli.filter_table import emit_rules
 
         emit_rules(door, find(result, "labels") or _missing(what))
+    elif what == "teacher":
+        _teacher(door, result)
     elif what in ("labels", "dropped"):
         _labels(door, find(result, "labels") or _missing(what), what)
     else:
@@ -165,6 +167,22 @@ def _match(prompts: Any) -> Iterable[Any]:
         table.add_row(escape(f"{m.attribute}={m.value}"), percent(m.live_share), str(m.n_live), percent(m.set_share), str(m.n_set))
     yield table
     yield from (f"  {escape(note)}" for note in prompts.notes)
+
+
+def _teacher(door: Door, result: RunResult) -> None:
+    """Where the teacher is wrong, and what the chosen student took over."""
+    from rich.markup import escape
+
+    from overproof.cli.teacher_page import teacher_lines
+    from overproof.cli.walk import find
+
+    errors = find(result, "teacher")
+    if errors is None:
+        raise DataError("nobody has reviewed a row before this run", next_action="run `overproof review`, then `overproof run`")
+    report = find(result, "report")
+    inherited = [s for c in report.candidates if c.name == report.chosen for s in c.slices if s.kind == "label"] if report else []
+    body = {"teacher": errors, "inherited": {s.slice: s.two_by_two for s in inherited}}
+    door.emit(body, *map(escape, teacher_lines(errors, inherited=inherited)))
 
 
 def _labels(door: Door, labelled: Any, what: str) -> None:

@@ -103,6 +103,16 @@ PROJECT_SCHEMA = (
     CREATE TABLE look_row(
         plan_hash TEXT NOT NULL, row TEXT NOT NULL, look INTEGER NOT NULL, PRIMARY KEY(plan_hash, row)) STRICT, WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE review(
+        seq INTEGER PRIMARY KEY, digest TEXT NOT NULL, request_id TEXT NOT NULL, label TEXT NOT NULL,
+        reviewer TEXT NOT NULL, queue TEXT NOT NULL CHECK(queue IN ('audit','fix')),
+        kind TEXT NOT NULL CHECK(kind IN ('review','adjudication','withdrawn')), blind INTEGER NOT NULL,
+        seconds REAL, at TEXT NOT NULL) STRICT;
+    CREATE INDEX review_of_row ON review(digest, reviewer, queue, seq);
+    CREATE TRIGGER review_stays BEFORE UPDATE ON review BEGIN SELECT RAISE(ABORT, 'reviews are append-only'); END;
+    CREATE TRIGGER review_kept BEFORE DELETE ON review BEGIN SELECT RAISE(ABORT, 'reviews are append-only'); END;
+    """,
 )
 
 

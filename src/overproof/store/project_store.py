@@ -15,6 +15,7 @@ from overproof.store.logs import Decisions, TrafficLog
 from overproof.store.looks import Looks
 from overproof.store.objects import Objects
 from overproof.store.releases import Releases
+from overproof.store.reviews import ReviewLog
 from overproof.store.secret import project_secret
 
 HOME = ".overproof"
@@ -62,6 +63,11 @@ class Store:
         """The project's own secret, made where missing; see `store.secret`."""
         return project_secret(self.home)
 
+    @cached_property
+    def reviews(self) -> ReviewLog:
+        """What people said is the true label of a row."""
+        return ReviewLog(self._project_db)
+
     def memo(self, *, on_event: Callable[[StepEvent], None] | None = None, dry: bool = False) -> Memo:
         """
         A runner of steps over this store.
@@ -90,7 +96,7 @@ class Store:
         for name in ("_traffic_db", "_project_db"):
             if name in self.__dict__:
                 self.__dict__.pop(name).close()
-        for name in ("traffic", "ledger", "decisions", "releases", "looks"):
+        for name in ("traffic", "ledger", "decisions", "releases", "looks", "reviews"):
             self.__dict__.pop(name, None)
         self.objects.close()
 

@@ -1,0 +1,153 @@
+"""The verb by which people say what is true: in the terminal, or by way of a spreadsheet."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from overproof.cli.door import Door, verb
+from overproof.errors import EXIT_PASS, DataError
+
+if TYPE_CHECKING:
+    from overproof.desk import Desk
+    from overproof.steps.queues import Asked
+    from overproof.task import Classes
+
+KEYS = "a number or a label; s skip, u undo, q quit"
+
+
+@click.command(short_help="Say what is true, row by row.")
+@click.option("--queue", type=click.Choice(["audit", "fix"]), default="audit", help="Rows drawn by chance, or those worth most.")
+@click.option("--rows", type=click.Choice(["train", "calibration", "sealed"]), default="train", help="Whose rows; sealed ones blind.")
+@click.option("--n", "most", type=click.IntRange(min=1), default=100, help="At most so many rows.")
+@click.option("--reviewer", default="", help="Your name; the owner's where absent.")
+@click.option("--adjudicate", is_flag=True, help="Decide rows on which reviewers differ.")
+@click.option("--export", "out", type=click.Path(path_type=Path), default=None, help="Write a CSV file instead of asking.")
+@click.option("--import", "source", type=click.Path(path_type=Path), default=None, help="Take a CSV file that was filled in.")
+@click.option("--status", "only_status", is_flag=True, help="Say what was reviewed, and what more would buy.")
+@verb
+def review(door: Door, **given: Any) -> int:
+    """Label rows by hand; what is said is kept at once, and the next run uses it."""
+    from overproof.desk import open_desk
+    from overproof.store.project_store import open_store
+
+    asked_for = [name for name in ("out", "source", "only_status") if given[name]]
+    if len(asked_for) > 1:
+        raise DataError("--export, --import and --status are three things", next_action="ask for one at a time")
+    project = door.load()
+    if not (project.root / ".overproof").is_dir():
+        raise DataError("the project has no store yet", next_action="run `overproof import FILES` first")
+    reviewer = given["reviewer"].strip() or (project.owner.name if project.owner else "")
+    with open_store(project.root) as store:
+        desk = open_desk(store, project)
+        if given["only_status"]:
+            _status(door, desk)
+        elif given["source"]:
+            _take(door, desk, given["source"], reviewer)
+        else:
+            _review_rows(door, desk, given, reviewer)
+    return EXIT_PASS
+
+
+def _review_rows(door: Door, desk: Desk, given: dict[str, Any], reviewer: str) -> None:
+    split: Literal["train", "calibration", "test"] = "test" if given["rows"] == "sealed" else given["rows"]
+    if given["queue"] == "fix" and split != "train":
+        raise DataError("only training rows are in the fix queue: picked rows prove nothing", next_action="use --queue audit")
+    rows = desk.conflicts() if given["adjudicate"] else desk.queue(given["queue"], split, reviewer)
+    rows = rows[: given["most"]]
+    if given["out"] and given["adjudicate"]:
+        raise DataError("conflicts are decided in the terminal", next_action="leave --export out")
+    if given["out"]:
+        from overproof.cli.sheet import write_sheet
+
+        write_sheet(given["out"], rows, reviewer=given["reviewer"].strip())
+        door.emit({"file": str(given["out"]), "rows": len(rows)}, f"{len(rows)} rows to fill in, column label:", given["out"])
+        return
+    if not reviewer:
+        raise DataError("nobody is named as reviewer", next_action='write --reviewer "Your Name"')
+    done = _ask(desk, rows, reviewer, "adjudication" if given["adjudicate"] else "review", quiet=door.as_json)
+    door.emit({"reviewed": done, "reviewer": reviewer}, f"{done} rows kept for {reviewer}; the next `overproof run` uses them")
+
+
+def _ask(desk: Desk, rows: Sequence[Asked], reviewer: str, kind: Literal["review", "adjudication"], *, quiet: bool) -> int:
+    """Each answer is durable before the next question; the end of the input is a way to quit."""
+    labels = desk.output.labels
+    said: list[int] = []
+    place = 0
+
+    def tell(text: str) -> None:
+        if not quiet:
+            click.echo(text)
+
+    tell("\n".join(f"{i:>4}  {label}" for i, label in enumerate(labels, 1)))
+    while place < len(rows):
+        tell(f"\n[{place + 1}/{len(rows)}] {_printable(rows[place].text)}")
+        began = time.monotonic()
+        tell(f"label ({KEYS}): ")
+        line = sys.stdin.readline()
+        word = line.strip()
+        if not line or word == "q":
+            break
+        if word == "s":
+            place += 1
+        elif word == "u":
+            if not said:
+                tell("nothing to undo")
+                continue
+            place = said.pop()
+            desk.withdraw(rows[place], reviewer)
+        elif (label := _label(word, desk.output)) is None:
+            from overproof import registry
+
+            tell(f"no label {word!r}. {registry.suggest(word, list(labels))}")
+        else:
+            desk.keep(rows[place], label, reviewer, kind=kind, seconds=round(time.monotonic() - began, 2))
+            said.append(place)
+            place += 1
+    return len(said)
+
+
+def _label(word: str, output: Classes) -> str | None:
+    if word.isdigit() and 1 <= int(word) <= len(output.labels):
+        return output.labels[int(word) - 1]
+    try:
+        return output.parse(word)
+    except DataError:
+        return None
+
+
+def _printable(text: str) -> str:
+    """Without the codes by which a message could take over the terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+
+
+def _take(door: Door, desk: Desk, source: Path, reviewer: str) -> None:
+    from overproof.cli.sheet import read_sheet
+
+    reviews = read_sheet(source, asked=desk.known(), output=desk.output, reviewer=reviewer, drawn=desk.drawn())
+    added = desk.add(reviews)
+    body = {"file": source.name, "labelled": len(reviews), "new": added}
+    door.emit(body, f"{source.name}: {len(reviews)} rows with a label, {added} of them new; the next `overproof run` uses them")
+
+
+def _status(door: Door, desk: Desk) -> None:
+    from overproof.cli.teacher_page import percent, teacher_lines
+
+    outcome, errors = desk.outcome, desk.errors()
+    queues = {q: sum(s.queue == q for s in outcome.settled.values()) for q in ("audit", "fix")}
+    agreed, kappa = outcome.agreement, outcome.kappa
+    lines = [f"reviewed: {queues['audit']} drawn by chance (audit), {queues['fix']} picked (fix), {len(outcome.conflicts)} open conflicts"]
+    if agreed.n:
+        lines.append(f"reviewers agree on {percent(agreed)} pairs of words")
+    if kappa is not None and kappa.value is not None:
+        lines.append(f"Cohen's kappa {kappa.value:.2f} [{kappa.low:.2f}, {kappa.high:.2f}], n={kappa.n}")
+    lines += [f"  conflict on {c.request_id}: {', '.join(f'{who} {what}' for who, what in c.words.items())}" for c in outcome.conflicts[:20]]
+    body = {"reviewed": queues, "conflicts": outcome.conflicts, "agreement": agreed, "kappa": kappa, "teacher": errors}
+    from rich.markup import escape
+
+    door.emit(body, *map(escape, lines), *map(escape, teacher_lines(errors, short=True)))

@@ -1,0 +1,168 @@
+"""The review desk: what people are asked, where their words go, and what the words have shown so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from overproof.data import Labelled, PromptSet
+from overproof.errors import DataError
+from overproof.evidence import EvalReport
+from overproof.pipeline import Road, features_recipe, load_run, runs_of
+from overproof.project import Project
+from overproof.steps.mend import FEATURES, MEND, MendRecipe, learn, load_features
+from overproof.steps.queues import SPLITS, Asked, Split, audit_queue, fix_queue
+from overproof.steps.reviewing import Outcome, settle
+from overproof.steps.teacher_errors import TEACHER_ERRORS, TeacherErrors, TeacherErrorsRecipe
+from overproof.store.artifacts import Artifact, NotBuilt
+from overproof.store.project_store import Store
+from overproof.store.reviews import Queue, Review, Reviews
+from overproof.task import Classes
+
+
+class Desk:
+    """
+    Reviews of one project; made by `open_desk`.
+
+    Args:
+        store: the project's store.
+        project: the checked project file.
+        prompts: the prompt set of the present log and file.
+        filtered: the teacher's labels, before any review.
+    """
+
+    def __init__(self, store: Store, project: Project, prompts: Artifact[PromptSet], filtered: Artifact[Labelled]) -> None:
+        self._store, self._project = store, project
+        self._prompts, self._filtered = prompts, filtered
+        self._known: dict[str, Asked] = {}
+
+    @property
+    def output(self) -> Classes:
+        """The task's labels."""
+        return self._project.task.output
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the reviewers settled on so far."""
+        return settle(self._store.reviews.live())
+
+    def known(self) -> dict[str, Asked]:
+        """Every row that may be reviewed, by the digest of its content; where splits share one, the last of them."""
+        if not self._known:
+            reviews = Reviews(rows=())
+            for split in SPLITS:
+                rows = audit_queue(self._filtered.value, reviews, split=split, seed=self._project.promptset.seed)
+                self._known.update({row.digest: row for row in rows})
+        return self._known
+
+    def queue(self, queue: Queue, split: Split, reviewer: str) -> tuple[Asked, ...]:
+        """
+        Rows to review next.
+
+        Args:
+            queue: "audit" or "fix".
+            split: whose rows; the fix queue has training rows only.
+            reviewer: who is asked; a second person gets the same draw from its start.
+
+        Returns: the rows in order.
+        Raises: DataError where the fix queue has too little to go by.
+        """
+        reviews = self._store.reviews.live()
+        if queue == "audit":
+            return audit_queue(self._filtered.value, reviews, split=split, seed=self._project.promptset.seed, reviewer=reviewer)
+        outcome = settle(reviews)
+        with self._store.role("run"):
+            features = self._store.memo().run(FEATURES, self._filtered, recipe=features_recipe(self._project))
+        labelled = self._filtered.value
+        learned = learn(labelled.train, load_features(features.value), outcome)
+        return fix_queue(labelled, self._prompts.value, learned, outcome, pending=self._pending())
+
+    def conflicts(self) -> tuple[Asked, ...]:
+        """Rows on which reviewers differ, as rows to decide."""
+        known, queues = self.known(), {r.digest: r.queue for r in self._store.reviews.live().rows}
+        return tuple(
+            replace(known[c.digest], queue=queues[c.digest]) for c in self.outcome.conflicts if c.digest in known
+        )
+
+    def drawn(self) -> int:
+        """How many words there are on rows of the audit queue."""
+        return sum(r.queue == "audit" for r in self._store.reviews.live().rows)
+
+    def keep(
+        self, row: Asked, label: str, reviewer: str, *, kind: Literal["review", "adjudication"] = "review", seconds: float | None = None
+    ) -> None:
+        """
+        Keep one word; durable on return.
+
+        Args:
+            row: as it was asked.
+            label: one of the task's labels.
+            reviewer: who says so.
+            kind: a review, or the word that ends a conflict.
+            seconds: how long it took.
+        """
+        found = Review(
+            digest=row.digest, request_id=row.request_id, label=label, reviewer=reviewer, queue=row.queue, kind=kind, seconds=seconds
+        )
+        self._store.reviews.append([found])
+
+    def withdraw(self, row: Asked, reviewer: str) -> None:
+        """Take a person's last word on a row back; both stay in the history."""
+        found = Review(
+            digest=row.digest, request_id=row.request_id, label="", reviewer=reviewer, queue=row.queue, kind="withdrawn"
+        )
+        self._store.reviews.append([found])
+
+    def add(self, reviews: Sequence[Review]) -> int:
+        """Keep many words, all or none; how many were new."""
+        return self._store.reviews.append(reviews)
+
+    def errors(self) -> TeacherErrors:
+        """The teacher-error report as the reviews stand now."""
+        p = self._project
+        with self._store.role("run"):
+            memo = self._store.memo()
+            words = memo.source("reviews", self._store.reviews.live())
+            features = memo.run(FEATURES, self._filtered, recipe=features_recipe(p))
+            mended = memo.run(MEND, self._filtered, features, words, recipe=MendRecipe(relabel=p.promptset.mend))
+            attributes = tuple(dict.fromkeys(s.by for s in p.slices if s.by is not None))
+            return memo.run(TEACHER_ERRORS, self._filtered, mended, recipe=TeacherErrorsRecipe(attributes=attributes)).value
+
+    def _pending(self) -> tuple[str, ...]:
+        """Labels whose slice is undecided or failed in the last run that reached a verdict."""
+        if not runs_of(self._store):
+            return ()
+        artifact: Any = load_run(self._store).artifacts.get("report")
+        if artifact is None:
+            return ()
+        report: EvalReport = artifact.value
+        chosen = next(c for c in report.candidates if c.name == report.chosen)
+        judged = [(s.slice, f) for s in chosen.slices if s.kind == "label" for f in (s.fidelity, s.accuracy) if f is not None]
+        names = {name for name, figure in judged if figure.verdict in ("fail", "undecided")}
+        return tuple(label for label in self.output.labels if label in names or f"label={label}" in names)
+
+
+def open_desk(store: Store, project: Project) -> Desk:
+    """
+    The desk over the rows of the present log and project file; asks no teacher and costs nothing.
+
+    Args:
+        store: the project's store.
+        project: the checked project file.
+
+    Returns: the desk.
+    Raises: DataError where the teacher's labels are not there yet, or are stale.
+    """
+    road = Road(store, project, store.memo(dry=True))
+    try:
+        for stage in road.walk():
+            if stage == "filter":
+                break
+    except NotBuilt:  # what lies behind the filter may well be missing
+        pass
+    filtered = road.artifacts.get("filtered", road.artifacts.get("labels"))
+    prompts = road.artifacts.get("prompts")
+    if filtered is None or prompts is None or not filtered.built or not prompts.built:
+        raise DataError("the teacher's labels are not there yet, or are stale", next_action="run `overproof run --to filter` first")
+    return Desk(store, project, prompts, filtered)
