@@ -88,10 +88,10 @@ def write_log(path: Path, n: int, seed: int = 0) -> None:
     rng = random.Random(seed + 1)
     with path.open("w", encoding="utf-8") as out:
         for i, message in enumerate(messages(n, seed)):
-            _line(out, i, message, n, rng)
+            _line(out, i, message, rng)
 
 
-def _line(out: TextIO, i: int, message: Message, n: int, rng: random.Random) -> None:
+def _line(out: TextIO, i: int, message: Message, rng: random.Random) -> None:
     row = {
         "id": f"r{i}",
         "ts": (START + timedelta(seconds=30 * i)).isoformat(),

@@ -158,6 +158,7 @@ def story(result: RunResult) -> Iterator[Any]:
     Returns: tables and lines.
     """
     from overproof.cli import tables
+    from overproof.cli.promptset import prompts_page
 
     done = [e for e in result.events if e.action in ("run", "reuse")]
     reused = sum(e.action == "reuse" for e in done)
@@ -166,6 +167,7 @@ def story(result: RunResult) -> Iterator[Any]:
     data = find(result, "summary")  # has the counts of the two big results, which stay unread
     if data is not None:
         yield tables.funnel_table(data.funnel, data.counts)
+        yield from prompts_page(data, most=3)
         yield ""
     elif (prompts := find(result, "prompts")) is not None:
         yield tables.funnel_table(prompts.funnel, {})

@@ -64,7 +64,9 @@ class SketchPair:
     """The two ways to look at texts: by words where they are long, by character trigrams where they are short."""
 
     long: Sketches
+    """By words."""
     short: Sketches
+    """By trigrams."""
 
 
 def sketch(texts: Sequence[str], *, long_from: int, short_below: float) -> SketchPair:
@@ -91,9 +93,9 @@ def sketch(texts: Sequence[str], *, long_from: int, short_below: float) -> Sketc
         sizes = np.fromiter((len(set(found)) for found in words), dtype=np.int64, count=len(part))
         wide, narrow = np.flatnonzero(sizes >= long_from), np.flatnonzero(sizes < short_below)
         if len(wide):
-            long.add(wide + start, _by_word([words[i] for i in wide]))
+            long.add(wide + start, _by_word([words[i] for i in wide.tolist()]))
         if len(narrow):
-            padded = [f" {' '.join(words[i])} " if words[i] else part[i] or " " for i in narrow]
+            padded = [f" {' '.join(words[i])} " if words[i] else part[i] or " " for i in narrow.tolist()]
             short.add(narrow + start, _by_trigram(padded))
     return SketchPair(long=long.done(), short=short.done())
 
@@ -192,8 +194,7 @@ def join_candidates(
     for left, right in _pairs_by_band(sketches):
         roots = flattened(parent)
         apart = roots[left] != roots[right]  # joined pairs need no comparison: a hot template stays fast
-        left, right = left[apart], right[apart]
-        for a, b in _alike(sketches, left, right, threshold - PREFILTER):
+        for a, b in _alike(sketches, left[apart], right[apart], threshold - PREFILTER):
             one, two = root_of(parent, a), root_of(parent, b)
             if one != two and same(a, b):
                 parent[max(one, two)] = min(one, two)

@@ -21,6 +21,8 @@ FIT_ROWS = 5_000
 """Texts that the centres are fitted on; the others are only put to the nearest one."""
 ROUNDS = 12
 BLOCK = 20_000
+RAKES = 20
+"""Rounds over the margins; the last one is met exactly in each of them."""
 SHARE_LOW, SHARE_HIGH = 0.8, 1.25
 """A slice has its live share if the ratio of the shares lies between these."""
 
@@ -30,9 +32,11 @@ class Distance:
     """A total variation distance between two mixes with an interval that holds at finite n."""
 
     value: float
+    """As seen, in [0, 1]."""
     low: float
+    """Lower end, in [0, 1]."""
     high: float
-    """In [0, 1]."""
+    """Upper end, in [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,9 +46,11 @@ class Ratio:
     value: float | None
     """None where the second share is 0."""
     low: float
+    """Lower end of the interval."""
     high: float
-    """`math.inf` where the second share may be 0."""
+    """Upper end; `math.inf` where the second share may be 0."""
     verdict: Verdict
+    """Pass where all of the interval lies in [0.8, 1.25], fail where none of it does."""
 
 
 def distance_radius(k: int, n: float, d: float) -> float:
@@ -151,6 +157,50 @@ def share_ratio(k: float, m: float, live: int, n: int, *, level: float = 0.95) -
     outside = high < SHARE_LOW or low > SHARE_HIGH
     value = (k / m) / (live / n) if live and m else None
     return Ratio(value=value, low=low, high=high, verdict="pass" if inside else "fail" if outside else "undecided")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Margin:
+    """One way to cut the rows whose shares weights are to bring back."""
+
+    live: NDArray[np.int64]
+    """Shape (n,): segment of each live row."""
+    chosen: NDArray[np.int64]
+    """Shape (m,): segment of each chosen row."""
+
+
+def raked(base: NDArray[np.float64], margins: Sequence[Margin]) -> NDArray[np.float64]:
+    """
+    Weights under which a set has the live shares of each margin.
+
+    Args:
+        base: shape (m,), positive: what each row weighs by itself.
+        margins: ways to cut the rows; the last one is met exactly wherever the set has rows of the segment.
+
+    Returns: shape (m,), positive. The mass of live segments of which the set has no row goes to the others in
+        proportion.
+    Raises: MeasureError for an empty side or a base that isn't positive.
+    Source: Deming and Stephan 1940, iterative proportional fitting.
+
+    >>> margin = Margin(live=np.array([0, 0, 0, 1]), chosen=np.array([0, 1]))
+    >>> raked(np.ones(2), [margin]).tolist()
+    [1.5, 0.5]
+    """
+    if not len(base) or base.min() <= 0 or any(not len(one.live) for one in margins):
+        raise MeasureError("raking needs rows on both sides and positive weights", next_action="give at least one row")
+    weights = base.astype(np.float64)
+    whole = weights.sum()
+    for _ in range(RAKES):
+        for one in margins:
+            k = int(max(one.live.max(), one.chosen.max())) + 1
+            live = np.bincount(one.live, minlength=k).astype(np.float64)
+            mass = np.bincount(one.chosen, weights=weights, minlength=k)
+            # a segment that only the set has keeps its mass: nothing is known of its live share
+            wanted = np.where(live > 0, live, 0.0)
+            known = wanted[mass > 0].sum()
+            factor = np.divide(wanted * whole, mass * max(known, 1.0), out=np.ones(k), where=(mass > 0) & (live > 0))
+            weights = weights * factor[one.chosen]
+    return np.asarray(weights * (whole / weights.sum()), dtype=np.float64)
 
 
 def points(texts: Sequence[str], *, seed: int = 0) -> NDArray[np.float32]:

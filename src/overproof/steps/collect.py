@@ -1,4 +1,4 @@
-"""Gather what the gate and the dossier read: counts, shares, pins and reports, with no request text in the first."""
+"""Gather what the gate and the dossier read: counts, shares, pins and reports, with no sealed text."""
 
 from __future__ import annotations
 
@@ -6,14 +6,28 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from overproof.data import Answers, Clearance, Folder, Labelled, PromptSet, SliceMatch, TeacherPin
+from overproof.data import (
+    Answers,
+    Clearance,
+    Folder,
+    Gap,
+    Labelled,
+    MixDistance,
+    PromptSet,
+    SliceMatch,
+    SliceShare,
+    TeacherPin,
+)
 from overproof.evidence import EvalReport, Trained
 from overproof.store.artifacts import Step
+
+SAME = 0.98
+"""Similarity from which on a sealed row says what some training row says, in other order or with another mark."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataEvidence:
-    """What the run knows about its rows, its teacher and its terms, without any row's text."""
+    """What the run knows about its rows, its teacher and its terms; the only text is that of the gaps' examples."""
 
     clearance: Clearance
     """The permission that was minted."""
@@ -41,6 +55,20 @@ class DataEvidence:
     """"SPLIT: REASON" to rows, kept ones included."""
     rows: Mapping[str, int]
     """Split name to labelled rows."""
+    distances: tuple[MixDistance, ...] = ()
+    """Live traffic against prompt set, before and after matching."""
+    shares: tuple[SliceShare, ...] = ()
+    """Critical slices: share of training over live share."""
+    gaps: tuple[Gap, ...] = ()
+    """What training doesn't cover, with examples; none of them is sealed."""
+    gap_rows: int = 0
+    """Live rows that gaps were looked for among."""
+    boosted: Mapping[str, int] = field(default_factory=dict)
+    """Critical slice to the sealed rows beyond the fair draw."""
+    familiar: int = 0
+    """Sealed rows that are as good as a training row by their words."""
+    written: int = 0
+    """Training rows that are no traffic."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +117,7 @@ def summarise(
         labelled: what the filter kept and left out.
         recipe: nothing.
 
-    Returns: counts, shares and pins; no request text.
+    Returns: counts, shares and pins; no request text but the gaps' examples.
     """
     del recipe
     every = (*answers.train, *answers.calibration, *answers.test)
@@ -112,6 +140,13 @@ def summarise(
             "calibration": len(labelled.calibration.examples),
             "test": len(labelled.test.examples),
         },
+        distances=prompts.distances,
+        shares=prompts.shares,
+        gaps=prompts.gaps,
+        gap_rows=prompts.gap_rows,
+        boosted=Counter(name for row in labelled.test.examples for name in row.boost),
+        familiar=sum((row.near_train or 0.0) >= SAME for row in labelled.test.examples),
+        written=sum(row.origin != "traffic" for row in prompts.train),
     )
 
 
@@ -140,5 +175,5 @@ def collect(
     )
 
 
-SUMMARISE = Step(name="summarise", version=1, fn=summarise)
+SUMMARISE = Step(name="summarise", version=2, fn=summarise)
 COLLECT = Step(name="collect", version=1, fn=collect)

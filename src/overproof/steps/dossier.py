@@ -19,7 +19,7 @@ from overproof.store.artifacts import Step
 
 FORMAT = 1
 HALF = 0.5
-TEXT_FIELDS = frozenset({"disagreements"})  # people's own words stay in the page; the JSON travels with the bundle
+TEXT_FIELDS = frozenset({"disagreements", "gaps"})  # people's own words stay in the page; the JSON travels with the bundle
 WORDS = {
     "pass": "pass",
     "fail": "fail",
@@ -418,4 +418,4 @@ def _place_labels(points: list[dict[str, Any]]) -> None:
             p["label_y"] = last = max(p["y"] + 4, last + LABEL_PX)
 
 
-DOSSIER = Step(name="dossier", version=2, fn=write_dossier, workdir=True)
+DOSSIER = Step(name="dossier", version=3, fn=write_dossier, workdir=True)

@@ -29,6 +29,7 @@ from overproof.measure.intervals import figure, judge
 from overproof.measure.leakage import novelty_bins
 from overproof.measure.scores import two_by_two
 from overproof.measure.slices import NO_FUNCTIONS, Functions, assign, partition, split_hash
+from overproof.steps.boost import drawn_for
 from overproof.steps.calibrate import Reading, Sheet, logits_of, read, sheet_of
 from overproof.steps.certificates import GOLD, Place, certify, kept_by
 from overproof.steps.comparisons import against_baseline, against_teacher
@@ -114,6 +115,13 @@ class Sealed:
     level: float
     delta_gold: float | None = None
     """Error budget of this use for accuracy; None: the same."""
+    base: Mask | None = None
+    """The fair draw: rows that speak for all traffic; None: all. The others count in the slices they were drawn for."""
+
+    @property
+    def fair(self) -> Mask:
+        """Shape (n,): the fair draw."""
+        return np.ones(len(self.judge), dtype=bool) if self.base is None else self.base
 
     def budget(self, metric: str) -> float:
         """The error budget of a metric: gold has a ledger of its own."""
@@ -190,8 +198,8 @@ def evaluate(
     Returns: the report. Bars of the chosen candidate are judged as served, on rows that chose nothing; figures of
         the other candidates are for comparison and no part of the certificate.
     """
-    sheet = sheet_of(rows)
-    certify_rows = split_hash([e.request.id for e in rows.examples], plan.salt, plan.certify_share)
+    sheet, ids = sheet_of(rows), [e.request.id for e in rows.examples]
+    certify_rows = split_hash(ids, plan.salt, plan.certify_share)
     sealed = Sealed(
         sheet=sheet,
         groups=groups_of(rows, recipe, functions, novelty_below=plan.novelty_below),
@@ -199,17 +207,17 @@ def evaluate(
         delta=recipe.delta(plan, teacher_kind(plan)),
         level=recipe.level,
         delta_gold=recipe.delta(plan, GOLD),
+        base=drawn_for(rows, ""),
     )
     chosen = read(logits_of(_named(scores, plan.chosen), rows), plan.temperature)
     cells = _cells(plan, rows, recipe, functions)
-    walked = {n: m & certify_rows for n, m in cells.items()}
+    walked = {n: m & certify_rows & drawn_for(rows, n) for n, m in cells.items()}
     first, *rest = (
         certify(plan, chosen, sheet, walked, _place(plan, recipe, kind), label_kind=kind)
         for kind in (plan.label_kind, plan.other_label) if kind
     )
     kept = kept_by(first, chosen, cells)
     candidates = _reports(plan, study, scores, rows, sealed=sealed, kept=kept, bins=recipe.bins)
-    best = next(c for c in candidates if c.name == plan.chosen)
     report = EvalReport(
         candidates=candidates,
         chosen=plan.chosen,
@@ -217,7 +225,7 @@ def evaluate(
         certificate=first,
         n_test=len(sheet.target),
         n_gold=int(sheet.has_gold.sum()),
-        weak_labels=weak_labels(best),
+        weak_labels=weak_labels(next(c for c in candidates if c.name == plan.chosen)),
         disagreements=study.disagreements,
         cheaper=None,
         other=rest[0] if rest else None,
@@ -260,7 +268,7 @@ def _place(plan: Plan, recipe: EvaluateRecipe, label_kind: str) -> Place:
 
 def _not_worse(plan: Plan, reading: Reading, sealed: Sealed, kept: Mask) -> Comparison | None:
     """The system as served against the teacher, on judging rows with gold."""
-    sheet, fresh = sealed.sheet, sealed.judge & sealed.sheet.has_gold
+    sheet, fresh = sealed.sheet, sealed.judge & sealed.fair & sealed.sheet.has_gold
     if not plan.margin or not fresh.any():
         return None
     served = np.where(kept, reading.answer, sheet.target)
@@ -281,7 +289,7 @@ def _better(
         return None
     gold = GOLD in (plan.label_kind, plan.other_label)
     truth = sealed.sheet.gold if gold else sealed.sheet.target
-    fresh = sealed.judge & sealed.sheet.has_gold if gold else sealed.judge
+    fresh = sealed.judge & sealed.fair & (sealed.sheet.has_gold if gold else True)
     other = read(logits_of(_named(scores, plan.baseline), rows), 1.0)
     return against_baseline(
         (reading.answer != truth)[fresh],
@@ -357,6 +365,7 @@ def groups_of(
         for label in rows.labels
         if (("label", (label,)),) not in named  # the project's own slice says the same, with bars
     ]
+    found = [replace(g, mask=g.mask & drawn_for(rows, g.name)) for g in found]
     return tuple(g for g in found if g.mask.any() or g.kind in ("all", "attribute") or g.bars)
 
 
@@ -389,7 +398,7 @@ def report_candidate(
     before = read(logits, 1.0)
     after = read(logits, calibration.temperature) if calibration is not None else before
     right = after.answer == sealed.sheet.target
-    sound = ~np.isnan(after.confidence)
+    sound = ~np.isnan(after.confidence) & sealed.fair
     bins = min(bins, max(1, int(sound.sum())))
     slices = tuple(report_slice(group, after, sealed, kept) for group in sealed.groups)
     judged = [f for s in slices for f in bars_judged(s, served=kept is not None)]
@@ -571,4 +580,4 @@ def _named(scores: tuple[Scores, ...], name: str) -> Scores:
 
 
 STUDY = Step(name="study", version=1, fn=study)
-EVALUATE = Step(name="evaluate", version=2, fn=evaluate)
+EVALUATE = Step(name="evaluate", version=3, fn=evaluate)

@@ -211,6 +211,7 @@ def _example(answered: Answered, recipe: FilterRecipe, output: Classes) -> Examp
         samples=len(answered.completions),
         gold=_gold(row.gold, output),
         near_train=row.near_train,
+        boost=row.boost,
         latency_s=next((c.latency_s for c in usable if c.latency_s is not None), None),
         cost_usd=next((c.cost_usd for c in usable if c.cost_usd is not None), None),
     )
@@ -297,7 +298,7 @@ def take_test(labelled: Labelled, recipe: NoRecipe) -> TestSet:
     return labelled.test
 
 
-FILTER = Step(name="filter", version=1, fn=filter_labels)
+FILTER = Step(name="filter", version=2, fn=filter_labels)
 TAKE_TRAIN = Step(name="take_train", version=1, fn=take_train)
 TAKE_CALIBRATION = Step(name="take_calibration", version=1, fn=take_calibration)
 TAKE_TEST = Step(name="take_test", version=1, fn=take_test)
