@@ -156,7 +156,8 @@ def _judge(found: dict[int, dict[str, Any]]) -> int:
     claims = {}
     for n, parts in found.items():
         a, b = parts["near"], parts["whole"]
-        claims[f"{n:,}: CPU at most {CPU_RATIO} x rensa alone"] = n < 1_000_000 or a["our_cpu"] <= CPU_RATIO * a["rensa_cpu"]
+        if n >= 1_000_000:  # rensa's candidates grow faster than the rows: below, its share of the work is another one
+            claims[f"{n:,}: CPU at most {CPU_RATIO} x rensa alone"] = a["our_cpu"] <= CPU_RATIO * a["rensa_cpu"]
         claims[f"{n:,}: recall at least {RECALL:.1%}"] = cp_interval(a["found"], a["planted"]).low >= RECALL
         claims[f"{n:,}: at most {WRONG:.1%} of unique messages joined"] = cp_interval(a["wrong"], a["unique"]).high <= WRONG
         claims[f"{n:,}: peak memory at most {MEMORY_GIB:g} GiB"] = b["peak_gib"] <= MEMORY_GIB

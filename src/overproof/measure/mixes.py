@@ -246,7 +246,7 @@ def like_groups(vectors: NDArray[np.float32], k: int, *, seed: int = 0) -> NDArr
 
     Returns: shape (n,), in [0, k).
     Raises: MeasureError for k below 1.
-    Source: spherical k-means, Dhillon and Modha 2001; fitted on at most 5,000 seeded rows.
+    Source: spherical k-means, Dhillon and Modha 2001, started as Arthur and Vassilvitskii 2007; fitted on at most 5,000 seeded rows.
 
     >>> like_groups(np.array([[1, 0], [1, 0], [0, 1]], dtype=np.float32), 1).tolist()
     [0, 0, 0]
@@ -256,8 +256,13 @@ def like_groups(vectors: NDArray[np.float32], k: int, *, seed: int = 0) -> NDArr
     n = len(vectors)
     rng = np.random.default_rng(seed)
     fit = vectors[np.sort(rng.permutation(n)[:FIT_ROWS])]
-    distinct = np.unique(fit, axis=0)
-    centres = distinct[np.sort(rng.permutation(len(distinct))[:k])]
+    centres = fit[[int(rng.integers(len(fit)))]] if len(fit) else fit
+    away = np.clip(1.0 - fit @ centres.T, 0.0, None).min(axis=1, initial=2.0)
+    while 0 < len(centres) < k and away.max() > 1e-6:  # a next start is drawn by its distance from those there are
+        ends = np.cumsum(away, dtype=np.float64)
+        at = min(int(np.searchsorted(ends, rng.random() * ends[-1])), len(fit) - 1)
+        centres = np.vstack([centres, fit[at]])
+        away = np.minimum(away, np.clip(1.0 - fit @ fit[at], 0.0, None))
     for _ in range(ROUNDS):
         nearest = (fit @ centres.T).argmax(axis=1)
         for j in range(len(centres)):
