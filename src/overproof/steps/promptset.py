@@ -239,7 +239,7 @@ def _by_attribute(board: _Board) -> dict[str, list[int]]:
         )
     if not pools["calibration"]:
         salt, share = f"{board.recipe.seed}:calibration", board.recipe.calibration_share
-        whole = _group_names(board)
+        whole = _group_names(board, board.near)
         held = {i for i in pools["train"] if hash_unit(board.session(i) or whole[board.near[i]], salt) < share}
         pools["calibration"] = sorted(held)
         pools["train"] = [i for i in pools["train"] if i not in held]
@@ -247,10 +247,13 @@ def _by_attribute(board: _Board) -> dict[str, list[int]]:
     return pools
 
 
-def _group_names(board: _Board) -> dict[int, str]:
-    """A name for each near-duplicate group that depends on its texts only."""
+def _group_names(board: _Board, groups: Iterable[int]) -> dict[int, str]:
+    """A name for each of these near-duplicate groups that depends on its texts only."""
     least: dict[int, str] = {}
+    wanted = set(groups)
     for i, row in enumerate(board.rows):
+        if board.near[i] not in wanted:
+            continue
         text = normalised(row.request.text)
         least[board.near[i]] = min(least.get(board.near[i], text), text)
     return {group: f"g{digest_of(text)[:12]}" for group, text in least.items()}
@@ -389,7 +392,7 @@ def _not_empty(split: str, found: Sequence[int], pools: Mapping[str, Sequence[in
 
 def _assembled(board: _Board, chosen: Mapping[str, Sequence[int]], weights: Sequence[float]) -> PromptSet:
     texts = {split: [board.rows[i].request.text for i in rows] for split, rows in chosen.items()}
-    names = _group_names(board)
+    names = _group_names(board, (board.near[i] for rows in chosen.values() for i in rows))
     sets: dict[str, tuple[PromptRow, ...]] = {}
     for split, rows in chosen.items():
         near = None if split == "train" else nearest_similarity(texts["train"], texts[split])
