@@ -226,7 +226,9 @@ class Road:
         if not table.supplement:
             return prompts
         path = p.root / table.supplement
-        mapping = ColumnMapping(fields=p.task.input, columns=p.traffic.columns)
+        # written rows have their input fields under the log's names, and none of its other columns
+        columns = {role: column for role, column in p.traffic.columns.items() if role in p.task.input}
+        mapping = ColumnMapping(fields=p.task.input, columns=columns)
         extra = self.memo.source("supplement", written(table.supplement, read_file(path, mapping)))
         return self.memo.run(SUPPLEMENT, prompts, extra, recipe=SupplementRecipe(cap=table.supplement_cap))
 
