@@ -173,6 +173,65 @@ class PromptRow:
     """For calibration and test rows: similarity in [0, 1] to the nearest training row."""
     gold_from: str = "log"
     """See `Example.gold_from`."""
+    origin: Literal["traffic", "supplement"] = "traffic"
+    """"supplement": written by hand or by a machine, for training alone."""
+    boost: tuple[str, ...] = ()
+    """Critical slices that a test row was drawn for beyond the fair draw; it counts in these alone."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MixDistance:
+    """How far the set's mix is from the live one by one view, for a plain draw and for the set as matched."""
+
+    view: str
+    """For example "tier × language" or "groups of like messages"."""
+    segments: int
+    before: float
+    """Total variation distance of a plain draw of the same size without weights, in [0, 1]."""
+    before_low: float
+    before_high: float
+    after: float
+    """The same for the set as drawn and weighted."""
+    after_low: float
+    after_high: float
+    """Ends of intervals at `level`."""
+    n_live: int
+    n_set: int
+    level: float = 0.95
+    method: str = "Weissman radius, effective rows"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SliceShare:
+    """A critical slice's share of the training rows over its share of the live traffic."""
+
+    slice: str
+    ratio: float | None
+    """None where the slice has no live row."""
+    low: float
+    high: float | None
+    """Ends of the interval at `level`; None: no upper end."""
+    verdict: Literal["pass", "fail", "undecided"]
+    """Passes where all of the interval lies in [0.8, 1.25]."""
+    n_set: int
+    """Training rows in the slice, each once."""
+    n_live: int
+    level: float = 0.95
+    method: str = "clopper-pearson, effective rows"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gap:
+    """Live messages that are like each other and unlike all of training: the next ones to ask the teacher about."""
+
+    share: float
+    """Of the compared live rows, in [0, 1]."""
+    low: float
+    high: float
+    """Clopper-Pearson interval at 95 %, for a group that was found on the same rows: a hint, no test."""
+    rows: int
+    examples: tuple[str, ...]
+    """Up to five messages, the middle one first; none of them is sealed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -206,6 +265,14 @@ class PromptSet:
     """Check name to the number of rows that straddle two splits; all zero in a sound set."""
     notes: tuple[str, ...] = ()
     """What a reader of the report should know, one sentence each."""
+    distances: tuple[MixDistance, ...] = ()
+    """Per view, before and after matching."""
+    shares: tuple[SliceShare, ...] = ()
+    """Per critical slice."""
+    gaps: tuple[Gap, ...] = ()
+    """By falling share of traffic."""
+    gap_rows: int = 0
+    """Live rows that gaps were looked for among."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -328,6 +395,8 @@ class Example:
     gold: str | None = None
     near_train: float | None = None
     """See `PromptRow.near_train`."""
+    boost: tuple[str, ...] = ()
+    """See `PromptRow.boost`."""
     latency_s: float | None = None
     """The teacher's own latency on this request."""
     cost_usd: float | None = None

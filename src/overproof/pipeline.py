@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,9 +13,11 @@ from typing import Any, NoReturn
 import overproof
 from overproof import registry
 from overproof.asking import Buyer, clear_recipe, terms_of
-from overproof.data import CalibrationSet, Clearance, Labelled, TestSet, TrainSet, digest_of
+from overproof.data import CalibrationSet, Clearance, Labelled, PromptSet, TestSet, TrainSet, digest_of
 from overproof.errors import DataError
 from overproof.evidence import Calibration, EvalReport, Plan, Refusal, Release, Scores, Trained
+from overproof.importers import ColumnMapping, read_file
+from overproof.measure.intervals import rows_needed
 from overproof.privacy.redact import policy_digest
 from overproof.project import Project
 from overproof.settings import Part, expand_slices
@@ -58,6 +61,7 @@ from overproof.steps.pack import PACK, PackRecipe
 from overproof.steps.plan import PLAN, PlanRecipe, certified_by
 from overproof.steps.predict import PREDICT_DEV, PREDICT_TEST, TEACHER_SCORES, PredictRecipe
 from overproof.steps.promptset import PROMPTSET, PromptSetRecipe
+from overproof.steps.supplement import SUPPLEMENT, SupplementRecipe, written
 from overproof.steps.survey import SURVEY, Survey, SurveyRecipe
 from overproof.steps.teach import TEACH, TeachRecipe
 from overproof.steps.teacher_errors import TEACHER_ERRORS, TeacherErrorsRecipe
@@ -172,7 +176,7 @@ class Road:
         window = p.traffic.window_days
         kept["traffic"] = traffic = run(CAPTURE, log, recipe=CaptureRecipe(fields=p.task.input, window_days=window))
         yield "capture"
-        kept["prompts"] = prompts = run(PROMPTSET, traffic, recipe=_promptset_recipe(p))
+        kept["prompts"] = prompts = self._supplemented(run(PROMPTSET, traffic, recipe=_promptset_recipe(p)))
         yield "promptset"
         terms = terms_of(p)
         kept["clearance"] = clearance = run(CLEAR, self.memo.source("terms", terms), recipe=clear_recipe(p, terms, self.today.isoformat()))
@@ -267,6 +271,18 @@ class Road:
                 clearance.value, scope=scope, today=today_of(self.store).isoformat(), student_kind=kind,
                 distribution=self.project.teacher.distribution,
             )  # fmt: skip
+
+    def _supplemented(self, prompts: Artifact[PromptSet]) -> Artifact[PromptSet]:
+        """With the written rows that the project names, if any."""
+        p, table = self.project, self.project.promptset
+        if not table.supplement:
+            return prompts
+        path = p.root / table.supplement
+        # written rows have their input fields under the log's names, and none of its other columns
+        columns = {role: column for role, column in p.traffic.columns.items() if role in p.task.input}
+        mapping = ColumnMapping(fields=p.task.input, columns=columns)
+        extra = self.memo.source("supplement", written(table.supplement, read_file(path, mapping)))
+        return self.memo.run(SUPPLEMENT, prompts, extra, recipe=SupplementRecipe(cap=table.supplement_cap))
 
     def _teach_recipe(self) -> TeachRecipe:
         t, labels = self.project.teacher, set(self.project.task.output.labels)
@@ -615,6 +631,7 @@ def features_recipe(project: Project) -> FeaturesRecipe:
 
 def _promptset_recipe(project: Project) -> PromptSetRecipe:
     table = project.promptset
+    critical = rare_slices(project) if table.boost else ()
     return PromptSetRecipe(
         requests=table.requests,
         seed=table.seed,
@@ -622,5 +639,29 @@ def _promptset_recipe(project: Project) -> PromptSetRecipe:
         calibration_share=table.calibration_share,
         split=table.split,
         match=table.match,
-        near_duplicates=table.near_duplicates,
+        near_duplicates=bool(table.near_duplicates),
+        clusters=table.clusters,
+        critical=critical,
+        floors={one.name: _floor(one, project) for one in critical},
     )
+
+
+def rare_slices(project: Project) -> tuple[Slice, ...]:
+    """
+    Critical slices of which more rows can be drawn: those that the request's attributes tell before any label.
+
+    Args:
+        project: the checked project file.
+
+    Returns: in file order; slices by label, by function, or one for each value of an attribute are none of them.
+    """
+    named = expand_slices(project.slices, {})
+    return tuple(s for s in named if s.critical and s.where and s.function is None and not s.reads_label)
+
+
+def _floor(one: Slice, project: Project) -> int:
+    """Test rows with which a student of half the admitted error clears the slice's bars, most often."""
+    bars = {bar.metric: bar for bar in (*project.bars.bars, *one.bars)}.values()
+    needed = [rows_needed(1 - b.at_least, (1 - b.at_least) / 2, project.proof.delta) for b in bars if b.at_least < 1]
+    rows = max([*(n or 0 for n in needed), *(b.min_n for b in bars)], default=0)
+    return math.ceil(rows / (1 - project.proof.certify_share))

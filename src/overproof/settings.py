@@ -115,10 +115,18 @@ class PromptSetTable:
     """"time" seals the newest rows; "attribute:NAME" reads train, calibration or test from the rows."""
     match: tuple[Name, ...] = ()
     """Attributes whose shares have to match the live traffic."""
-    near_duplicates: bool = True
-    """Find near-duplicates, not only exact ones."""
     mend: bool = True
     """Let reviewed rows relabel unreviewed training rows, where a held-out check shows that it helps."""
+    near_duplicates: bool | Literal["minhash"] = True
+    """Find near-duplicates, not only exact ones; "minhash" is the same as true."""
+    clusters: Annotated[int, Field(ge=0, le=200)] = 20
+    """Groups of like messages whose shares have to match the live traffic as well; 0 for none."""
+    boost: bool = True
+    """Draw critical slices that lack rows beyond their share; in the test set the extra rows count in their slice alone."""
+    supplement: str = ""
+    """File of written rows that training gets beside the traffic; never calibration or test."""
+    supplement_cap: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    """Largest part of the training rows that may be written rows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

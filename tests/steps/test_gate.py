@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overproof.data import Request, TrainSet
+from overproof.data import Request, SliceShare, TrainSet
 from overproof.evidence import Finding, Refusal, Release, SliceReport
 from overproof.measure.intervals import figure, judge
 from overproof.steps import gate as gate_module
@@ -141,6 +141,9 @@ FAILING = {
         e, noninferiority=replace(e.report.noninferiority, b=300, verdict="fail", p=1.0)), {}),
     "N02-worse": ("N02", lambda e: with_report(
         e, superiority=replace(e.report.superiority, b=300, c=10, verdict="fail", p=1.0)), {}),
+    "G04-slice-without-its-share": ("G04", lambda e: with_data(e, shares=(SliceShare(
+        slice="vip", ratio=0.4, low=0.3, high=0.5, verdict="fail", n_set=40, n_live=900),)), {}),
+    "G21-copies": ("G21", lambda e: with_data(e, familiar=e.data.rows["test"] // 2), {}),
     "G22-other-plan": ("G22", lambda e: with_report(e, certificate=replace(e.report.certificate, plan_hash="other")), {}),
 }
 MISSING = {
@@ -155,6 +158,7 @@ MISSING = {
     "G09": lambda e: with_slice(e, "all", served_fidelity=None),
     "G10": lambda e: replace(e, report=None),
     "G17": None,  # an owner is said in the project file, not measured: absent is a failure
+    "G21": lambda e: with_data(e, familiar=1, rows={**e.data.rows, "test": 10}),
     "G22": lambda e: replace(e, bundle=None),
     "N01": lambda e: with_report(e, noninferiority=None),
     "N02": lambda e: with_report(e, superiority=None),

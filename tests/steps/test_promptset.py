@@ -76,7 +76,7 @@ def test_nothing_straddles_and_every_row_is_counted(seed, requests, match, dupli
         seen = [{key(row) for row in rows} - {None} for rows in sets(found).values()]
         assert not seen[0] & (seen[1] | seen[2])
         assert not seen[1] & seen[2]
-    assert found.leaks == {"exact text": 0, "near-duplicate": 0, "session": 0, "time order": 0}
+    assert not any(found.leaks.values())
     funnel = dict(found.funnel)
     assert funnel.pop("rows read") == len(traffic.records) == sum(funnel.values())
     for split, rows in sets(found).items():
@@ -220,7 +220,7 @@ def test_the_leak_check_sees_each_kind_of_leak():
         "time order": row(6, minutes=10),
     }
     for name, one in planted.items():
-        assert leaks((one, *sound), (), test, by_time=True) == {**dict.fromkeys(planted, 0), name: 1}
+        assert leaks((one, *sound), (), test, by_time=True) == {**dict.fromkeys([*planted, "supplement outside training"], 0), name: 1}
         assert leaks((), (one,), test, by_time=True)[name] == 1
 
 

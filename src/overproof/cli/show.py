@@ -27,6 +27,7 @@ SOME = 20  # rows of a listing on a screen; --json has all
 @verb
 def show(door: Door, what: str, run_id: str | None, recompute: bool) -> int:  # noqa: FBT001 - click passes flags by name
     """Print one result of a run."""
+    what = "prompts" if what == "promptset" else what  # the stage's name is as good as the result's
     if what not in WHAT:
         from overproof.registry import suggest
 
@@ -99,6 +100,7 @@ def _log(door: Door, store: Any, what: str) -> int:
 def _result(door: Door, result: RunResult, what: str, *, today: str) -> None:
     from overproof.cli import tables
     from overproof.cli.ahead import outlook_page
+    from overproof.cli.promptset import prompts_page
     from overproof.cli.walk import find
 
     if what == "dossier":
@@ -109,7 +111,7 @@ def _result(door: Door, result: RunResult, what: str, *, today: str) -> None:
         door.emit(verdict, *tables.verdict_page(verdict, everything=True))
     elif what == "prompts":
         prompts = find(result, "prompts") or _missing(what)
-        door.emit(prompts, tables.funnel_table(prompts.funnel, {}), *_match(prompts))
+        door.emit(prompts, tables.funnel_table(prompts.funnel, {}), *_match(prompts), *prompts_page(prompts))
     elif what in ("groups", "flips"):
         from overproof.cli import fairness
 

@@ -167,7 +167,8 @@ def needs_table(needs: Sequence[Need]) -> Sheet:
     for need in needs:
         enough = need.rows_needed is not None and need.rows_expected >= need.rows_needed
         needed = "over 10^6" if need.rows_needed is None else str(need.rows_needed)
-        word = "[green]enough[/]" if enough else "[yellow]too few[/]"
+        lacking = "too few" if need.rows_needed is None else f"{need.rows_needed - need.rows_expected} too few"
+        word = "[green]enough[/]" if enough else f"[yellow]{lacking}[/]"
         table.add_row(escape(need.slice), need.metric, percent(need.bar), needed, str(need.rows_expected), word)
     table.note = (
         "not worse: served against teacher, within the margin, rows with gold; threshold: kept rows that certify one for "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from overproof.errors import MeasureError
+from overproof.measure.minhash import join_candidates, sketch, words_of
 from overproof.measure.scope import BLOCK, nearest_distance, unit_rows
 from overproof.progress import track
 
@@ -22,15 +22,6 @@ LONG_JACCARD = 0.75
 """Least shared part of the distinct words of two long texts: one edit of 12 words gives 11/13 = .85 or more."""
 SHORT_JACCARD = 0.8
 """Least shared part of the character trigrams where a text is short: spelling, spaces and marks, not other words."""
-PERMUTATIONS = 120
-BAND_ROWS = 5
-"""24 bands of 5: a pair at .75 becomes a candidate with chance 1 - (1 - .75^5)^24 = .998, at .85 with 1 - 2e-6."""
-WINDOW = 3
-"""How many neighbours in a band's bucket are compared. All pairs of a hot bucket would be quadratic in its size;
-neighbours are enough, since a pair meets in many bands and groups are joined transitively."""
-PREFILTER = 0.15
-"""Candidates whose signatures agree less than the threshold minus this are dropped before the exact comparison: over
-three standard errors of a Jaccard estimate from 120 permutations."""
 GAP_QUANTILE = 0.95
 """A live row lies in a gap if it is farther from training than 95 % of the training rows are from each other."""
 GAP_EXAMPLES = 5
@@ -61,18 +52,16 @@ def normalised(text: str) -> str:
     >>> normalised("  Where IS  my order ")
     'where is my order'
     """
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
-_WORD = re.compile(r"\w+")
+    folded = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(folded.split())
 
 
 def _words(text: str) -> frozenset[str]:
-    return frozenset(_WORD.findall(text)) or frozenset([text])
+    return frozenset(words_of(text)) or frozenset([text])
 
 
 def _trigrams(text: str) -> frozenset[str]:
-    found = _WORD.findall(text)
+    found = words_of(text)
     padded = f" {' '.join(found)} " if found else text
     return frozenset(padded[i : i + 3] for i in range(max(1, len(padded) - 2)))
 
@@ -136,72 +125,18 @@ def clusters(texts: Sequence[str], *, near: bool = True) -> Clusters:
     folded = [normalised(text) for text in texts]
     distinct = sorted(set(folded))
     place = {text: i for i, text in enumerate(distinct)}
-    exact = np.array([place[text] for text in folded], dtype=np.int64)
+    exact = np.fromiter((place[text] for text in folded), dtype=np.int64, count=len(folded))
+    del folded, place  # at a million rows they weigh more than the signatures
     if not near or len(distinct) < 2:
         return Clusters(exact=exact, near=exact.copy())
-    sizes = np.array([len(_words(text)) for text in distinct])
-    long = np.flatnonzero(sizes >= LONG_WORDS)
     # At a trigram overlap of .8 the longer text has at most a quarter more trigrams than the shorter one.
-    short = np.flatnonzero(sizes < 1.5 * LONG_WORDS)
-    parent = list(range(len(distinct)))
-    for rows, by_word in ((long, True), (short, False)):
-        for a, b in _candidates(distinct, rows, by_word=by_word):
-            one, two = _root(parent, a), _root(parent, b)
-            # Already joined pairs need no comparison: it is what keeps a template with 50,000 fillings fast.
-            if one != two and near_duplicate(distinct[a], distinct[b]):
-                parent[max(one, two)] = min(one, two)
-    root = np.array([_root(parent, i) for i in range(len(distinct))], dtype=np.int64)
-    return Clusters(exact=exact, near=root[exact])
-
-
-def _root(parent: list[int], i: int) -> int:
-    while parent[i] != i:
-        parent[i] = parent[parent[i]]
-        i = parent[i]
-    return i
-
-
-def _candidates(texts: Sequence[str], rows: NDArray[np.int64], *, by_word: bool) -> Iterator[tuple[int, int]]:
-    """Pairs of `rows` that meet in a band and whose signatures agree well enough to be worth comparing."""
-    if len(rows) < 2:
-        return
-    signatures = _signatures([texts[i] for i in rows], by_word=by_word)
-    floor = (LONG_JACCARD if by_word else SHORT_JACCARD) - PREFILTER
-    codes = _band_pairs(signatures)
-    block = 200_000  # pairs at a time: 2 x 96 MB of signatures
-    for start in range(0, len(codes), block):
-        left, right = np.divmod(codes[start : start + block], len(rows))
-        agree = (signatures[left] == signatures[right]).mean(axis=1) >= floor
-        yield from zip(rows[left[agree]].tolist(), rows[right[agree]].tolist(), strict=True)
-
-
-def _signatures(texts: Sequence[str], *, by_word: bool) -> NDArray[np.uint32]:
-    import rensa
-
-    tokens = _words if by_word else _trigrams
-    step = 2_000  # rows whose signatures exist as Python integers at one time
-    found = np.empty((len(texts), PERMUTATIONS), dtype=np.uint32)
-    for start in track(range(0, len(texts), step), "near-duplicates", total=-(-len(texts) // step)):
-        sets = [sorted(tokens(text)) for text in texts[start : start + step]]
-        found[start : start + len(sets)] = rensa.RMinHash.digest_matrix_from_token_sets(
-            sets, num_perm=PERMUTATIONS, seed=1
-        ).to_rows()
-    return found
-
-
-def _band_pairs(signatures: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """Codes a * n + b (a < b) of rows that are neighbours in a bucket of at least one band, sorted."""
-    n = len(signatures)
-    codes = []
-    for first in range(0, PERMUTATIONS, BAND_ROWS):
-        band = signatures[:, first : first + BAND_ROWS]
-        order = np.lexsort(band.T)
-        rows = band[order]
-        for gap in range(1, min(WINDOW, n - 1) + 1):
-            same = (rows[gap:] == rows[:-gap]).all(axis=1)
-            left, right = order[:-gap][same], order[gap:][same]
-            codes.append(np.minimum(left, right) * n + np.maximum(left, right))
-    return np.unique(np.concatenate(codes))
+    sketches = sketch(distinct, long_from=LONG_WORDS, short_below=1.5 * LONG_WORDS)
+    parent = np.arange(len(distinct), dtype=np.int64)
+    for part, threshold in ((sketches.long, LONG_JACCARD), (sketches.short, SHORT_JACCARD)):
+        join_candidates(
+            part, parent, threshold=threshold, same=lambda a, b: near_duplicate(distinct[a], distinct[b])
+        )
+    return Clusters(exact=exact, near=parent[exact])
 
 
 def nearest_similarity(train: Sequence[str], others: Sequence[str]) -> NDArray[np.float64]:
@@ -229,7 +164,7 @@ def nearest_similarity(train: Sequence[str], others: Sequence[str]) -> NDArray[n
     if not others:
         return np.zeros(0)
     counter = HashingVectorizer(
-        tokenizer=_WORD.findall,
+        tokenizer=words_of,
         token_pattern=None,
         preprocessor=normalised,
         norm=None,

@@ -1,4 +1,4 @@
-"""Gather what the gate and the dossier read: counts, shares, pins and reports, with no request text in the first."""
+"""Gather what the gate and the dossier read: counts, shares, pins and reports, with no sealed text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from overproof.data import Answered, Answers, Clearance, Folder, Labelled, PromptSet, SliceMatch, TeacherPin
+from overproof.data import (
+    Answered,
+    Answers,
+    Clearance,
+    Folder,
+    Gap,
+    Labelled,
+    MixDistance,
+    PromptSet,
+    SliceMatch,
+    SliceShare,
+    TeacherPin,
+)
 from overproof.evidence import EvalReport, Figure, Trained
 from overproof.measure.intervals import figure
 from overproof.measure.slices import one_per_session
@@ -14,10 +26,13 @@ from overproof.steps.flips import FlipReport
 from overproof.steps.groups import GroupReport
 from overproof.store.artifacts import Step
 
+SAME = 0.98
+"""Similarity from which on a sealed row says what some training row says, in other order or with another mark."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataEvidence:
-    """What the run knows about its rows, its teacher and its terms, without any row's text."""
+    """What the run knows about its rows, its teacher and its terms; the only text is that of the gaps' examples."""
 
     clearance: Clearance
     """The permission that was minted."""
@@ -47,6 +62,20 @@ class DataEvidence:
     """Split name to labelled rows."""
     self_agreement: Figure | None = None
     """How often the teacher's first two samples agree, on rows that are not sealed; None where it was asked once."""
+    distances: tuple[MixDistance, ...] = ()
+    """Live traffic against prompt set, before and after matching."""
+    shares: tuple[SliceShare, ...] = ()
+    """Critical slices: share of training over live share."""
+    gaps: tuple[Gap, ...] = ()
+    """What training doesn't cover, with examples; none of them is sealed."""
+    gap_rows: int = 0
+    """Live rows that gaps were looked for among."""
+    boosted: Mapping[str, int] = field(default_factory=dict)
+    """Critical slice to the sealed rows beyond the fair draw."""
+    familiar: int = 0
+    """Sealed rows that are as good as a training row by their words."""
+    written: int = 0
+    """Training rows that are no traffic."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +131,7 @@ def summarise(
         labelled: what the filter kept and left out.
         recipe: how many samples every row took.
 
-    Returns: counts, shares and pins; no request text.
+    Returns: counts, shares and pins; no request text but the gaps' examples.
     """
     every = (*answers.train, *answers.calibration, *answers.test)
     models = Counter(c.model for row in every for c in row.completions if c.value is not None)
@@ -125,6 +154,13 @@ def summarise(
             "test": len(labelled.test.examples),
         },
         self_agreement=self_agreement((*answers.train, *answers.calibration)) if recipe.samples > 1 else None,
+        distances=prompts.distances,
+        shares=prompts.shares,
+        gaps=prompts.gaps,
+        gap_rows=prompts.gap_rows,
+        boosted=Counter(name for row in labelled.test.examples for name in row.boost),
+        familiar=sum((row.near_train or 0.0) >= SAME for row in labelled.test.examples),
+        written=sum(row.origin != "traffic" for row in prompts.train),
     )
 
 

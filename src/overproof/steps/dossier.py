@@ -22,7 +22,7 @@ from overproof.store.artifacts import Step
 
 FORMAT = 1
 HALF = 0.5
-TEXT_FIELDS = frozenset({"disagreements"})  # people's own words stay in the page; the JSON travels with the bundle
+TEXT_FIELDS = frozenset({"disagreements", "gaps"})  # people's own words stay in the page; the JSON travels with the bundle
 WORDS = {
     "pass": "pass",
     "fail": "fail",

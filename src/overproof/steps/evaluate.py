@@ -26,6 +26,7 @@ from overproof.measure.intervals import figure
 from overproof.measure.looks import look_shares
 from overproof.measure.slices import NO_FUNCTIONS, OTHER, Functions, split_hash
 from overproof.steps.ahead import DevCounts, dev_counts, outlook_of
+from overproof.steps.boost import drawn_for
 from overproof.steps.calibrate import (
     CalibrateRecipe,
     Reading,
@@ -191,7 +192,7 @@ def evaluate(
     names = slice_names(rows, routed, functions)
     chosen = reading_of(_named(scores, plan.chosen), rows, plan.confidence, slices=names)
     cells = _cells(names, routed)
-    walked = {n: m & ~sealed.judge for n, m in cells.items()}
+    walked = {n: m & ~sealed.judge & drawn_for(rows, n) for n, m in cells.items()}
     first, *rest = (
         certify(plan, chosen, sheet, walked, _place(plan, recipe, kind), label_kind=kind)
         for kind in (plan.label_kind, plan.other_label) if kind
@@ -246,6 +247,7 @@ def _opened(plan: Plan, rows: TestSet, recipe: EvaluateRecipe, functions: Functi
         delta=recipe.now(plan, teacher_kind(plan)),
         level=recipe.level,
         delta_gold=recipe.now(plan, GOLD),
+        base=drawn_for(rows, ""),
     )
 
 
@@ -264,7 +266,7 @@ def _place(plan: Plan, recipe: EvaluateRecipe, label_kind: str) -> Place:
 
 def _not_worse(plan: Plan, reading: Reading, sealed: Sealed, kept: Mask) -> Comparison | None:
     """The system as served against the teacher, on judging rows with gold."""
-    sheet, fresh = sealed.sheet, sealed.judge & sealed.sheet.has_gold
+    sheet, fresh = sealed.sheet, sealed.judge & sealed.fair & sealed.sheet.has_gold
     if not plan.margin or not fresh.any():
         return None
     served = np.where(kept, reading.answer, sheet.target)
@@ -280,7 +282,7 @@ def _better(
         return None
     gold = GOLD in (plan.label_kind, plan.other_label)
     truth = sealed.sheet.gold if gold else sealed.sheet.target
-    fresh = sealed.judge & sealed.sheet.has_gold if gold else sealed.judge
+    fresh = sealed.judge & sealed.fair & (sealed.sheet.has_gold if gold else True)
     other = reading_of(_named(scores, plan.baseline), rows, 1.0)
     return against_baseline(
         (reading.answer != truth)[fresh],
@@ -318,7 +320,8 @@ def _reports(
         if s.name != plan.chosen:
             return found
         showing = CalibrateRecipe(bins=bins, level=sealed.level)
-        routed = figure(int(after.foreign.sum()), len(names), metric="out_of_scope", level=sealed.level)
+        fair = sealed.fair
+        routed = figure(int((after.foreign & fair).sum()), int(fair.sum()), metric="out_of_scope", level=sealed.level)
         return replace(
             found,
             reliability=reliabilities(after, sealed.sheet.target, names, plan.confidence, showing),
@@ -353,7 +356,7 @@ def report_candidate(
     Returns: the report; "clears_bars" is judged as served where `kept` is given, else for the candidate alone.
     """
     right = after.answer == sealed.sheet.target
-    sound = ~np.isnan(after.confidence)
+    sound = ~np.isnan(after.confidence) & sealed.fair
     bins = min(bins, max(1, int(sound.sum())))
     slices = tuple(report_slice(group, after, sealed, kept) for group in sealed.groups)
     judged = [f for s in slices for f in bars_judged(s, served=kept is not None)]

@@ -36,6 +36,7 @@ from overproof.steps.evaluate import served_cost_usd_per_1000, teacher_of
 from overproof.steps.flips import flip_answers
 from overproof.steps.groups import gap_answers
 from overproof.steps.headlines import refused, said, shipped
+from overproof.steps.match_checks import off_share, theatre
 from overproof.store.artifacts import Step
 from overproof.students.bundle import load_bundle
 
@@ -69,6 +70,8 @@ class GateRecipe:
     """Least share of the teacher's labels that must be right against gold."""
     distance_at_most: float = 0.1
     """Largest total variation distance between live traffic and prompt set, in [0, 1]."""
+    familiar_at_most: float = 0.2
+    """Largest share of sealed rows that say in the same words what a training row says."""
     uses_at_most: int = 3
     """How often one set of sealed rows may be opened."""
     gap_at_most: float | None = None
@@ -299,6 +302,7 @@ def _match(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
         todo = "import traffic with at least one attribute (channel, tier, language), or name them in [promptset] match"
         yield _finding("G04", "not-run", "no attribute to compare live traffic and prompt set by", todo)
         return
+    yield from (_finding("G04", one.outcome, one.reason, one.todo) for one in off_share(data.shares))
     n = max(m.n_set for m in data.match)
     where = f"total variation distance {data.distance:.3f} over {len(data.match)} segments, at most {at_most:.3f}"
     missing = [f"{m.attribute}={m.value}" for m in data.match if m.n_set == 0 and m.live_share >= at_most / 10]
@@ -308,6 +312,12 @@ def _match(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
         yield _finding("G04", "fail", f"{where}{absent} (largest segment: n = {n:,})", todo)
     else:
         yield _finding("G04", "pass", where)
+
+
+def _theatre(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
+    data = _data(evidence)
+    found = theatre(data.familiar, data.rows.get("test", 0), at_most=recipe.familiar_at_most)
+    yield _finding("G21", found.outcome, found.reason, found.todo)
 
 
 def _teacher(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
@@ -522,6 +532,7 @@ CHECKS: tuple[Row, ...] = (
     Row(id="G02", title="Teacher pinned", check=_pin, reads=("clearance", "answers")),
     Row(id="G03", title="No leak between splits", check=_leak, reads=("prompts", "plan")),
     Row(id="G04", title="Prompt set matches the traffic", check=_match, reads=("traffic", "prompts"), waivable=True),
+    Row(id="G21", title="Test rows are no copies of training rows", check=_theatre, reads=("prompts",), waivable=True),
     Row(id="G05", title="Teacher’s labels are right", check=_teacher, reads=("labelled", "report"), waivable=True),
     Row(id="G06", title="No cheaper way clears the bars", check=_baselines, reads=("report",), waivable=True),
     Row(id="G07", title="Two student sizes compared", check=_sizes, reads=("trained",), waivable=True),

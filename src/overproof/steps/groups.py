@@ -23,6 +23,7 @@ from overproof.measure.groups import (
 )
 from overproof.measure.intervals import cp_lower, cp_upper
 from overproof.measure.slices import MISSING, NO_FUNCTIONS, OTHER, Functions, split_hash
+from overproof.steps.boost import drawn_for
 from overproof.steps.calibrate import reading_of, slice_names
 from overproof.steps.certificates import kept_by
 from overproof.steps.comparisons import Answer
@@ -148,7 +149,7 @@ def compare_groups(
         with the teacher would call a teacher's bias fair.
     """
     sheet, requests = sheet_of(rows), [e.request for e in rows.examples]
-    fresh = ~split_hash([r.id for r in requests], plan.salt, plan.certify_share)
+    fresh = ~split_hash([r.id for r in requests], plan.salt, plan.certify_share) & drawn_for(rows, "")
     routed = certified_by(recipe.slices, one_for_all=plan.guarantee == "budget" and plan.moved == "alone")
     names = slice_names(rows, routed, functions)
     reading = reading_of(next(s for s in scores if s.name == plan.chosen), rows, plan.confidence, slices=names)

@@ -7,17 +7,24 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from overproof.data import PromptRow, PromptSet, Request, Traffic, TrafficRecord, digest_of
+from overproof.data import MixDistance, PromptRow, PromptSet, Request, Traffic, TrafficRecord, digest_of
 from overproof.errors import DataError
 from overproof.measure.leakage import clusters, nearest_similarity, normalised
+from overproof.measure.mixes import Margin, like_groups, points, raked
 from overproof.measure.slices import hash_unit, one_per_session, segments, share_table, total_variation
+from overproof.steps.boost import MOST_OF_TRAINING, boosted, enlarged, membership
 from overproof.steps.capture import instant
+from overproof.steps.chains import giant_notes, linked
+from overproof.steps.matching import LIKE, View, found_gaps, slice_shares, view_distance
 from overproof.store.artifacts import Step
+from overproof.task import Slice
 
+K = TypeVar("K")
 LEAST_ROWS = 50
 """Fewer rows than this can't feed three sets, let alone a verdict."""
 SHOWN_VALUES = 12
@@ -49,6 +56,13 @@ class PromptSetRecipe:
     """Attributes whose joint shares are to match the live traffic."""
     near_duplicates: bool = True
     """Find near-duplicates, not only equal texts."""
+    clusters: int = 20
+    """Groups of like messages whose shares are to match the live traffic as well; 0: none."""
+    critical: tuple[Slice, ...] = ()
+    """Slices that must not lack rows: drawn beyond their share where they are rare. Weights undo it in training;
+    in the test set the extra rows count in their slice alone."""
+    floors: Mapping[str, int] = field(default_factory=dict)
+    """Name of a critical slice to the test rows that its bars take."""
     on_leak: Literal["drop", "flag", "refuse"] = "drop"
     """A training row that is the same request as a calibration or test row: is left out, stays and counts as a leak,
     or stops the run. Calibration rows against test rows likewise."""
@@ -64,8 +78,18 @@ class _Board:
     near: Sequence[int]
     segment: Sequence[tuple[str, ...]]
     """Joint values of the `match` attributes."""
+    like: NDArray[np.int64]
+    """Group of like messages of each row."""
+    inside: Mapping[str, NDArray[np.bool_]]
+    """Critical slice to its rows."""
+    linked: NDArray[np.int64]
+    """Rows of one number are joined by chains of sessions and repeated requests."""
     fate: list[str]
     """Empty until the row has found its place."""
+    plain: list[int] = field(default_factory=list)
+    """What a draw without matching would have taken."""
+    extra: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    """Boosted test rows and the slice that they were drawn for."""
     notes: list[str] = field(default_factory=list)
 
     def session(self, i: int) -> str | None:
@@ -73,6 +97,10 @@ class _Board:
 
     def identity(self, i: int) -> str:
         return self.rows[i].request.id
+
+    def stratum(self, i: int) -> tuple[str, ...]:
+        """What has to have its live share: the named attributes and the critical slices, jointly."""
+        return (*self.segment[i], *(name for name, rows in self.inside.items() if rows[i]))
 
     def keep(self, pool: Iterable[int], fate: str, test: Callable[[int], bool]) -> list[int]:
         """The rows of the pool that pass; the others have met their fate."""
@@ -104,18 +132,11 @@ def promptset(traffic: Traffic, recipe: PromptSetRecipe) -> PromptSet:
     """
     rows = sorted(traffic.records, key=lambda record: instant(record.request.at))
     _check(rows, recipe)
-    groups = clusters([row.request.text for row in rows], near=recipe.near_duplicates)
-    board = _Board(
-        rows=rows,
-        recipe=recipe,
-        exact=groups.exact.tolist(),
-        near=groups.near.tolist(),
-        segment=segments([row.request for row in rows], recipe.match),
-        fate=[""] * len(rows),
-    )
+    board = _board(rows, recipe)
     pools = _by_time(board) if recipe.split == "time" else _by_attribute(board)
     sizes = _sizes(pools, recipe.requests)
     test = _sealed(board, "test", pools["test"], sizes["test"], {})
+    sizes["train"] = max(1, sizes["train"] - len(board.extra))  # boosted rows are labelled too
     calibration = _sealed(board, "calibration", pools["calibration"], sizes["calibration"], {"test": test})
     train, weights = _train(board, pools["train"], sizes["train"], {"calibration": calibration, "test": test})
     chosen = {"train": train, "calibration": calibration, "test": test}
@@ -124,6 +145,41 @@ def promptset(traffic: Traffic, recipe: PromptSetRecipe) -> PromptSet:
         for i in found:
             board.fate[i] = f"in {split}"
     return _assembled(board, chosen, weights)
+
+
+def _board(rows: Sequence[TrafficRecord], recipe: PromptSetRecipe) -> _Board:
+    groups = clusters([row.request.text for row in rows], near=recipe.near_duplicates)
+    requests = [row.request for row in rows]
+    joined = linked(groups.near, [one.session for one in requests])
+    board = _Board(
+        rows=rows,
+        recipe=recipe,
+        exact=groups.exact.tolist(),
+        near=groups.near.tolist(),
+        segment=_shared(segments(requests, recipe.match)),
+        like=_like(rows, groups.near, recipe),
+        inside=membership(recipe.critical, requests),
+        linked=joined.group,
+        fate=[""] * len(rows),
+    )
+    board.notes += giant_notes(groups.near, joined, [one.text for one in requests])
+    return board
+
+
+def _shared(found: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Equal tuples as one object: a million rows have a handful of segments."""
+    known: dict[tuple[str, ...], tuple[str, ...]] = {}
+    return [known.setdefault(one, one) for one in found]
+
+
+def _like(rows: Sequence[TrafficRecord], near: NDArray[np.int64], recipe: PromptSetRecipe) -> NDArray[np.int64]:
+    """The group of like messages of each row; near-duplicates are in one."""
+    k = min(recipe.clusters, len(rows) // LEAST_ROWS)
+    if k < 2:
+        return np.zeros(len(rows), dtype=np.int64)
+    _, first, place = np.unique(near, return_index=True, return_inverse=True)
+    vectors = points([normalised(rows[i].request.text) for i in first.tolist()])
+    return like_groups(vectors, k, seed=recipe.seed)[place]
 
 
 def _check(rows: Sequence[TrafficRecord], recipe: PromptSetRecipe) -> None:
@@ -183,7 +239,7 @@ def _by_attribute(board: _Board) -> dict[str, list[int]]:
         )
     if not pools["calibration"]:
         salt, share = f"{board.recipe.seed}:calibration", board.recipe.calibration_share
-        whole = _group_names(board)
+        whole = _group_names(board, board.near)
         held = {i for i in pools["train"] if hash_unit(board.session(i) or whole[board.near[i]], salt) < share}
         pools["calibration"] = sorted(held)
         pools["train"] = [i for i in pools["train"] if i not in held]
@@ -191,10 +247,13 @@ def _by_attribute(board: _Board) -> dict[str, list[int]]:
     return pools
 
 
-def _group_names(board: _Board) -> dict[int, str]:
-    """A name for each near-duplicate group that depends on its texts only."""
+def _group_names(board: _Board, groups: Iterable[int]) -> dict[int, str]:
+    """A name for each of these near-duplicate groups that depends on its texts only."""
     least: dict[int, str] = {}
+    wanted = set(groups)
     for i, row in enumerate(board.rows):
+        if board.near[i] not in wanted:
+            continue
         text = normalised(row.request.text)
         least[board.near[i]] = min(least.get(board.near[i], text), text)
     return {group: f"g{digest_of(text)[:12]}" for group, text in least.items()}
@@ -226,6 +285,9 @@ def _apart(board: _Board, split: str, pool: Sequence[int], later: Mapping[str, S
                 f"{before - len(kept)} of {before} {split} rows are the same request as a {other} row and were left out."
             )
         kept = board.keep(kept, f"{split}: same session as a {other} row", lambda i, s=sessions: board.session(i) not in s)  # type: ignore[misc]  # bound now, called now
+        if board.recipe.on_leak != "flag":
+            chains = {board.linked[i] for i in rows}
+            kept = board.keep(kept, f"{split}: joined to a {other} row by a chain of sessions and repeats", lambda i, c=chains: board.linked[i] not in c)  # type: ignore[misc]  # bound now, called now
     return kept
 
 
@@ -237,7 +299,13 @@ def _sealed(
     drawn = one_per_session([board.session(i) for i in kept], [board.identity(i) for i in kept], salt)
     single = {i for i, one in zip(kept, drawn, strict=True) if one}
     kept = board.keep(kept, f"{split}: another request of a drawn session", single.__contains__)
-    return _draw(board, split, kept, size)
+    taken = _pick(board, split, kept, size)
+    if split == "test":
+        floors = board.recipe.floors
+        salt, most = f"{board.recipe.seed}:boost", int(MOST_OF_TRAINING * size)
+        board.extra |= boosted(kept, taken, board.inside, floors, identity=board.identity, salt=salt, most=most)
+    every = {*taken, *board.extra} if split == "test" else set(taken)
+    return board.keep(kept, f"{split}: not drawn", every.__contains__)
 
 
 def _train(
@@ -255,48 +323,62 @@ def _train(
         for i in group:
             same = "exact duplicate" if board.exact[i] == board.exact[head] else "near-duplicate"
             board.fate[i] = "" if i == head else f"train: {same}, counted in another row's weight"
-    drawn = _draw(board, "train", sorted(stands_for), size)
-    return drawn, _weights(board, drawn, stands_for, Counter(board.segment[i] for i in pool))
+    pool_heads = sorted(stands_for)
+    taken = _pick(board, "train", pool_heads, size)
+    rare = {name: board.recipe.floors.get(name, 0) for name in board.inside}
+    taken = enlarged(pool_heads, taken, board.inside, rare, identity=board.identity, salt=f"{board.recipe.seed}:train:rare")
+    drawn = board.keep(pool_heads, "train: not drawn", set(taken).__contains__)
+    return drawn, _weights(board, drawn, stands_for, pool)
 
 
-def _draw(board: _Board, split: str, pool: Sequence[int], size: int) -> list[int]:
-    """A seeded draw with the pool's own shares of the `match` segments, in the pool's order."""
+def _pick(board: _Board, split: str, pool: Sequence[int], size: int) -> list[int]:
+    """A seeded draw with the pool's own shares of what is matched; beside it, the plain draw that it is compared with."""
+    salt = f"{board.recipe.seed}:{split}"
     if size >= len(pool):
+        board.plain += pool
         return list(pool)
-    strata: dict[tuple[str, ...], list[int]] = {}
-    for i in pool:
-        strata.setdefault(board.segment[i], []).append(i)
-    exact = {key: size * len(rows) / len(pool) for key, rows in strata.items()}
+    order = {i: hash_unit(board.identity(i), salt) for i in pool}
+    board.plain += sorted(pool, key=lambda i: (order[i], i))[:size]
+    outer: dict[tuple[str, ...], dict[int, list[int]]] = {}
+    for i in sorted(pool, key=lambda i: (order[i], i)):
+        outer.setdefault(board.stratum(i), {}).setdefault(int(board.like[i]), []).append(i)
+    # attributes first: they are what was asked for, and groups of like messages share what each of them gets
+    quotas = _quotas(size, {key: sum(map(len, groups.values())) for key, groups in outer.items()})
+    return [
+        i
+        for key, groups in outer.items()
+        for like, quota in _quotas(quotas[key], {like: len(rows) for like, rows in groups.items()}).items()
+        for i in groups[like][:quota]
+    ]
+
+
+def _quotas(size: int, counts: Mapping[K, int]) -> dict[K, int]:
+    """The size shared out in proportion to the counts, by largest remainders."""
+    total = sum(counts.values())
+    exact = {key: size * n / total for key, n in counts.items()}
     quota = {key: int(value) for key, value in exact.items()}
     spare = size - sum(quota.values())
-    for key in sorted(exact, key=lambda key: (quota[key] - exact[key], key))[:spare]:
+    for key in sorted(exact, key=lambda key: (quota[key] - exact[key], str(key)))[:spare]:
         quota[key] += 1
-    salt = f"{board.recipe.seed}:{split}"
-    chosen = {
-        i
-        for key, rows in strata.items()
-        for i in sorted(rows, key=lambda i: (hash_unit(board.identity(i), salt), i))[: quota[key]]
-    }
-    return board.keep(pool, f"{split}: not drawn", chosen.__contains__)
+    return quota
 
 
-def _weights(
-    board: _Board, drawn: Sequence[int], stands_for: Mapping[int, int], live: Mapping[tuple[str, ...], int]
-) -> list[float]:
-    """Multiplicity, times what brings each `match` segment back to its share of the split's traffic; mean 1."""
+def _weights(board: _Board, drawn: Sequence[int], stands_for: Mapping[int, int], pool: Sequence[int]) -> list[float]:
+    """Multiplicity, times what brings groups of like messages and strata back to their shares of the pool; mean 1."""
     if not drawn:
         return []
-    mass: Counter[tuple[str, ...]] = Counter()
-    for i in drawn:
-        mass[board.segment[i]] += stands_for[i]
-    total = sum(mass.values())
-    weights = []
-    for i in drawn:
-        segment = board.segment[i]
-        factor = (live[segment] / sum(live.values())) / (mass[segment] / total)
-        weights.append(stands_for[i] * min(WEIGHT_FACTOR, max(1 / WEIGHT_FACTOR, factor)))
-    mean = sum(weights) / len(weights)
-    return [weight / mean for weight in weights]
+    places: dict[tuple[str, ...], int] = {}
+    stratum = {i: places.setdefault(board.stratum(i), len(places)) for i in pool}
+    base = np.array([stands_for[i] for i in drawn], dtype=np.float64)
+    margins = [
+        Margin(live=board.like[list(pool)], chosen=board.like[list(drawn)]),
+        Margin(live=np.array([stratum[i] for i in pool]), chosen=np.array([stratum[i] for i in drawn])),
+    ]
+    rare = np.array([any(rows[i] for rows in board.inside.values()) for i in drawn])
+    # a rare slice was drawn beyond its share, and all of that has to be undone
+    factor = np.clip(raked(base, margins) / base, np.where(rare, 0.0, 1 / WEIGHT_FACTOR), WEIGHT_FACTOR)
+    weights = base * factor
+    return [float(weight) for weight in weights / weights.mean()]
 
 
 def _not_empty(split: str, found: Sequence[int], pools: Mapping[str, Sequence[int]]) -> None:
@@ -310,7 +392,7 @@ def _not_empty(split: str, found: Sequence[int], pools: Mapping[str, Sequence[in
 
 def _assembled(board: _Board, chosen: Mapping[str, Sequence[int]], weights: Sequence[float]) -> PromptSet:
     texts = {split: [board.rows[i].request.text for i in rows] for split, rows in chosen.items()}
-    names = _group_names(board)
+    names = _group_names(board, (board.near[i] for rows in chosen.values() for i in rows))
     sets: dict[str, tuple[PromptRow, ...]] = {}
     for split, rows in chosen.items():
         near = None if split == "train" else nearest_similarity(texts["train"], texts[split])
@@ -323,10 +405,12 @@ def _assembled(board: _Board, chosen: Mapping[str, Sequence[int]], weights: Sequ
                 gold=board.rows[i].gold,
                 gold_from=board.rows[i].gold_from,
                 near_train=None if near is None else round(float(near[at]), 6),
+                boost=board.extra.get(i, ()) if split == "test" else (),
             )
             for at, i in enumerate(rows)
         )
-    everything = [row for split in SPLITS for row in sets[split]]
+    fair = [i for split in SPLITS for i in chosen[split] if i not in board.extra]  # boosted rows are no draw of the traffic
+    everything = [row for split in SPLITS for row in sets[split] if not row.boost]
     weights = [row.weight for row in everything]
     live, chosen_requests = [row.request for row in board.rows], [row.request for row in everything]
     attributes = board.recipe.match or _shown(board)
@@ -335,6 +419,7 @@ def _assembled(board: _Board, chosen: Mapping[str, Sequence[int]], weights: Sequ
         live, chosen_requests = _by_length(live, edges), _by_length(chosen_requests, edges)
         attributes = (LENGTH,)
     match = share_table(live, chosen_requests, weights, attributes)
+    views = [attributes] if board.recipe.match else [(a,) for a in attributes]
     for one in match:
         if one.n_live >= LEAST_ROWS and not 0.8 <= one.set_share / one.live_share <= 1.25:
             board.notes.append(
@@ -346,10 +431,32 @@ def _assembled(board: _Board, chosen: Mapping[str, Sequence[int]], weights: Sequ
         test=sets["test"],
         funnel=_funnel(board),
         match=match,
-        distance=_distance(live, chosen_requests, weights, [attributes] if board.recipe.match else [(a,) for a in attributes]),
+        distance=_distance(live, chosen_requests, weights, views),
         leaks=leaks(sets["train"], sets["calibration"], sets["test"], by_time=board.recipe.split == "time"),
         notes=tuple(board.notes),
+        distances=_distances(board, live, views, fair, weights),
+        shares=slice_shares(board.inside, chosen["train"], [row.weight for row in sets["train"]]),
+        **_gaps(board, chosen),
     )
+
+
+def _distances(
+    board: _Board, live: Sequence[Request], views: Sequence[Sequence[str]], fair: Sequence[int], weights: Sequence[float]
+) -> tuple[MixDistance, ...]:
+    """By each view of the attributes, and by groups of like messages where there are any."""
+    found = [View.of(" × ".join(view), segments(live, view)) for view in views]
+    if len(np.unique(board.like)) > 1:
+        found.append(View(name=LIKE, index=board.like))
+    return tuple(view_distance(view, plain=board.plain, chosen=fair, weights=weights) for view in found)
+
+
+def _gaps(board: _Board, chosen: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """Messages unlike all of training, looked for among rows that are not sealed and don't repeat a sealed one."""
+    sealed = {board.near[i] for i in chosen["test"]}
+    open_rows = [i for i in range(len(board.rows)) if board.near[i] not in sealed]
+    texts = lambda rows: [board.rows[i].request.text for i in rows]  # noqa: E731 - read below, twice
+    gaps, n = found_gaps(chosen["train"], open_rows, texts, seed=board.recipe.seed)
+    return {"gaps": gaps, "gap_rows": n}
 
 
 def _shown(board: _Board) -> tuple[str, ...]:
@@ -417,6 +524,7 @@ def leaks(
         sealed = {key(row) for row in test} - {None}
         held = {key(row) for row in calibration} - {None}
         found[name] = sum(key(row) in sealed | held for row in train) + sum(key(row) in sealed for row in calibration)
+    found["supplement outside training"] = sum(row.origin != "traffic" for row in (*calibration, *test))
     if by_time:
         found["time order"] = _newer(train, (*calibration, *test)) + _newer(calibration, test)
     return found
@@ -427,4 +535,4 @@ def _newer(earlier: Sequence[PromptRow], later: Sequence[PromptRow]) -> int:
     return 0 if first is None else sum(instant(row.request.at) > first for row in earlier)
 
 
-PROMPTSET = Step(name="promptset", version=1, fn=promptset)
+PROMPTSET = Step(name="promptset", version=2, fn=promptset)

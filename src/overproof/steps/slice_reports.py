@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from overproof.measure.intervals import figure, judge
 from overproof.measure.leakage import novelty_bins
 from overproof.measure.scores import two_by_two
 from overproof.measure.slices import Functions, assign
+from overproof.steps.boost import drawn_for
 from overproof.steps.calibrate import Reading, Sheet
 from overproof.steps.plan import bars_of, least_familiar, near_under
 from overproof.task import Bar, Slice
@@ -47,6 +48,13 @@ class Sealed:
     level: float
     delta_gold: float | None = None
     """Error budget of this use for accuracy; None: the same."""
+    base: Mask | None = None
+    """The fair draw: rows that speak for all traffic; None: all. The others count in the slices they were drawn for."""
+
+    @property
+    def fair(self) -> Mask:
+        """Shape (n,): the fair draw."""
+        return np.ones(len(self.judge), dtype=bool) if self.base is None else self.base
 
     def budget(self, metric: str) -> float:
         """The error budget of a metric: gold has a ledger of its own."""
@@ -97,6 +105,7 @@ def groups_of(
         for label in rows.labels
         if (("label", (label,)),) not in named  # the project's own slice says the same, with bars
     ]
+    found = [replace(g, mask=g.mask & drawn_for(rows, g.name)) for g in found]
     return tuple(g for g in found if g.mask.any() or g.kind in ("all", "attribute") or g.bars)
 
 

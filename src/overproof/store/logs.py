@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from overproof.data import Completion, Request, Skipped, ToolCall, TrafficRecord
 from overproof.errors import CorruptArtifact, StoreError
 from overproof.store.local import Db, Row
 
+SHARED = 10_000  # different attribute mappings that are kept at a time
 BATCH = 1_000  # rows in one transaction: a commit costs about 9 ms whatever its size
 _COMPLETION_FIELDS = tuple(f.name for f in fields(Completion))
 _IN_ORDER = "at_us IS NULL, at_us, seq"
@@ -155,8 +157,9 @@ class TrafficLog:
         """
         version = version or self.version()
         query = f"SELECT body, source FROM record WHERE seq<=? ORDER BY {_IN_ORDER}"  # noqa: S608 - a constant
+        shared = _Shared()
         for body, source in self._db.stream(query, (version.last_seq,)):
-            yield _record_of(body, source, context=context)
+            yield _record_of(body, source, context=context, shared=shared)
         if self.version().epoch != version.epoch:
             raise StoreError(
                 "rows of the traffic log were replaced while it was read", next_action="run again"
@@ -170,7 +173,7 @@ class TrafficLog:
     def conflicts(self) -> Iterator[TrafficRecord]:
         """Rows that were kept aside, since the log has their id with other content."""
         for body, source in self._db.stream("SELECT body, source FROM conflict ORDER BY seq"):
-            yield _record_of(body, source, context=True)
+            yield _record_of(body, source, context=True, shared=_Shared())
 
     def counts(self) -> LogCounts:
         """How many rows there are of each sort."""
@@ -356,21 +359,39 @@ def _line_of(record: TrafficRecord) -> _Line | Skipped:
     return _Line(id=key, digest=hashlib.sha256(text.encode()).hexdigest(), at_us=at_us, body=text)
 
 
-def _record_of(body: str, source: str, *, context: bool) -> TrafficRecord:
+class _Shared:
+    """One object for what many rows say alike: it halves the memory of a log of a million short messages."""
+
+    def __init__(self) -> None:
+        self._attributes: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}
+
+    def attributes(self, found: dict[str, str]) -> Mapping[str, str]:
+        """An equal mapping, the same one for equal ones; keys and values are few, so their strings are shared too."""
+        key = tuple(found.items())
+        known = self._attributes.get(key)
+        if known is None:
+            if len(self._attributes) >= SHARED:  # an attribute that is new in every row must not fill the memory
+                self._attributes.clear()
+            known = {sys.intern(name): value for name, value in found.items()}
+            self._attributes[key] = known
+        return known
+
+
+def _record_of(body: str, source: str, *, context: bool, shared: _Shared) -> TrafficRecord:
     row = json.loads(body)
     completion = row["completion"]
     return TrafficRecord(
         request=Request(
             id=row["id"],
-            fields=row["fields"],
+            fields={sys.intern(name): text for name, text in row["fields"].items()},
             at=row["at"],
-            attributes=row["attributes"],
+            attributes=shared.attributes(row["attributes"]),
             session=row["session"],
         ),
         completion=None if completion is None else Completion(**completion),
         gold=row["gold"],
         gold_from=row.get("gold_from", "log"),
-        source=source,
+        source=sys.intern(source),
         context=tuple(_turn_of(turn) for turn in row.get("context", ())) if context else (),
         calls=tuple(ToolCall(**call) for call in row.get("calls", ())) if context else (),
     )
