@@ -207,18 +207,23 @@ class FaultTeacher:
             writer.write(_response(200, said))
             await writer.drain()
             return True
+        if (special := self._special(method, path, headers, body)) is not None:
+            writer.write(special)
+            await writer.drain()
+            return bool(special)
         self._in_flight += 1
         self._max_in_flight = max(self._max_in_flight, self._in_flight)
         try:
             fate = self._fate(path, headers.get("authorization", ""), body)
             self._fates[fate] += 1
+            limits = self._limit_headers()
             if self.faults.latency_s:
                 await asyncio.sleep(self.faults.latency_s)
             if fate in UNBILLED and fate != "error_200":
-                writer.write(_refusal(fate, self.faults.retry_after_s, headers.get("authorization", "")))
+                writer.write(_refusal(fate, self.faults.retry_after_s, headers.get("authorization", ""), limits))
                 await writer.drain()
                 return True
-            return await self._send(fate, body, reader, writer)
+            return await self._send(fate, body, reader, writer, limits)
         finally:
             self._in_flight -= 1
 
@@ -234,6 +239,8 @@ class FaultTeacher:
             if len(self._recent) >= self.faults.requests_per_s:
                 return "429"
             self._recent.append(now)
+        if not self._admitted():
+            return "429"
         if arrived < len(self.faults.script):
             return self.faults.script[arrived]
         key = hashlib.sha256(body).hexdigest()
@@ -245,8 +252,19 @@ class FaultTeacher:
                 return fault
         return OK
 
+    def _special(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> bytes | None:
+        """A response of another kind, empty to hang up; None for a chat completion. See `testing_batch`."""
+        del self, method, path, headers, body
+        return None
+
+    def _admitted(self) -> bool:
+        return True
+
+    def _limit_headers(self) -> str:
+        return ""
+
     async def _send(
-        self, fate: str, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, fate: str, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limits: str
     ) -> bool:
         if fate == "hang":
             with suppress(TimeoutError):
@@ -267,7 +285,7 @@ class FaultTeacher:
         elif fate == "cut_unframed":
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n" + half)
         else:
-            writer.write(_head(200, len(raw)) + raw)
+            writer.write(_head(200, len(raw), limits) + raw)
         await writer.drain()
         return not fate.startswith("cut")
 
@@ -289,10 +307,10 @@ def _response(status: int, said: Mapping[str, Any], extra: str = "") -> bytes:
     return _head(status, len(raw), extra) + raw
 
 
-def _refusal(fate: str, retry_after_s: float, authorization: str) -> bytes:
+def _refusal(fate: str, retry_after_s: float, authorization: str, limits: str = "") -> bytes:
     if fate == "redirect":
         return _response(307, {}, "Location: http://127.0.0.1:1/elsewhere\r\n")
-    extra = f"Retry-After: {retry_after_s:g}\r\n" if fate == "429" else ""
+    extra = f"Retry-After: {retry_after_s:g}\r\n{limits}" if fate == "429" else limits
     return _response(int(fate), {"error": {"message": f"planted {fate}, incorrect key: {authorization}"}}, extra)
 
 

@@ -10,6 +10,7 @@ import pytest
 from overproof.data import Completion, Outcome, Request, TeacherPin
 from overproof.errors import BudgetExceeded, PinMismatch, StoreError, TeacherError
 from overproof.store.labels import LabelLedger, LedgeredTeacher, Prices, Settlement, to_micro
+from overproof.store.pacing import Manners
 from overproof.store.project_store import open_store
 
 PIN = TeacherPin(use="openai.v1", provider="p", model="m-1", revision="r", parameters={"temperature": 0}, prompt_digest="d")
@@ -85,7 +86,7 @@ def wrap(store, script, *, naps=None, **changes):
             naps.append(seconds)
         await asyncio.sleep(0)
 
-    options = {"pin": PIN, "prices": PRICES, "clearance_id": "c", "run_id": "run-1", "sleep": sleep}
+    options = {"pin": PIN, "prices": PRICES, "clearance_id": "c", "run_id": "run-1", "pace": Manners(sleep=sleep)}
     return LedgeredTeacher(script, store.ledger, **{**options, **changes})
 
 
