@@ -295,6 +295,44 @@ class Answered:
     """Samples in order; empty where every try failed."""
     reason: str = ""
     """Why there is none; empty where there is."""
+    decided: str | None = None
+    """The label that a committee came to; None where the samples' majority decides."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """One teacher of a committee, with what it did."""
+
+    name: str
+    pin: TeacherPin
+    clearance: Clearance
+    """The permission for this member's answers."""
+    arbiter: bool
+    """True for the one that was asked only where the others disagreed."""
+    answered: int
+    """Rows that it gave a label for."""
+    agreed: int
+    """How many of these labels are the committee's."""
+    spent_usd: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Committee:
+    """How several teachers came to one label each row."""
+
+    rule: str
+    """"majority" or "dawid-skene"."""
+    members: tuple[Member, ...]
+    rows: int
+    """Rows on which anybody gave a label."""
+    unanimous: int
+    """Rows on which all that answered agree."""
+    tied: int
+    """Rows on which the votes tie; without an arbiter's word the first member's label stands there."""
+    arbitrated: int
+    """Rows that the arbiter decided."""
+    overruled: int
+    """Rows on which the label is not that of most voters, since the rule weighs them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -364,6 +402,8 @@ class Answers:
     """Cost of all answers in here, cached ones included."""
     asking: Asking = field(default_factory=Asking)
     """How they came about."""
+    committee: Committee | None = None
+    """Who decided; None where one teacher did."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,17 +12,18 @@ from typing import Any
 import overproof
 from overproof import registry
 from overproof.asking import Buyer
-from overproof.data import CalibrationSet, TestSet, TrainSet, digest_of
+from overproof.data import Answers, CalibrationSet, Clearance, PromptSet, TestSet, TrainSet, digest_of
 from overproof.errors import DataError, TermsError
 from overproof.evidence import Calibration, EvalReport, Plan, Refusal, Release, Scores, Trained
 from overproof.project import Project
-from overproof.settings import Part, expand_slices
+from overproof.settings import Part, TeacherTable, expand_slices
 from overproof.steps.baseline import ASK_DEV, ASK_TEST, SHOTS, AskRecipe, ShotsRecipe
 from overproof.steps.calibrate import CALIBRATE, CalibrateRecipe
 from overproof.steps.capture import CAPTURE, CaptureRecipe, LogSnapshot
 from overproof.steps.certificates import GOLD
 from overproof.steps.clear import CLEAR, ClearRecipe, decisive_day, student_kind
 from overproof.steps.collect import COLLECT, SUMMARISE, CollectRecipe, SummariseRecipe
+from overproof.steps.committee import DECIDE, DISPUTED, CommitteeRecipe, DisputedRecipe
 from overproof.steps.dossier import DOSSIER, DossierRecipe
 from overproof.steps.evaluate import EVALUATE, STUDY, EvaluateRecipe, StudyRecipe, teacher_kind
 from overproof.steps.filter import (
@@ -50,6 +51,7 @@ from overproof.students.weights import pinned
 from overproof.task import Slice
 
 STAGES = ("capture", "promptset", "clear", "teach", "filter", "train", "calibrate", "evaluate", "gate")
+BATCH_ROWS = 1_000_000
 CERTIFICATE_DAYS = 90  # statistics: what was proven on one window says nothing about traffic a quarter later
 
 
@@ -155,21 +157,17 @@ class Road:
         yield "capture"
         kept["prompts"] = prompts = run(PROMPTSET, traffic, recipe=_promptset_recipe(p))
         yield "promptset"
-        terms = self._terms()
-        kept["clearance"] = clearance = run(CLEAR, self.memo.source("terms", terms), recipe=self._clear_recipe(terms))
+        kept["clearance"] = clearance = self._cleared(p.teacher)
+        members = [self._cleared(member) for member in p.committee]
         yield "clear"
-        teacher = self.buyer.teacher(clearance)
-        recipe = self._teach_recipe()
-        kept["answers"] = answers = run(
-            TEACH, prompts, clearance, recipe=recipe, teacher=teacher, concurrency=p.teacher.concurrency
-        )
+        kept["answers"] = answers = self._asked(prompts, clearance, members)
         yield "teach"
         specs = tuple(verifier_spec(v.use, v.options) for v in p.verifiers)
         filtering = FilterRecipe(labels=p.task.output.labels, verifiers=specs)
         kept["labels"] = labelled = run(FILTER, answers, recipe=filtering)
         attributes = tuple(dict.fromkeys(s.by for s in p.slices if s.by is not None))
         surveyed = run(SURVEY, traffic, labelled, recipe=SurveyRecipe(attributes=attributes))
-        kept["summary"] = data = run(SUMMARISE, prompts, clearance, answers, labelled, recipe=SummariseRecipe())
+        kept["summary"] = data = run(SUMMARISE, prompts, clearance, answers, labelled, recipe=SummariseRecipe(samples=p.teacher.samples))
         train_rows = run(TAKE_TRAIN, labelled, recipe=NoRecipe())
         dev_rows = run(TAKE_CALIBRATION, labelled, recipe=NoRecipe())
         test_rows = run(TAKE_TEST, labelled, recipe=NoRecipe())
@@ -216,20 +214,56 @@ class Road:
         log, now = self.store.traffic, self.store.traffic.version()
         return self.memo.lazy("log", log.snapshot_digest(now), lambda: LogSnapshot(records=tuple(log.read(now))))
 
-    def _terms(self) -> Terms:
-        named = self.project.teacher.terms
+    def _cleared(self, table: TeacherTable) -> Artifact[Clearance]:
+        """The permission for one teacher's answers, each under terms of its own."""
+        terms = self._terms(table)
+        return self.memo.run(CLEAR, self.memo.source("terms", terms), recipe=self._clear_recipe(terms, table))
+
+    def _asked(
+        self, prompts: Artifact[PromptSet], clearance: Artifact[Clearance], members: Sequence[Artifact[Clearance]]
+    ) -> Artifact[Answers]:
+        """What the teacher says; with a committee what all of them came to."""
+        p, run = self.project, self.memo.run
+        teacher, recipe = self.buyer.teacher(clearance), self._teach_recipe()
+        first = run(
+            TEACH, prompts, clearance, recipe=recipe, teacher=teacher, concurrency=_at_once(p.teacher),
+            watch=self.buyer.watch(teacher),
+        )  # fmt: skip
+        if not p.committee:
+            return first
+
+        def ask(place: int, rows: Artifact[PromptSet]) -> Artifact[Answers]:
+            table = p.committee[place]
+            one = TeachRecipe(pin=p.pin_of(table), samples=table.samples)
+            asked = self.buyer.member(table, members[place])
+            return run(TEACH, rows, members[place], recipe=one, teacher=asked, concurrency=_at_once(table))
+
+        order = sorted(range(len(p.committee)), key=lambda place: p.committee[place].arbiter)
+        arbiter = p.committee[order[-1]].arbiter
+        said = [first, *(ask(i, prompts) for i in (order[:-1] if arbiter else order))]
+        if arbiter:
+            rows = run(DISPUTED, prompts, self.memo.gather(said), recipe=DisputedRecipe())
+            said.append(ask(order[-1], rows))
+        names = (p.teacher.model, *(p.committee[i].name for i in order))
+        deciding = CommitteeRecipe(
+            rule=p.teacher.agreement, names=names, labels=p.task.output.labels, arbiter=arbiter
+        )
+        return run(DECIDE, self.memo.gather(said), self.memo.gather([clearance, *(members[i] for i in order)]), recipe=deciding)
+
+    def _terms(self, table: TeacherTable) -> Terms:
+        named = table.terms
         if not named:
             raise TermsError(
                 "[teacher] names no terms record: nobody has vouched for the use of this teacher's answers",
                 next_action='write terms = "terms/teacher.toml"; `overproof init` shows the form',
             )
-        return read_terms(self.project.root / named, base_url=self.project.teacher.base_url)
+        return read_terms(self.project.root / named, base_url=table.base_url)
 
-    def _clear_recipe(self, terms: Terms) -> ClearRecipe:
+    def _clear_recipe(self, terms: Terms, table: TeacherTable) -> ClearRecipe:
         p = self.project
         kind = student_kind([s.use for s in p.students])
         return ClearRecipe(
-            pin=p.pin,
+            pin=p.pin_of(table),
             student_kind=kind,
             distribution=p.teacher.distribution,
             today=decisive_day(terms, self.today.isoformat()),
@@ -238,14 +272,18 @@ class Road:
     def _teach_recipe(self) -> TeachRecipe:
         t, labels = self.project.teacher, set(self.project.task.output.labels)
         by_label = [Slice(name=n, where=(("label", (n,)),)) for n in t.extra_on if n in labels]
-        named = [s for s in expand_slices(self.project.slices, {}) if s.name in t.extra_on and s.name not in labels]
+        slices = expand_slices(self.project.slices, {})
+        named = [s for s in slices if s.name in t.extra_on and s.name not in labels]
         unknown = sorted(set(t.extra_on) - {s.name for s in (*by_label, *named)})
         if unknown:
             known = registry.suggest(unknown[0], sorted(labels | {s.name for s in expand_slices(self.project.slices, {})}))
             raise DataError(f"[teacher] extra_on names {unknown[0]!r}. {known}", next_action="name a label or a [[slice]]")
         return TeachRecipe(
-            pin=self.project.pin, samples=t.samples, hard_samples=t.hard_samples or 0, extra_on=(*by_label, *named)
-        )
+            pin=self.project.pin, samples=t.samples, hard_samples=t.hard_samples or 0, extra_on=(*by_label, *named),
+            extra_below=t.extra_below,
+            samples_by=tuple((s, t.samples_by[s.name]) for s in slices if s.name in t.samples_by),
+            repeat=t.repeat if t.samples == 1 else 0, seed=self.project.promptset.seed,
+        )  # fmt: skip
 
     def _slices(self, survey: Survey) -> tuple[Slice, ...]:
         return expand_slices(self.project.slices, survey.values)
@@ -458,6 +496,11 @@ def load_run(store: Store, run_id: str | None = None) -> RunResult:
         events=(),
         artifacts=artifacts,
     )
+
+
+def _at_once(table: TeacherTable) -> int:
+    """Rows in flight: a batch wants all of them at once."""
+    return BATCH_ROWS if table.mode == "batch" else table.concurrency
 
 
 def today_of(store: Store) -> date:

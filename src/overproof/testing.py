@@ -116,12 +116,12 @@ class FaultTeacher:
                 f"faults {unknown!r} don't exist, or the rates don't fit into 1 (sum {total:g})",
                 next_action=f"use some of {', '.join(FAULTS)}",
             )
-        self.model = model
-        self.port = port
+        self.model, self.port = model, port
         self._answer = answer
         self._fates: Counter[str] = Counter()
         self._asked: Counter[str] = Counter()
         self._recent: list[float] = []
+        self._extra = ""  # further headers, line by line
         self._in_flight = 0
         self._max_in_flight = 0
         self._connections: set[asyncio.Task[None]] = set()
@@ -216,14 +216,13 @@ class FaultTeacher:
         try:
             fate = self._fate(path, headers.get("authorization", ""), body)
             self._fates[fate] += 1
-            limits = self._limit_headers()
             if self.faults.latency_s:
                 await asyncio.sleep(self.faults.latency_s)
             if fate in UNBILLED and fate != "error_200":
-                writer.write(_refusal(fate, self.faults.retry_after_s, headers.get("authorization", ""), limits))
+                writer.write(_refusal(fate, self.faults.retry_after_s, headers.get("authorization", ""), self._extra))
                 await writer.drain()
                 return True
-            return await self._send(fate, body, reader, writer, limits)
+            return await self._send(fate, body, reader, writer)
         finally:
             self._in_flight -= 1
 
@@ -254,17 +253,12 @@ class FaultTeacher:
 
     def _special(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> bytes | None:
         """A response of another kind, empty to hang up; None for a chat completion. See `testing_batch`."""
-        del self, method, path, headers, body
-        return None
 
     def _admitted(self) -> bool:
         return True
 
-    def _limit_headers(self) -> str:
-        return ""
-
     async def _send(
-        self, fate: str, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limits: str
+        self, fate: str, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
         if fate == "hang":
             with suppress(TimeoutError):
@@ -285,7 +279,7 @@ class FaultTeacher:
         elif fate == "cut_unframed":
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n" + half)
         else:
-            writer.write(_head(200, len(raw), limits) + raw)
+            writer.write(_head(200, len(raw), self._extra) + raw)
         await writer.drain()
         return not fate.startswith("cut")
 

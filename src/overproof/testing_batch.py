@@ -123,12 +123,10 @@ class BatchProvider(FaultTeacher):
         now = time.monotonic()
         left = min(max(1.0, limit / 60), left + (now - then) * limit / 60)
         self._bucket = (left - (left >= 1), now)
+        self._extra = self._limit_headers(limit) if self.batch.said else ""
         return left >= 1
 
-    def _limit_headers(self) -> str:
-        limit = self.batch.requests_per_minute
-        if limit is None or not self.batch.said:
-            return ""
+    def _limit_headers(self, limit: float) -> str:
         left = int(self._bucket[0])
         reset = f"{max(0.0, limit / 60 - left) / (limit / 60):.3f}s"
         return "".join(

@@ -277,3 +277,24 @@ def provable(labels: Sequence[DrawnLabel]) -> tuple[DrawnLabel, ...]:
             )
         rows.add(found.row)
     return tuple(labels)
+
+
+def agreement_ceiling(agree: float) -> float:
+    """
+    The most that any answerer can agree with one answer of a teacher that doesn't always repeat itself.
+
+    Args:
+        agree: chance that two independent answers of the teacher to a random request are the same, in [0, 1].
+
+    Returns: an upper bound of the chance that a fixed answer is the teacher's, in [0, 1]; above `agree`, since an
+        answerer that always gives the teacher's favourite agrees more often than the teacher does.
+    Raises: MeasureError for a chance outside [0, 1].
+    Source: with shares p of the teacher's answers to a request, two agree with chance sum p^2 >= (max p)^2, and
+        E[max p] <= sqrt(E[(max p)^2]) by Jensen's inequality.
+
+    >>> round(agreement_ceiling(0.81), 3)
+    0.9
+    """
+    if not 0.0 <= agree <= 1.0:
+        raise MeasureError(f"an agreement of {agree!r} is no share", next_action="pass a share in [0, 1]")
+    return float(np.sqrt(agree))

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
-from overproof.data import Answers, Clearance, Folder, Labelled, PromptSet, SliceMatch, TeacherPin
+from overproof.data import (
+    Answers,
+    Asking,
+    Clearance,
+    Committee,
+    Folder,
+    Labelled,
+    PromptSet,
+    SliceMatch,
+    TeacherPin,
+)
 from overproof.evidence import EvalReport, Trained
+from overproof.steps.ceiling import Ceiling, CeilingRecipe, ceiling
 from overproof.store.artifacts import Step
 
 
@@ -41,11 +52,20 @@ class DataEvidence:
     """"SPLIT: REASON" to rows, kept ones included."""
     rows: Mapping[str, int]
     """Split name to labelled rows."""
+    ceiling: Ceiling | None = None
+    """The teacher against itself."""
+    asking: Asking | None = None
+    """Extra samples, fingerprints, canary prompts; without the rows that were asked twice."""
+    committee: Committee | None = None
+    """Who decided; None where one teacher did."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SummariseRecipe:
-    """Nothing to choose."""
+    """What the teacher's agreement with itself is read from."""
+
+    samples: int = 1
+    """First samples of every row."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,11 +107,11 @@ def summarise(
         clearance: the permission that was minted.
         answers: all that the teacher said.
         labelled: what the filter kept and left out.
-        recipe: nothing.
+        recipe: how many first samples there are.
 
     Returns: counts, shares and pins; no request text.
     """
-    del recipe
+    found = ceiling(answers, CeilingRecipe(samples=recipe.samples))
     every = (*answers.train, *answers.calibration, *answers.test)
     models = Counter(c.model for row in every for c in row.completions if c.value is not None)
     return DataEvidence(
@@ -104,7 +124,7 @@ def summarise(
         match=prompts.match,
         distance=prompts.distance,
         leaks=dict(prompts.leaks),
-        notes=prompts.notes,
+        notes=(*prompts.notes, found.sentence, *_how_asked(answers)),
         labels=labelled.test.labels,
         counts=dict(labelled.counts),
         rows={
@@ -112,7 +132,38 @@ def summarise(
             "calibration": len(labelled.calibration.examples),
             "test": len(labelled.test.examples),
         },
+        ceiling=found,
+        asking=replace(answers.asking, repeats=()),
+        committee=answers.committee,
     )
+
+
+def _how_asked(answers: Answers) -> Iterator[str]:
+    """What a reader should know about how the labels were bought, one sentence each."""
+    asking, panel = answers.asking, answers.committee
+    if asking.extra_rows:
+        why = ", ".join(f"{reason}: {n:,}" for reason, n in asking.extra_reasons.items())
+        yield (
+            f"{asking.extra_bought:,} extra samples were taken on {asking.extra_rows:,} rows ({why}); they changed the"
+            f" label of {asking.extra_changed:,}."
+        )
+    if len(asking.fingerprints) > 1:
+        names = ", ".join(f"{name or 'none named'} {n:,}" for name, n in asking.fingerprints.items())
+        yield f"The teacher's answers carry more than one fingerprint ({names}): the provider changed something between them."
+    watch = asking.canaries
+    if watch is not None and watch.n:
+        word = "more than noise explains: the teacher changed" if watch.alarm else "no more than noise explains"
+        yield (
+            f"Canary prompts: {watch.differ} of {watch.n} answers differ from the reference, {word}"
+            f" (alarm from {watch.alarm_at}, chance {watch.p:.2g} if nothing had changed)."
+        )
+    if panel is not None:
+        who = ", ".join(f"{m.name} was followed on {m.agreed:,} of {m.answered:,}" for m in panel.members)
+        yield (
+            f"The labels are those of {len(panel.members)} teachers by {panel.rule}: {panel.unanimous:,} of"
+            f" {panel.rows:,} rows unanimous, {panel.tied:,} ties, {panel.arbitrated:,} decided by an arbiter,"
+            f" {panel.overruled:,} against the most votes; {who}."
+        )
 
 
 def collect(
@@ -140,5 +191,5 @@ def collect(
     )
 
 
-SUMMARISE = Step(name="summarise", version=1, fn=summarise)
+SUMMARISE = Step(name="summarise", version=2, fn=summarise)
 COLLECT = Step(name="collect", version=1, fn=collect)

@@ -253,6 +253,11 @@ def _terms(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
     yield _finding("G01", "pass", f"{who} ({clearance.posture}), {until}; this is not legal advice")
 
 
+def _pinned(data: DataEvidence) -> set[str]:
+    """The models that may have answered: the teacher's, and those of a committee."""
+    return {data.pin.model} | ({m.pin.model for m in data.committee.members} if data.committee is not None else set())
+
+
 def _pin(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
     del recipe
     data = _data(evidence)
@@ -262,7 +267,7 @@ def _pin(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
         yield _finding("G02", "fail", f"answers are from {pin.model!r}, cleared was {data.clearance.pin.model!r}", mend)
     elif not data.models:
         yield _finding("G02", "not-run", "no usable answer names the model that gave it", mend)
-    elif set(data.models) != {pin.model}:
+    elif set(data.models) - _pinned(data) or (data.committee is None and set(data.models) != {pin.model}):
         names = ", ".join(f"{name!r} {n:,}" for name, n in data.models.items())
         yield _finding("G02", "fail", f"pinned is {pin.model!r}, the answers came from {names}", mend)
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +15,7 @@ from overproof.data import Completion, Outcome, Request, TeacherPin, digest_of
 from overproof.errors import BudgetExceeded, PinMismatch, StoreError, TeacherError
 from overproof.store.group import GroupCommit
 from overproof.store.local import Db, Row
+from overproof.store.money import Prices, to_micro
 from overproof.store.pacing import Breaker, Manners, Pacer
 
 State = Literal["ok", "bad", "transient", "permanent", "fatal"]
@@ -40,18 +40,6 @@ _SETTLE = """
 _RELEASE = "UPDATE budget SET held_micro=held_micro-?, spent_micro=spent_micro+? WHERE name=?"
 _BUDGET = "SELECT cap_micro, held_micro, spent_micro FROM budget WHERE name=?"
 _LABEL = "INSERT OR IGNORE INTO label VALUES(?, ?, ?, ?)"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Prices:
-    """What the provider charges."""
-
-    usd_per_million_in: float
-    """US dollars for a million prompt tokens."""
-    usd_per_million_out: float
-    """US dollars for a million answer tokens."""
-    usd_per_million_dearest: float = 0.0
-    """US dollars for a million prompt tokens in the dearest way, for example written to a cache; 0: as any other."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -362,6 +350,10 @@ class LedgeredTeacher:
         # One after the other, so that calls in flight are never more than rows in flight.
         return [await self._one(request, index, recorded) for index in range(n)]
 
+    async def one(self, request: Request, index: int) -> Completion:
+        """The answer with this number, for prompts that are asked again and again."""
+        return await self._one(request, index, None)
+
     async def close(self) -> None:
         """Let go of connections."""
         await self._teacher.close()
@@ -574,25 +566,6 @@ class LedgeredTeacher:
             f"the teacher {self._pin.model!r} stopped the run: {outcome.reason}",
             next_action="mend [teacher] or the account, then run again: answers that are paid for are kept",
         )
-
-
-def to_micro(usd: float, *, up: bool = True) -> int:
-    """
-    Dollars in whole millionths.
-
-    Args:
-        usd: US dollars, finite, from 0.
-        up: round up (what is charged) or down (what is allowed).
-
-    Returns: millionths of a dollar.
-    Raises: StoreError for a negative or infinite sum.
-    """
-    if not math.isfinite(usd) or usd < 0:
-        raise StoreError(
-            f"{usd!r} is not a sum of money", next_action="mend prices and budget_usd in [teacher]"
-        )
-    exact = round(usd * 1e6, 3)  # the noise of binary fractions must not cost a millionth
-    return math.ceil(exact) if up else math.floor(exact)
 
 
 def _clean(text: str) -> str:

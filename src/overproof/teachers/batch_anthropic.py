@@ -111,7 +111,7 @@ class AnthropicBatches:
         return found
 
     async def _carries(self, batch_id: str, tag: str, key: str) -> bool:
-        while (state := await self.poll(batch_id, key=key)).status == "running":
+        while (state := await self.poll(batch_id, key=key)).status == "running":  # noqa: ASYNC110 - the provider ends it
             await asyncio.sleep(LOOK_EVERY_S)
         return any(name.startswith(tag) for name, _ in await self.fetch(state, key=key))
 
