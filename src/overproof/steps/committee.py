@@ -161,7 +161,7 @@ def _weighed(rows: Sequence[Sequence[Answered]], recipe: CommitteeRecipe) -> lis
         return []
     column = {label: place for place, label in enumerate(recipe.labels)}
     said = np.array([[column.get(_label(one) or "", -1) for one in row] for row in rows], dtype=np.int64)
-    some: list[bool] = (said >= 0).any(axis=1).tolist()
+    some = [bool((row >= 0).any()) for row in said]
     if not any(some):
         return [None] * len(rows)
     best = panel_posterior(dawid_skene(said[some], len(recipe.labels)), said).argmax(axis=1)

@@ -245,6 +245,11 @@ def _terms(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
         )
         if attested != wanted
     )
+    for member in data.committee.members if data.committee is not None else ():
+        if member.clearance.pin != member.pin:
+            wrong.append(f"the committee's {member.name!r} answered under a clearance for another teacher")
+        if member.clearance.expires is not None and member.clearance.expires < recipe.today:
+            wrong.append(f"the attestation of the committee's {member.name!r} ran out on {member.clearance.expires}")
     if wrong:
         yield _finding("G01", "fail", "; ".join(wrong), "renew the attestation in the terms record, then run again")
         return
