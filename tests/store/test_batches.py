@@ -115,9 +115,8 @@ def test_a_cap_that_does_not_cover_the_batch_sends_none_of_it(tmp_path: Path) ->
 
 def test_a_refused_batch_stops_the_run_and_frees_the_money(tmp_path: Path) -> None:
     """A provider without batch endpoints says 404: an error for the user, nothing held, nothing charged."""
-    with BatchProvider(ANSWER) as server:
-        with pytest.raises(TeacherError, match="404"):
-            ask_all(tmp_path, "openai.v1", server.base_url.replace("/v1", "/v2"))
+    with BatchProvider(ANSWER) as server, pytest.raises(TeacherError, match="404"):
+        ask_all(tmp_path, "openai.v1", server.base_url.replace("/v1", "/v2"))
     with open_store(tmp_path) as store:
         counts = store.ledger.counts()
         assert (counts.held_usd, counts.spent_usd, counts.attempts) == (0.0, 0.0, {"transient": 40})

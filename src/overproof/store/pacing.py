@@ -17,6 +17,7 @@ BACK_OFF = 0.7
 GROW = 1.05
 GROW_EVERY_S = 10.0
 FEW = 10
+LEARNING_S = 5.0
 WINDOW_S = 60.0
 LAST_CALLS = 100
 MOST_FAILED = 0.5
@@ -62,6 +63,7 @@ class Pacer:
         self._mean_tokens = 0.0
         self._factor = 1.0
         self._changed = -math.inf
+        self._learned = -math.inf
         self._starts: deque[float] = deque(maxlen=4096)
         self._next = -math.inf
         self._not_before = -math.inf
@@ -108,6 +110,8 @@ class Pacer:
         if said is not None:
             # A reset further off than a minute belongs to a limit per day; that one is only waited for when used up.
             if said.requests_per_minute and not self._fixed[0] and (said.requests_reset_s or 0.0) <= WINDOW_S:
+                if self._requests is None:
+                    self._learned = now
                 self._requests = said.requests_per_minute
             if said.tokens_per_minute and not self._fixed[1] and (said.tokens_reset_s or 0.0) <= WINDOW_S:
                 self._tokens = said.tokens_per_minute
@@ -131,7 +135,8 @@ class Pacer:
         self._not_before = max(self._not_before, self._clock() + seconds)
 
     def _refused(self, now: float) -> None:
-        if now - self._changed < 1.0:  # one refusal of many at once is one sign
+        # One refusal of many at once is one sign; those of calls from before the limit was known are none.
+        if now - self._changed < 1.0 or now - self._learned < LEARNING_S:
             return
         if not self._requests:  # nobody named a limit: start from what was sent when it was too much
             recent = [start for start in self._starts if now - GROW_EVERY_S < start <= now]
