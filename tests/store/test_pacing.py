@@ -48,6 +48,8 @@ def test_the_headers_set_the_pace_and_the_user_overrules_them() -> None:
     """A limit said per minute is taken; one that resets in hours is no pace; the project file comes first."""
     clock = Clock()
     pacer = Pacer(clock=clock)
+    assert 0 < pacer.interval_s < 0.1  # nobody has said anything yet
+    pacer.learn(said())
     assert pacer.interval_s == 0.0
     pacer.learn(said(limits=RateLimits(requests_per_minute=600, requests_reset_s=1)))
     assert abs(pacer.interval_s - 0.1) < 0.001

@@ -16,6 +16,7 @@ CATCH_UP_S = 0.3  # slots that were missed by so little are made up for, so that
 BACK_OFF = 0.7
 GROW = 1.05
 GROW_EVERY_S = 10.0
+UNHEARD_S = 0.05  # between calls until the first response has said what is allowed
 FEW = 10
 LEARNING_S = 5.0
 WINDOW_S = 60.0
@@ -60,6 +61,7 @@ class Pacer:
         self._tokens = tokens_per_minute
         self._fixed = (requests_per_minute is not None, tokens_per_minute is not None)
         self._clock = clock
+        self._heard = False
         self._mean_tokens = 0.0
         self._factor = 1.0
         self._changed = -math.inf
@@ -70,8 +72,8 @@ class Pacer:
 
     @property
     def interval_s(self) -> float:
-        """Seconds between two calls as things stand; 0 where nothing is known to limit them."""
-        found = 0.0
+        """Seconds between two calls as things stand; 0 where a response came and named no limit."""
+        found = 0.0 if self._heard else UNHEARD_S
         if self._requests:
             found = 60.0 / self._requests
         if self._tokens and self._mean_tokens:
@@ -103,6 +105,7 @@ class Pacer:
             outcome: of any call.
         """
         now, said = self._clock(), outcome.limits
+        self._heard = True
         answer = outcome.completion
         if answer is not None and answer.tokens_in is not None:
             used = float(answer.tokens_in + (answer.tokens_out or 0))
