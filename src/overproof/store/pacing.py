@@ -18,6 +18,7 @@ GROW = 1.05
 GROW_EVERY_S = 10.0
 UNHEARD_S = 0.05  # between calls until the first response has said what is allowed
 FEW = 10
+SIGN = 0.1  # share of the last fifty calls that were refused
 LEARNING_S = 5.0
 WINDOW_S = 60.0
 LAST_CALLS = 100
@@ -66,6 +67,7 @@ class Pacer:
         self._factor = 1.0
         self._changed = -math.inf
         self._learned = -math.inf
+        self._refusals: deque[bool] = deque(maxlen=50)
         self._starts: deque[float] = deque(maxlen=4096)
         self._next = -math.inf
         self._not_before = -math.inf
@@ -125,7 +127,9 @@ class Pacer:
                     if left == 0 and reset is not None
                 ]
                 self.hold(min(max(resets, default=0.0), WINDOW_S))
-        if outcome.http_status == 429:
+        self._refusals.append(outcome.http_status == 429)
+        # A stray refusal is no sign of a limit, and slowing down at each would end in a crawl.
+        if outcome.http_status == 429 and sum(self._refusals) >= SIGN * len(self._refusals):
             self._refused(now)
 
     def hold(self, seconds: float) -> None:
