@@ -154,6 +154,10 @@ MISTAKES = {
     "a slice of no label": ('by = "language"', 'name = "x"\nwhere = { label = "bgu" }', "Did you mean 'bug'?"),
     "an option that is a date": ("C = 2.0", "C = 2026-01-01", "neither text, number"),
     "an option that is nan": ("C = 2.0", "C = nan", "neither text, number"),
+    "hard samples of one answer": ('extra_on = ["bug", "enterprise"]\n', "", "one answer has none to differ from"),
+    "a tolerance of nothing": ("[bars]", "[fairness]\ntolerance = 0.1\n[bars]", "[fairness]: tolerance without groups"),
+    "a selected label nobody has": ("[bars]", '[fairness]\ngroups = ["tier"]\nselected = ["bgu"]\n[bars]', "Did you mean 'bug'?"),
+    "a swap file that is not there": ("[bars]", '[fairness]\nswaps = "gone.json"\n[bars]', "[fairness]: swaps = 'gone.json'"),
     "a syntax error": ("[bars]", "[bars", "line 30, column"),
 }
 
@@ -274,3 +278,11 @@ def test_every_key_is_in_the_reference(pytestconfig: pytest.Config) -> None:
 def test_bars_left_out_are_no_bars() -> None:
     """Only metrics that the file names get a bar."""
     assert BarsTable(ece=0.1).bars == ()
+
+
+def test_an_out_of_scope_label_has_to_be_a_class(tmp_path: Path) -> None:
+    """[task] out_of_scope names one of the classes, or the mistake is told."""
+    first = load_project(write(tmp_path)).task.output.labels[0]
+    assert load_project(tmp_path / "overproof.toml", overrides=[f'task.out_of_scope="{first}"']).task.out_of_scope == first
+    (found,) = problems(tmp_path, GOOD, 'task.out_of_scope="nowhere"')
+    assert "out_of_scope names no class 'nowhere'" in found

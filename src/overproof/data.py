@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 Completeness = Literal["stop", "length", "filtered", "error", "unknown"]
+GOLD_SOURCES = ("log", "review-audit", "review-fix")
+"""Who chose the rows that have a true label: see `Example.gold_from`."""
 
 
 def digest_of(value: Any) -> str:
@@ -103,6 +105,8 @@ class TrafficRecord:
     """The true answer where somebody knows it; never shown to a teacher or a student."""
     source: str = ""
     """Where the row came from: file and format."""
+    gold_from: str = "log"
+    """See `Example.gold_from`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,6 +147,8 @@ class PromptRow:
     """The true answer, where known."""
     near_train: float | None = None
     """For calibration and test rows: similarity in [0, 1] to the nearest training row."""
+    gold_from: str = "log"
+    """See `Example.gold_from`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -435,6 +441,10 @@ class Example:
     """The teacher's own latency on this request."""
     cost_usd: float | None = None
     """The teacher's own cost for one answer to this request."""
+    label_from: str = "teacher"
+    """Whose label `target` is: "teacher", "review-audit" (a row that chance has chosen), "review-fix" (one picked)."""
+    gold_from: str = "log"
+    """Where `gold` is from: "log", "review-audit" or "review-fix"; rows marked "review-fix" train and prove nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,7 +22,15 @@ from overproof.steps.calibrate import CALIBRATE, CalibrateRecipe
 from overproof.steps.capture import CAPTURE, CaptureRecipe, LogSnapshot
 from overproof.steps.certificates import GOLD
 from overproof.steps.clear import CLEAR, ClearRecipe, decisive_day, student_kind
-from overproof.steps.collect import COLLECT, SUMMARISE, CollectRecipe, SummariseRecipe
+from overproof.steps.collect import (
+    ADD_FLIPS,
+    ADD_GROUPS,
+    COLLECT,
+    SUMMARISE,
+    AddRecipe,
+    CollectRecipe,
+    SummariseRecipe,
+)
 from overproof.steps.committee import DECIDE, DISPUTED, CommitteeRecipe, DisputedRecipe
 from overproof.steps.dossier import DOSSIER, DossierRecipe
 from overproof.steps.evaluate import EVALUATE, STUDY, EvaluateRecipe, StudyRecipe, teacher_kind
@@ -35,9 +43,11 @@ from overproof.steps.filter import (
     NoRecipe,
     verifier_spec,
 )
+from overproof.steps.flips import BUILT_IN, FLIPS, FlipRecipe, read_swaps
 from overproof.steps.gate import GATE, GateRecipe
+from overproof.steps.groups import GROUPS, GroupRecipe, check_attributes
 from overproof.steps.pack import PACK, PackRecipe
-from overproof.steps.plan import PLAN, PlanRecipe
+from overproof.steps.plan import PLAN, PlanRecipe, certified_by
 from overproof.steps.predict import PREDICT_DEV, PREDICT_TEST, TEACHER_SCORES, PredictRecipe
 from overproof.steps.promptset import PROMPTSET, PromptSetRecipe
 from overproof.steps.survey import SURVEY, Survey, SurveyRecipe
@@ -165,7 +175,7 @@ class Road:
         specs = tuple(verifier_spec(v.use, v.options) for v in p.verifiers)
         filtering = FilterRecipe(labels=p.task.output.labels, verifiers=specs)
         kept["labels"] = labelled = run(FILTER, answers, recipe=filtering)
-        attributes = tuple(dict.fromkeys(s.by for s in p.slices if s.by is not None))
+        attributes = tuple(dict.fromkeys([*(s.by for s in p.slices if s.by is not None), *p.fairness.groups]))
         surveyed = run(SURVEY, traffic, labelled, recipe=SurveyRecipe(attributes=attributes))
         kept["summary"] = data = run(SUMMARISE, prompts, clearance, answers, labelled, recipe=SummariseRecipe(samples=p.teacher.samples))
         train_rows = run(TAKE_TRAIN, labelled, recipe=NoRecipe())
@@ -177,8 +187,10 @@ class Road:
             self._candidate(part, candidates, train_rows, dev_rows, test_rows)
         candidates.test.append(run(TEACHER_SCORES, test_rows, recipe=self._predict_recipe()))
         yield "train"
+        reading = self._calibrate_recipe(surveyed.value)
+        functions = self._functions(reading.slices)
         for scores in candidates.dev:
-            candidates.calibrations.append(run(CALIBRATE, scores, dev_rows, recipe=CalibrateRecipe()))
+            candidates.calibrations.append(run(CALIBRATE, scores, dev_rows, recipe=reading, functions=functions))
         yield "calibrate"
         kept["report"] = report = self._evaluate(candidates, dev_rows, test_rows, surveyed)
         yield "evaluate"
@@ -186,12 +198,18 @@ class Road:
         budget = p.serve.wrong_when_served is not None  # one threshold for all traffic
         slices = () if budget else self._slices(surveyed.value)
         bundle = run(PACK, chosen, report, recipe=PackRecipe(task=p.task.name, input=p.task.input, slices=slices))
+        if p.fairness.swaps:
+            kept["flips"] = run(FLIPS, bundle, dev_rows, recipe=self._flip_recipe())
         volume = p.serve.requests_per_month or surveyed.value.requests_per_month
         digests = {name: artifact.digest for name, artifact in kept.items()}
         collecting = CollectRecipe(requests_per_month=volume, digests=digests)
-        kept["evidence"] = evidence = run(
+        evidence = run(
             COLLECT, data, self.memo.gather(list(candidates.trained.values())), report, bundle, recipe=collecting
         )
+        for name, step in (("groups", ADD_GROUPS), ("flips", ADD_FLIPS)):
+            if name in kept:
+                evidence = run(step, evidence, kept[name], recipe=AddRecipe())
+        kept["evidence"] = evidence
         kept["verdict"] = verdict = run(GATE, evidence, recipe=self._gate_recipe(report.value))
         writing = DossierRecipe(today=_decided(report.value).isoformat(), version=overproof.__version__)
         kept["dossier"] = run(DOSSIER, evidence, verdict, recipe=writing)
@@ -291,6 +309,16 @@ class Road:
     def _functions(self, slices: Sequence[Slice]) -> Mapping[str, Any]:
         return {s.function: registry.resolve("slices", s.function) for s in slices if s.function is not None}
 
+    def _routed(self, survey: Survey) -> tuple[Slice, ...]:
+        return certified_by(self._slices(survey), budget=self.project.serve.wrong_when_served is not None)
+
+    def _calibrate_recipe(self, survey: Survey) -> CalibrateRecipe:
+        return CalibrateRecipe(
+            slices=self._routed(survey),
+            out_of_scope=self.project.task.out_of_scope,
+            scope_share=self.project.serve.out_of_scope_share,
+        )
+
     def _predict_recipe(self) -> PredictRecipe:
         return PredictRecipe(cost_usd_per_cpu_hour=self.project.serve.cpu_usd_per_hour)
 
@@ -363,7 +391,8 @@ class Road:
             ),
             functions=functions,
         )
-        study = memo.run(STUDY, plan, calibrations, dev, dev_rows, recipe=StudyRecipe())
+        groups = check_attributes(p.fairness.groups, found.values)  # before anything is opened for them
+        study = memo.run(STUDY, plan, calibrations, dev, dev_rows, recipe=StudyRecipe(slices=self._routed(found)), functions=functions)
         opened = self._unseal(plan, found)
         use = opened[plan.value.label_kind]
         end = date.fromisoformat(use.at[:10]) + timedelta(days=CERTIFICATE_DAYS)
@@ -377,9 +406,26 @@ class Road:
             window=found.window,
             expires=end.isoformat(),
         )
-        return memo.run(
-            EVALUATE, plan, study, memo.gather(candidates.test), test_rows, recipe=recipe, functions=functions
+        scores = memo.gather(candidates.test)
+        report = memo.run(EVALUATE, plan, study, scores, test_rows, recipe=recipe, functions=functions)
+        if groups:
+            comparing = self._group_recipe(groups, slices, use_k=recipe.uses.get(GOLD, recipe.use_k))
+            compared = memo.run(GROUPS, plan, report, scores, test_rows, recipe=comparing, functions=functions)
+            self.artifacts["groups"] = compared
+        return report
+
+    def _group_recipe(
+        self, groups: Mapping[str, tuple[str, ...]], slices: tuple[Slice, ...], *, use_k: int
+    ) -> GroupRecipe:
+        table = self.project.fairness
+        return GroupRecipe(
+            values=groups, tolerance=table.tolerance, selected=table.selected, slices=slices, use_k=use_k
         )
+
+    def _flip_recipe(self) -> FlipRecipe:
+        p = self.project
+        file = None if p.fairness.swaps == BUILT_IN else p.root / p.fairness.swaps
+        return FlipRecipe(lists=read_swaps(file), at_most=p.fairness.flips_at_most, delta=p.proof.delta)
 
     def _fixed(self, candidates: _Candidates, slices: Sequence[Slice], found: Survey) -> dict[str, str]:
         """Digests of everything that is fixed before a sealed label is read; the plan's hash covers them."""
@@ -392,6 +438,8 @@ class Road:
             "dials": [p.serve.kept_right, p.serve.wrong_when_served, p.proof.delta, p.proof.certify_share],
             "window": list(found.window),
         }
+        if p.fairness.groups:
+            named["fairness"] = [p.fairness.groups, p.fairness.tolerance, p.fairness.selected]
         weights = {f"weights {name}": fitted.digest for name, fitted in candidates.trained.items()}
         digests = {name: digest_of(value) for name, value in named.items()}
         return {**weights, **p.digests, "prompt": p.task.prompt_digest, **digests, "sealed": found.sealed_digest}
@@ -423,6 +471,8 @@ class Road:
             student_kind=student_kind([s.use for s in p.students]),
             distribution=p.teacher.distribution,
             ece_at_most=p.bars.ece,
+            gap_at_most=p.fairness.tolerance,
+            swaps=bool(p.fairness.swaps),
         )
 
     def _record(self, verdict: Release | Refusal) -> str:

@@ -22,6 +22,7 @@ from overproof.errors import DataError, NotYetError, ProjectError
 from overproof.project_errors import lines_of
 from overproof.settings import (
     BarsTable,
+    FairnessTable,
     MemberTable,
     Owner,
     Part,
@@ -42,6 +43,7 @@ ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "
 TABLES: Mapping[str, type] = {
     "task": TaskTable, "owner": Owner, "traffic": TrafficTable, "promptset": PromptSetTable,
     "teacher": TeacherTable, "bars": BarsTable, "serve": ServeTable, "proof": ProofTable,
+    "fairness": FairnessTable,
 }  # fmt: skip
 LISTS = {"verify": "verifiers", "student": "students", "baseline": "baselines", "slice": "", "committee": ""}
 STAND_INS: Mapping[str, Any] = {"name": "x", "input": ["x"], "output": {}, "prompt": "", "use": "", "email": "x@x.xx"}
@@ -71,6 +73,7 @@ class Project:
     """In file order; `expand_slices` turns them into slices."""
     serve: ServeTable
     proof: ProofTable
+    fairness: FairnessTable
     digests: Mapping[str, str]
     """"project", "prompt", "terms", "recording": SHA-256 of each file that there is."""
     committee: tuple[MemberTable, ...] = ()
@@ -175,12 +178,13 @@ class _Reading:
         self.teacher(tables["teacher"], task, slices)
         committee = self.committee(tables["teacher"])
         self.rest(tables)
+        self.fairness(tables["fairness"], task)
         students, extra = parts["student"], parts["baseline"]
         baselines = [Part(use=use, name=use) for use in BUILT_IN_BASELINES if use not in {p.name for p in extra}] + extra
         self.unique([p.name for p in students + baselines], "[[student]] and [[baseline]]", "give each a `name` of its own")
         if self.problems or task is None:
             raise ProjectError(self.problems, file=self.path.name)
-        same = {key: tables[key] for key in ("owner", "traffic", "promptset", "teacher", "bars", "serve", "proof")}
+        same = {key: tables[key] for key in ("owner", "traffic", "promptset", "teacher", "bars", "serve", "proof", "fairness")}
         return Project(
             file=self.path.name, root=self.path.parent, task=task, verifiers=tuple(parts["verify"]), students=tuple(students),
             baselines=tuple(baselines), slices=tuple(slices), digests=self.digests, committee=tuple(committee), **same,
@@ -295,7 +299,12 @@ class _Reading:
         prompt = (data or b"").decode("utf-8", "replace")
         faults = {"is empty": not prompt.strip(), "is not UTF-8": "\ufffd" in prompt} if data is not None else {}
         self.say(f"[task]: prompt = {table.prompt!r}", faults)
-        return Task(name=table.name, input=table.input, output=output, prompt=prompt) if output else None
+        if output is None:
+            return None
+        foreign = table.out_of_scope
+        unknown = f"out_of_scope names no class {foreign!r}. {registry.suggest(foreign, list(output.labels))}"
+        self.say("[task]", {unknown: bool(foreign) and foreign not in output.labels})
+        return Task(name=table.name, input=table.input, output=output, prompt=prompt, out_of_scope=foreign)
 
     def teacher(self, table: TeacherTable | None, task: Task | None, slices: Sequence[SliceTable]) -> None:
         if table is None:
@@ -318,6 +327,8 @@ class _Reading:
                 recorded and bool(table.base_url or table.api_key_env),
             f"path belongs to recorded.v1, not to {table.use!r}": bool(table.path) and not recorded,
             f"hard_samples = {hard} is less than samples = {table.samples}": hard < table.samples,
+            f"hard_samples = {hard} has no effect with samples = 1 and no extra_on: one answer has none to differ from":
+                hard > table.samples == 1 and not (table.extra_on or table.samples_by or table.extra_below is not None),
             "extra_on without hard_samples above samples has no effect": bool(table.extra_on) and hard <= table.samples,
             **{f"extra_on names {name!r}, neither a label nor a slice. {registry.suggest(name, names)}": True for name in strange},
         })  # fmt: skip
@@ -333,6 +344,20 @@ class _Reading:
             self.file("[teacher]", "canaries", table.canaries)
         if table.use in ("openai.v1", "anthropic.v1"):
             self.paid(table, "[teacher]", ("budget_usd", *PRICES))
+
+    def fairness(self, table: FairnessTable | None, task: Task | None) -> None:
+        if table is None:
+            return
+        known = list(task.output.labels) if task else []
+        strange = [label for label in table.selected if task and label not in known]
+        if table.swaps not in ("", "built-in"):
+            self.file("[fairness]", "swaps", table.swaps)
+        self.say("[fairness]", {
+            **{f"selected names no label {one!r}. {registry.suggest(one, known)}": True for one in strange},
+            "tolerance without groups has nothing to judge": table.tolerance is not None and not table.groups,
+            "selected without groups has nothing to show": bool(table.selected) and not table.groups,
+            "an attribute is named twice in groups": len(set(table.groups)) < len(table.groups),
+        })  # fmt: skip
 
     def committee(self, teacher: TeacherTable | None) -> list[MemberTable]:
         found: list[MemberTable] = []

@@ -34,6 +34,8 @@ class TaskTable:
     """What an answer is: { classes = ["label one", "label two"] }."""
     prompt: str
     """File with the teacher's instructions; identified by its bytes."""
+    out_of_scope: str = ""
+    """The class for requests that are not the task's; by it the score that spots such requests is chosen."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -249,6 +251,8 @@ class ServeTable:
     """The other dial: the most of all requests that may be kept and wrong; one threshold for all traffic."""
     cpu_usd_per_hour: Money = 0.05
     """Price of one CPU core; about what large clouds ask."""
+    out_of_scope_share: Annotated[float, Field(ge=0, le=0.5)] = 0.01
+    """The most of the task's own requests that may go to the teacher for looking foreign; 0 turns that route off."""
     requests_per_month: Count | None = None
     """For money per month; measured from the log where absent."""
 
@@ -273,6 +277,23 @@ class ProofTable:
     """How much more often than the teacher the served system may be wrong; from the calibration rows where absent."""
     novelty: bool = True
     """Whether the rows least like the training rows are a critical slice with the overall bars."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FairnessTable:
+    """[fairness]: groups that are compared as served, and terms that must not change an answer; off where empty."""
+
+    __pydantic_config__ = STRICT
+    groups: tuple[Name, ...] = ()
+    """Attributes whose values are compared: errors, share sent to the teacher."""
+    tolerance: OpenFraction | None = None
+    """How much more often one group may be served a wrong answer than another; absent: gaps are shown and refuse nothing."""
+    selected: tuple[Name, ...] = ()
+    """Labels whose share in each group is shown."""
+    swaps: str = ""
+    """"built-in", or a JSON file of swap lists; the gate then asks that swapping their terms changes few answers."""
+    flips_at_most: OpenFraction = 0.01
+    """Share of pairs whose served answer may change with the term."""
 
 
 def expand_slices(tables: Sequence[SliceTable], values: Mapping[str, Sequence[str]]) -> tuple[Slice, ...]:

@@ -124,6 +124,8 @@ class Task:
     """What an answer is."""
     prompt: str
     """The teacher's instructions, verbatim; `{field}` is replaced by the input field where it occurs."""
+    out_of_scope: str = ""
+    """The label that says "this is not for us", where the task has one."""
 
     @property
     def prompt_digest(self) -> str:

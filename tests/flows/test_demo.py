@@ -77,7 +77,7 @@ def test_a_demo_folder_is_used_again_and_a_strange_one_is_left_alone(demo, tmp_p
 def test_status_show_and_diff_work_on_the_demo(demo) -> None:
     """Each verb prints something about the run, as text and as JSON."""
     folder, _ = demo
-    for words in (("status",), ("show", "report"), ("show", "certificate"), ("show", "verdict"), ("show", "prompts"), ("diff", "r1", "r1")):
+    for words in (("status",), ("show", "report"), ("show", "certificate"), ("show", "calibration"), ("show", "verdict"), ("show", "prompts"), ("diff", "r1", "r1")):
         text = overproof(*words, "--project", str(folder))
         assert text.returncode == 0, text.stderr
         assert text.stdout.strip()

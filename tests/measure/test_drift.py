@@ -108,6 +108,13 @@ def test_the_weekly_page_allows_for_the_number_of_slices():
     assert scores[1].p_value == pytest.approx(3 * alone)
 
 
+def test_a_quarters_sketch_tests_spend_at_most_four_of_its_five_per_cent():
+    """By the union bound, whatever the weeks have in common; the default level is the one that is counted."""
+    assert 13 * dr.SKETCH_LEVEL <= 0.04
+    weeks = {"a": weeks_of(np.random.default_rng(4))}
+    assert dr.weekly_shift(weeks, seed=3) == dr.weekly_shift(weeks, level=dr.SKETCH_LEVEL, seed=3)
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 @settings(max_examples=60, deadline=None)
 def test_holm_is_between_the_raw_values_and_bonferroni(p_values):

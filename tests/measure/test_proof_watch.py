@@ -16,6 +16,7 @@ CASES = [
     (drift.quiet_year, 100),
     (drift.index_bias, 1000),
     (drift.sketches, 40),
+    (drift.whole_quarter, 10),
 ]
 
 

@@ -25,11 +25,12 @@ def naive_of(row):
         (lambda: ledger.candidates(1000, SEED), 60),
         (lambda: ledger.retry(250, SEED), 20),
         (lambda: paired.at_the_margin(600, SEED, n=100, rate_c=0.002), 20),
+        (lambda: paired.chosen(300, SEED, n=1000), 14),
         (lambda: paired.baseline(600, SEED), 30),
         (lambda: bounds.sessions(300, SEED), 15),
         (lambda: bounds.teacher_labels(400, SEED, teacher_wrong=0.05, student_wrong=0.045), 95),
     ],
-    ids=["eight", "path", "candidates", "retry", "margin", "baseline", "sessions", "teacher"],
+    ids=["eight", "path", "candidates", "retry", "margin", "fresh rows", "baseline", "sessions", "teacher"],
 )
 def test_the_promise_holds_where_the_naive_method_breaks(row, naive_at_least):
     """The row says that it holds, and its naive figure is as bad as it should be."""

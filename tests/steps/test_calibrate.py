@@ -16,7 +16,8 @@ def test_a_too_sure_candidate_gets_a_temperature_that_mends_it(world) -> None:
     assert found.temperature == pytest.approx(3.0, rel=0.2)
     assert found.ece_after < found.ece_before / 3
     assert found.ece_after < 0.03
-    assert found.log_loss_after < found.log_loss_before
+    assert found.after.log_loss < found.before.log_loss
+    assert found.after.brier < found.before.brier
 
 
 def test_agreement_is_with_the_teacher_and_accuracy_with_gold_only(world) -> None:

@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from overproof.data import (
     Answered,
@@ -18,7 +17,7 @@ from overproof.data import (
     Request,
     TeacherPin,
 )
-from overproof.errors import MeasureError
+from overproof.measure.intervals import figure
 from overproof.measure.labels import agreement_ceiling
 from overproof.steps.ceiling import EVERY_ROW, SUBSET, CeilingRecipe, ceiling
 from overproof.steps.committee import CommitteeRecipe, DisputedRecipe, decide, disputed
@@ -110,9 +109,9 @@ def test_the_ceiling_holds_for_the_best_possible_student() -> None:
         shares = rng.dirichlet(np.full(4, rng.uniform(0.05, 2)), size=200)
         twice = float((shares**2).sum(axis=1).mean())
         best = float(shares.max(axis=1).mean())
-        assert twice <= best + 1e-12 <= agreement_ceiling(twice) + 1e-9
-    with pytest.raises(MeasureError):
-        agreement_ceiling(1.1)
+        seen = figure(round(twice * 1_000_000), 1_000_000, metric="self-agreement")
+        assert twice <= best + 1e-12 <= agreement_ceiling(seen)
+        assert agreement_ceiling(seen) < twice**0.5 + 1e-2
 
 
 def test_self_agreement_comes_from_random_repeats_or_first_samples_never_from_hard_rows() -> None:

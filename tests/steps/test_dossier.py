@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from overproof.evidence import Refusal
+from overproof.evidence import Refusal, ScopeFigure
 from overproof.steps.collect import Evidence
 from overproof.steps.dossier import (
     DossierRecipe,
@@ -294,3 +294,20 @@ def test_numbers_are_written_with_their_units() -> None:
     assert (size_words(91_000_000), size_words(2_300), size_words(0)) == ("91.0 MB", "2.3 kB", "–")
     assert in_words(None) == "no rows (n = 0)"
     assert (sentence("on 5 rows"), sentence("encoder.v1 may")) == ("On 5 rows.", "encoder.v1 may.")
+
+
+def test_confidence_is_shown_in_figures_with_bands_and_the_score_that_watches_for_foreign_requests(world) -> None:
+    """Brier, adaptive error with band and n before and after, per slice, and every compared score with its interval."""
+    report = world.report(n=600)
+    chosen = next(c for c in report.candidates if c.name == report.chosen)
+    score = ScopeFigure(name="energy", auroc=0.91, low=0.87, high=0.94, level=0.95, method="newcombe-5", fpr=0.3)
+    scope = replace(chosen.calibration.scope, table=(score,), inside=540, outside=60)
+    chosen = replace(chosen, calibration=replace(chosen.calibration, scope=scope))
+    report = replace(report, candidates=tuple(chosen if c.name == chosen.name else c for c in report.candidates))
+    evidence = world.evidence(report)
+    html = page(evidence, gate(evidence, GATE), RECIPE)
+    section = html.partition('id="calibration"')[2].partition("</section>")[0]
+    for words in ("Brier", "chance alone", "sealed rows, business", "n = 600", "max_logit", "0.910", "0.870–0.940", "of the sealed rows"):
+        assert words in section, words
+    assert f"{chosen.reliability[0].brier:.4f}" in section
+

@@ -109,7 +109,7 @@ def test_the_drawn_interval_and_the_verdict_agree_at_every_count() -> None:
     for wrong in range(90):
         answer = zeros.copy()
         answer[:wrong] = 1
-        found = report_slice(group, Reading(answer=answer, confidence=np.ones(n)), sealed, None).fidelity
+        found = report_slice(group, Reading(answer=answer, confidence=np.ones(n), foreign=np.zeros(n, dtype=bool)), sealed, None).fidelity
         assert (found.verdict == "pass") == (found.low >= 0.9)
         assert (found.verdict == "fail") == (found.high < 0.9)
         seen.add(found.verdict)
@@ -211,8 +211,12 @@ def test_a_gold_certificate_counts_only_rows_with_gold(world) -> None:
     known = np.array([e.gold is not None for e in sealed.examples])
     assert sum(s.n for s in report.certificate.slices) == int((certifying & known).sum())
     scores = world.scores(report.chosen, sealed, **CANDIDATES[report.chosen])
-    said = [sealed.labels[i] for i in read(logits_of(scores, sealed), 1.0).answer]
-    wrong = sum(a != e.gold for a, e, c in zip(said, sealed.examples, certifying & known, strict=True) if c)
+    how = candidate(report, report.chosen).calibration.confidence
+    reading = read(logits_of(scores, sealed), how, slices=["other"] * 2_000)
+    said = [sealed.labels[i] for i in reading.answer]
+    counted = certifying & known & ~reading.foreign
+    assert reading.foreign.any()
+    wrong = sum(a != e.gold for a, e, c in zip(said, sealed.examples, counted, strict=True) if c)
     assert sum(s.counts[-1][0] for s in report.certificate.slices) == wrong
 
 
@@ -244,7 +248,9 @@ def test_a_score_that_is_no_number_is_never_kept(world) -> None:
     judging = ~split_hash([e.request.id for e in sealed.examples], "overproof", 0.5)
     sound = np.arange(2_000) % 7 != 0
     assert report.certificate.slices[0].threshold == KEEP_ALL
-    assert whole.kept.good == int((judging & sound).sum())
+    foreign = read(np.load(scores.folder.path / "logits.npy"), plan.confidence).foreign
+    assert whole.kept.good == int((judging & sound & ~foreign).sum())
+    assert 0 < candidate(report, "s").out_of_scope.good == int(foreign.sum())
 
 
 def test_latency_and_cost_keep_the_number_of_requests_that_they_rest_on(world) -> None:

@@ -9,7 +9,18 @@ import pytest
 
 from overproof.data import Example, Request, TrainSet
 from overproof.errors import DataError, NotYetError
-from overproof.evidence import Calibration, CandidateReport, Certificate, EvalReport, Figure, SliceCertificate
+from overproof.evidence import (
+    Calibration,
+    CalibrationGap,
+    Calibrator,
+    CandidateReport,
+    Certificate,
+    Confidence,
+    EvalReport,
+    Figure,
+    Reliability,
+    SliceCertificate,
+)
 from overproof.steps.pack import PackRecipe, pack
 from overproof.steps.train import StudentRecipe, train
 from overproof.students.bundle import load_bundle
@@ -50,9 +61,12 @@ def certified(name, threshold):
     )
 
 
-def report_of(*slices, chosen="small", temperature=1.7):
+def report_of(*slices, chosen="small", temperature=1.7, confidence=None):
+    gap = CalibrationGap(value=0.02, low=0.01, high=0.05, level=0.95, method="bootstrap", n=100, noise=0.02)
+    seen = Reliability(slice="all", brier=0.1, log_loss=0.4, ece=gap)
+    how = confidence or Confidence(everywhere=Calibrator(method="temperature", temperature=temperature))
     calibration = Calibration(
-        name="small", temperature=temperature, ece_before=0.1, ece_after=0.02, log_loss_before=0.5, log_loss_after=0.4,
+        name="small", confidence=how, reason="few rows", losses=(), before=seen, after=seen, slices=(), scope=None,
         n=100, fidelity=figure("fidelity"), accuracy=None,
     )
     candidate = CandidateReport(
@@ -77,7 +91,7 @@ def test_the_bundle_serves_the_certified_thresholds(trained, tmp_path):
     assert [(t.slice.name, t.threshold) for t in bundle.card.thresholds] == [
         ("paying", 0.5), ("german", None), ("other", 0.4),
     ]
-    assert (bundle.card.temperature, bundle.card.label_kind, bundle.card.task) == (1.7, "teacher:big", "routing")
+    assert (bundle.card.confidence.everywhere.temperature, bundle.card.label_kind, bundle.card.task) == (1.7, "teacher:big", "routing")
     sure = {"subject": "parcel", "body": "where is my parcel? tracking has not moved, the package is lost"}
     assert bundle.answer(sure, {"tier": "plus"}).value == "delivery"
     assert bundle.answer(sure, {"language": "de"}).route == "teacher"

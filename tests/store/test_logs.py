@@ -41,6 +41,16 @@ def test_rows_come_back_as_they_went_in(store):
     assert list(back[0].request.fields) == ["subject", "body"]
 
 
+def test_who_chose_a_row_for_a_true_label_is_kept_and_rows_without_a_mark_are_stored_as_before():
+    """The mark is part of the row; a log that never had one keeps its digests."""
+    plain = row(1, gold="bug")
+    marked = dataclasses.replace(plain, gold_from="review-fix")
+    assert '"gold_from"' not in logs._line_of(plain).body
+    assert logs._line_of(marked).digest != logs._line_of(plain).digest
+    assert logs._record_of(logs._line_of(marked).body, marked.source) == marked
+    assert logs._record_of(logs._line_of(plain).body, plain.source) == plain
+
+
 def test_the_same_rows_twice_add_nothing(store):
     """Importing a file again, also from another place, adds no row and leaves version and digest alone."""
     rows = [row(i) for i in range(2500)] + [Skipped(where="a:1", reason="bad", raw="x")]

@@ -4,8 +4,8 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.naive_bayes import MultinomialNB
 
 from overproof.data import Request
+from overproof.measure.calibration import probabilities
 from overproof.students.baselines import Majority, NaiveBayes, Nearest
-from overproof.students.bundle import probabilities
 from overproof.students.normalise import text_of
 
 ASKED = [

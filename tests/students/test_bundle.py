@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from overproof.errors import DataError, OverproofError
+from overproof.evidence import Calibrator
 from overproof.measure import calibration
-from overproof.students import bundle as bundle_module
-from overproof.students.bundle import load_bundle, probabilities, verify_files
+from overproof.measure.reading import stated_confidence
+from overproof.students.bundle import load_bundle, verify_files
 from overproof.students.linear import LinearStudent
+from overproof.students.seen import Seen
 
 PLUS = [["tier", ["plus", "business"]]]
 
@@ -26,7 +28,7 @@ def packed(train_set, tmp_path_factory):
     student.fit(train_set, workdir=folder / "student")
     texts = ["where is my parcel", "gracias", "Passwort"]
     rows = [{"text": text} for text in texts]
-    found = probabilities(student.logits(_requests(rows)), 2.0)
+    found = calibration.probabilities(student.logits(_requests(rows)).astype(float), 2.0)
     card = {
         "format": "overproof.bundle.v1",
         "normaliser": "nfkc.v1",
@@ -117,10 +119,11 @@ def test_other_fields_are_refused(packed, fields):
 
 def test_probabilities_are_the_measured_ones():
     """Confidence is computed exactly as the thresholds' own confidence was."""
-    logits = np.random.default_rng(0).normal(0, 8, (200, 7)).astype(np.float32)
+    logits = np.random.default_rng(0).normal(0, 8, (200, 7)).astype(np.float32).astype(float)
     for temperature in (0.3, 1.0, 2.5):
-        expected = calibration.probabilities(logits, temperature)
-        np.testing.assert_allclose(probabilities(logits, temperature), expected, rtol=1e-12, atol=1e-15)
+        how = Calibrator(method="temperature", temperature=temperature)
+        expected = calibration.probabilities(logits, temperature).max(axis=1)
+        np.testing.assert_allclose(stated_confidence(how, logits, {}), expected, rtol=0, atol=2e-12)
 
 
 def test_loading_imports_no_training_library(packed):
@@ -271,6 +274,62 @@ HOSTILE = {
 }
 
 
+CALIBRATOR = {
+    "method": "temperature", "temperature": 2.0, "inputs": [], "mean": [], "scale": [], "weight": [], "stated": [],
+    "observed": [], "n": 9,
+}  # fmt: skip
+
+
+def second(everywhere=None, own=(), scope=()):
+    """A card of the present format."""
+    reading = {"everywhere": CALIBRATOR | (everywhere or {}), "own": list(own), "scope": list(scope)}
+    return lambda card: card.update(format="overproof.bundle.v2", confidence=reading)
+
+
+def test_both_formats_are_read_alike(packed, copy):
+    """A card of version 1 and the same as version 2 give the same answer; version 1 has no out-of-scope rule."""
+    edit(copy / "release.json", second())
+    seal(copy)
+    fields = {"text": "where is my parcel? tracking has not moved"}
+    old, new = load_bundle(packed), load_bundle(copy)
+    assert old.answer(fields, {"tier": "plus"}) == new.answer(fields, {"tier": "plus"})
+    assert old.card.confidence.scope == ()
+
+
+def test_an_out_of_scope_rule_is_looked_at_before_the_threshold(copy):
+    """Text of unknown letters goes to the teacher even where the slice keeps everything, and says why."""
+    edit(copy / "release.json", second(scope=[{"score": "unknown_share", "threshold": 0.9}]))
+    seal(copy)
+    bundle = load_bundle(copy)
+    foreign, own = bundle.answer({"text": "注文をキャンセル"}), bundle.answer({"text": "where is my parcel"})
+    assert (foreign.route, foreign.cause, foreign.value) == ("teacher", "out_of_scope", None)
+    assert foreign.reason.startswith("out_of_scope")
+    assert (own.route, own.cause) == ("student", "confident")
+
+
+BAD_READINGS = {
+    "unknown method": (second({"method": "magic"}), "not known here"),
+    "weights without inputs": (second({"weight": [1.0, 2.0]}), "belong together"),
+    "scale of zero": (second({"method": "platt", "inputs": ["log_odds"], "mean": [0], "scale": [0], "weight": [1, 0]}), "belong together"),
+    "steps that fall": (second({"method": "isotonic", "stated": [0.5, 0.2], "observed": [0.1, 0.2]}), "belong together"),
+    "accuracy above one": (second({"method": "isotonic", "stated": [0.2, 0.5], "observed": [0.1, 1.2]}), "not its own|not its|its own"),
+    "slice that is not there": (second(own=[{"slice": "vip", "calibrator": CALIBRATOR}]), "slice that is not there"),
+    "threshold that is text": (second(scope=[{"score": "energy", "threshold": "high"}]), "not a number"),
+    "score that the student has not": (second(scope=[{"score": "nearest_1", "threshold": 1.0}]), "nearest_1"),
+    "no reading at all": (lambda card: card.update(format="overproof.bundle.v2"), "malformed"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_READINGS)
+def test_a_card_with_a_malformed_reading_is_refused(copy, what):
+    """Numbers that don't belong together, or a rule that this student can't be read by, load nothing."""
+    change, message = BAD_READINGS[what]
+    edit(copy / "release.json", change)
+    seal(copy)
+    with pytest.raises(OverproofError, match=message):
+        load_bundle(copy)
+
+
 @pytest.mark.parametrize("what", HOSTILE)
 def test_a_resealed_hostile_bundle_is_refused(copy, what):
     """A bundle whose manifest fits but whose content is malformed, out of range or asks for code is refused."""
@@ -284,7 +343,13 @@ def test_a_resealed_hostile_bundle_is_refused(copy, what):
 def test_the_self_test_catches_a_machine_that_answers_differently(copy, monkeypatch):
     """Intact files on a runtime that computes something else are refused."""
     load_bundle(copy)
-    monkeypatch.setattr(bundle_module, "probabilities", lambda logits, temperature: probabilities(logits, temperature * 1.2))
+    real = LinearStudent.look
+
+    def other(self, requests):
+        seen = real(self, requests)
+        return Seen(logits=seen.logits * np.float32(1.2), columns=seen.columns)
+
+    monkeypatch.setattr(LinearStudent, "look", other)
     with pytest.raises(DataError, match="self-test"):
         load_bundle(copy)
 

@@ -43,10 +43,10 @@ def test_it_reads_meaning(fitted):
 
 
 def test_a_loaded_folder_answers_alike(fitted):
-    """The saved folder gives the fitted student's logits, and holds three plain files."""
+    """The saved folder gives the fitted student's logits, and holds four plain files."""
     student, folder = fitted
     np.testing.assert_array_equal(EncoderStudent.load(folder).logits(ASKED), student.logits(ASKED))
-    assert sorted(p.name for p in folder.iterdir()) == ["model.onnx", "student.json", "tokenizer.json"]
+    assert sorted(p.name for p in folder.iterdir()) == ["model.onnx", "neighbours.npz", "student.json", "tokenizer.json"]
     assert EncoderStudent.load(folder).parameters == student.parameters > 22_000_000
 
 

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from overproof.data import Request
 from overproof.errors import DataError
-from overproof.students.bundle import probabilities
+from overproof.measure.calibration import probabilities
 from overproof.students.linear import LinearStudent
 from overproof.students.normalise import text_of
 

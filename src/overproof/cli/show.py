@@ -13,17 +13,20 @@ from overproof.errors import EXIT_PASS, EXIT_REFUSED, DataError, TermsError
 if TYPE_CHECKING:
     from overproof.pipeline import RunResult
 
-WHAT = ("traffic", "skipped", "terms", "prompts", "labels", "dropped", "report", "candidates", "certificate", "verdict", "dossier")
+WHAT = (
+    "traffic", "skipped", "terms", "prompts", "labels", "dropped", "report", "candidates", "calibration", "certificate",
+    "groups", "flips", "verdict", "dossier",
+)  # fmt: skip
 SOME = 20  # rows of a listing on a screen; --json has all
 
 
-@click.command(short_help="Print a result of the last run.")
+@click.command(short_help="Print a result of the last run.", help=f"Print WHAT: {', '.join(WHAT)}.")
 @click.argument("what", metavar="WHAT")
 @click.option("--run", "run_id", default=None, help="A run id; the last run where absent.")
 @click.option("--recompute", is_flag=True, help="With certificate: rebuild every bound from its counts, offline.")
 @verb
 def show(door: Door, what: str, run_id: str | None, recompute: bool) -> int:  # noqa: FBT001 - click passes flags by name
-    """Print WHAT: traffic, skipped, terms, prompts, labels, dropped, report, candidates, certificate, verdict, dossier."""
+    """Print one result of a run."""
     if what not in WHAT:
         from overproof.registry import suggest
 
@@ -106,17 +109,31 @@ def _result(door: Door, result: RunResult, what: str, *, today: str) -> None:
     elif what == "prompts":
         prompts = find(result, "prompts") or _missing(what)
         door.emit(prompts, tables.funnel_table(prompts.funnel, {}), *_match(prompts))
+    elif what in ("groups", "flips"):
+        from overproof.cli import fairness
+
+        door.emit(*fairness.page(what, find(result, what), result))
     elif what in ("labels", "dropped"):
         _labels(door, find(result, "labels") or _missing(what), what)
     else:
         report = find(result, "report") or _missing(what)
         pages: dict[str, Iterable[Any]] = {
-            "report": [*tables.weak_labels_page(report), tables.slices_table(report, labels=True)],
+            "report": [*tables.weak_labels_page(report), tables.slices_table(report, labels=True), *_ceiling(find(result, "summary"))],
             "candidates": [tables.candidates_table(report)],
             "certificate": tables.certificates_page(report, today=today),
         }
-        values = {"report": report, "candidates": report.candidates, "certificate": report.certificate}
+        if what == "calibration":
+            from overproof.cli.calibration import calibration_page
+
+            pages[what] = calibration_page(report)
+        calibrations = [c.calibration for c in report.candidates if c.calibration is not None]
+        values = {"report": report, "candidates": report.candidates, "certificate": report.certificate, "calibration": calibrations}
         door.emit(values[what], *pages[what])
+
+
+def _ceiling(data: Any) -> Iterable[str]:
+    if data is not None and data.ceiling is not None and data.ceiling.source:
+        yield data.ceiling.sentence
 
 
 def _missing(what: str) -> NoReturn:

@@ -23,6 +23,7 @@ GUESSES: Mapping[str, tuple[str, ...]] = {
     "at": ("ts", "timestamp", "at", "created_at"),
     "output": ("output", "completion", "answer", "teacher_output"),
     "gold": (),
+    "gold_from": (),
     "session": ("session", "session_id", "thread_id", "conversation_id", "user_id"),
     "model": ("model",),
     "finish": ("finish", "finish_reason"),

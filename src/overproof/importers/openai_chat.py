@@ -103,6 +103,7 @@ def _record(row: Mapping[str, Any], line: int, reader: ColumnReader, take: _Take
         ),
         completion=None if call.answer is None else _completion(row, call, reader),
         gold=reader.gold(row),
+        gold_from=reader.gold_from(row),
         source=reader.source,
     )
 

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, cast
 
-from overproof.data import Completeness, Completion, Request, Skipped, TrafficRecord, digest_of
+from overproof.data import GOLD_SOURCES, Completeness, Completion, Request, Skipped, TrafficRecord, digest_of
 from overproof.errors import DataError
 from overproof.importers import GUESSES, ColumnMapping
 
@@ -367,6 +367,7 @@ class ColumnReader:
             ),
             completion=self._completion(row),
             gold=self.gold(row),
+            gold_from=self.gold_from(row),
             source=self.source,
         )
 
@@ -376,6 +377,13 @@ class ColumnReader:
         if isinstance(value, list | dict):
             raise BadRow("gold is a nested value, expected a label")
         return scalar_text(value) or None
+
+    def gold_from(self, row: Mapping[str, Any]) -> str:
+        """Who chose the row for a true label, where the mapping names its column."""
+        mark = scalar_text(self.column("gold_from", row)) or GOLD_SOURCES[0]
+        if mark not in GOLD_SOURCES:
+            raise BadRow(f"gold_from is {mark[:40]!r}, expected one of {', '.join(GOLD_SOURCES)}")
+        return mark
 
     def attributes(self, row: Mapping[str, Any]) -> dict[str, str]:
         """Short scalars that are neither fields nor roles, or exactly the columns that the mapping names."""

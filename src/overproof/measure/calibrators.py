@@ -4,54 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import scipy  # its submodules load on first use: a run that reuses everything computes nothing
 from numpy.typing import ArrayLike, NDArray
 
 from overproof.errors import MeasureError
-from overproof.measure.calibration import fit_temperature, log_loss, probabilities
+from overproof.evidence import Calibrator, CalibratorMethod, MethodLoss
+from overproof.measure.calibration import SLICE_ROWS, fit_temperature, log_loss, probabilities
+from overproof.measure.reading import log_odds, stated_confidence
 
-Method = Literal["temperature", "platt", "isotonic", "head"]
 CHOICE_ROWS = 1_000
 """Dev rows from which on another method can win: on real text temperature had the least log-loss below."""
 ISOTONIC_ROWS = 1_000
 """Rows that isotonic needs: at 100 its log-loss was .301 against .183, and it ruins the ranking that it is used for."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Calibrator:
-    """A fitted reading of confidence: plain numbers, so that it can be stored and served."""
-
-    method: Method
-    """How it reads."""
-    temperature: float
-    """For "temperature"; 1 elsewhere."""
-    inputs: tuple[str, ...]
-    """Names of the columns that are weighted: "log_odds" for Platt, the features for the head."""
-    mean: tuple[float, ...]
-    """Subtracted from each input."""
-    scale: tuple[float, ...]
-    """Divides each input, > 0."""
-    weight: tuple[float, ...]
-    """Weight of each standardised input, then the constant."""
-    stated: tuple[float, ...]
-    """For isotonic: rising raw confidences."""
-    observed: tuple[float, ...]
-    """For isotonic: the accuracy at each of them, never falling."""
-    n: int
-    """Rows that it was fitted on."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MethodLoss:
-    """How one method did on rows that it was not fitted on."""
-
-    method: Method
-    """Its name."""
-    log_loss: float
-    """Mean surprise, in nats, at whether the top answer was right."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,9 +58,9 @@ def fit_calibrator(
     >>> calibrated(fitted, [[4.0, 0.0]]).round(2).tolist()
     [0.8]
     """
-    if method not in get_args(Method):
+    if method not in get_args(CalibratorMethod):
         raise MeasureError(
-            f"no calibration method {method!r}", next_action=f"use one of {', '.join(get_args(Method))}"
+            f"no calibration method {method!r}", next_action=f"use one of {', '.join(get_args(CalibratorMethod))}"
         )
     right = _top_is_right(logits, target)
     if method == "temperature":
@@ -101,7 +68,7 @@ def fit_calibrator(
     if method == "isotonic":
         return _fit_isotonic(probabilities(logits, 1.0).max(axis=1), right)
     if method == "platt":
-        return _fit_weights("platt", {"log_odds": _log_odds(logits)}, right, ridge=0.0)
+        return _fit_weights("platt", {"log_odds": log_odds(_checked(logits))}, right, ridge=0.0)
     if not features:
         raise MeasureError(
             "a confidence head needs features", next_action="pass them by name, or use temperature"
@@ -127,21 +94,17 @@ def calibrated(
     >>> calibrated(fit_calibrator("temperature", [[4.0, 0.0]] * 8 + [[0.0, 4.0]] * 2, [0] * 10), [[4.0, 0.0]]).round(2)
     array([0.8])
     """
-    if calibrator.method == "temperature":
-        return np.asarray(probabilities(logits, calibrator.temperature).max(axis=1), dtype=np.float64)
-    stated = probabilities(logits, 1.0).max(axis=1)
-    if calibrator.method == "isotonic":
-        return np.asarray(np.interp(stated, calibrator.stated, calibrator.observed), dtype=np.float64)
-    given = {"log_odds": _log_odds(logits)} if calibrator.method == "platt" else dict(features or {})
-    missing = [name for name in calibrator.inputs if name not in given]
+    raw = _checked(logits)
+    given = dict(features or {}) if calibrator.method == "head" else {}
+    missing = [name for name in calibrator.inputs if calibrator.method == "head" and name not in given]
     if missing:
         raise MeasureError(
             f"the confidence head misses {missing!r}", next_action="compute the features that it was fitted on"
         )
-    table = _table({name: given[name] for name in calibrator.inputs}, stated.size)
-    scaled = (table - np.asarray(calibrator.mean)) / np.asarray(calibrator.scale)
-    weight = np.asarray(calibrator.weight)
-    return np.asarray(scipy.special.expit(scaled @ weight[:-1] + weight[-1]), dtype=np.float64)
+    if given:
+        _table({name: given[name] for name in calibrator.inputs}, raw.shape[0])
+    columns = {name: np.asarray(given[name], dtype=np.float64) for name in calibrator.inputs if name in given}
+    return stated_confidence(calibrator, raw, columns)
 
 
 def choose_calibrator(
@@ -193,6 +156,57 @@ def choose_calibrator(
     )
 
 
+def slice_calibrator(
+    everywhere: Calibrator, logits: ArrayLike, target: ArrayLike, rows: ArrayLike, *, seed: int = 0
+) -> Calibrator | None:
+    """
+    A temperature of a slice's own, where it is shown to be better than the common reading.
+
+    Args:
+        everywhere: the common calibrator: temperature, Platt or isotonic; a head keeps all slices.
+        logits: shape (n, k), log-probabilities up to a constant per row, of all dev rows.
+        target: shape (n,), column of each row's label.
+        rows: shape (n,), bool: rows of the slice.
+        seed: of the split into three parts.
+
+    Returns: the slice's own, fitted on all its rows; None with fewer than 300 of them, or where its mean log-loss on
+        held-out thirds is not lower than the common one's by more than one standard error of the difference.
+    Raises: MeasureError for columns that don't fit.
+    Source: ours: three-fold comparison, both fitted without the third that judges them.
+
+    >>> logits, few = np.array([[4.0, 0.0]] * 8), np.ones(8, dtype=bool)
+    >>> slice_calibrator(fit_calibrator("temperature", logits, [0] * 8), logits, [0] * 8, few) is None
+    True
+    """
+    right = _top_is_right(logits, target)
+    raw, label, mask = np.asarray(logits, dtype=np.float64), np.asarray(target), np.asarray(rows, dtype=bool)
+    if mask.shape != right.shape:
+        raise MeasureError(f"a slice is a mask of {right.size} rows, got {mask.shape!r}", next_action="pass one")
+    place = np.flatnonzero(mask)
+    if place.size < SLICE_ROWS or everywhere.method == "head":
+        return None
+    order = np.random.default_rng(seed).permutation(place)
+    gains = []
+    for part in range(3):
+        held = order[part::3]
+        others = np.setdiff1d(np.arange(right.size), held)
+        inside = np.setdiff1d(place, held)
+        if everywhere.method == "isotonic" and others.size < ISOTONIC_ROWS:
+            return None
+        common = calibrated(fit_calibrator(everywhere.method, raw[others], label[others]), raw[held])
+        own = calibrated(fit_calibrator("temperature", raw[inside], label[inside]), raw[held])
+        gains.append(_surprise(common, right[held]) - _surprise(own, right[held]))
+    gain = np.concatenate(gains)
+    if float(gain.mean()) <= float(gain.std(ddof=1)) / np.sqrt(gain.size):
+        return None
+    return fit_calibrator("temperature", raw[mask], label[mask])
+
+
+def _surprise(stated: NDArray[np.float64], right: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Log-loss of each row."""
+    return np.asarray(-np.log(np.clip(np.where(right, stated, 1.0 - stated), 1e-300, 1.0)), dtype=np.float64)
+
+
 def sequence_features(logprobs: Sequence[ArrayLike]) -> dict[str, NDArray[np.float64]]:
     """
     What a generated answer's tokens say about its confidence, as columns for a head.
@@ -220,24 +234,14 @@ def sequence_features(logprobs: Sequence[ArrayLike]) -> dict[str, NDArray[np.flo
 
 
 def _calibrator(
-    method: Method,
+    method: CalibratorMethod,
     n: int,
     *,
     temperature: float = 1.0,
     isotonic: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
 ) -> Calibrator:
     stated, observed = ((), ()) if isotonic is None else (tuple(isotonic[0].tolist()), tuple(isotonic[1].tolist()))
-    return Calibrator(
-        method=method,
-        temperature=temperature,
-        inputs=(),
-        mean=(),
-        scale=(),
-        weight=(),
-        stated=stated,
-        observed=observed,
-        n=n,
-    )
+    return Calibrator(method=method, temperature=temperature, stated=stated, observed=observed, n=n)
 
 
 def _fit_isotonic(stated: NDArray[np.float64], right: NDArray[np.bool_]) -> Calibrator:
@@ -256,7 +260,7 @@ def _fit_isotonic(stated: NDArray[np.float64], right: NDArray[np.bool_]) -> Cali
 
 
 def _fit_weights(
-    method: Method, columns: Mapping[str, ArrayLike], right: NDArray[np.bool_], *, ridge: float
+    method: CalibratorMethod, columns: Mapping[str, ArrayLike], right: NDArray[np.bool_], *, ridge: float
 ) -> Calibrator:
     """Logistic regression of "the top answer is right" by Newton's method, on standardised columns."""
     table = _table(columns, right.size)
@@ -288,13 +292,10 @@ def _fit_weights(
             break
     return Calibrator(
         method=method,
-        temperature=1.0,
         inputs=tuple(columns),
         mean=tuple(mean.tolist()),
         scale=tuple(scale.tolist()),
         weight=tuple(weight.tolist()),
-        stated=(),
-        observed=(),
         n=right.size,
     )
 
@@ -305,10 +306,10 @@ def _top_is_right(logits: ArrayLike, target: ArrayLike) -> NDArray[np.bool_]:
     return np.asarray(chance.argmax(axis=1) == np.asarray(target), dtype=bool)
 
 
-def _log_odds(logits: ArrayLike) -> NDArray[np.float64]:
-    """Log-odds of the top answer, bounded."""
-    best = probabilities(logits, 1.0).max(axis=1)
-    return np.asarray(scipy.special.logit(np.clip(best, 1e-12, 1.0 - 1e-12)), dtype=np.float64)
+def _checked(logits: ArrayLike) -> NDArray[np.float64]:
+    """Shape (n, k), readable."""
+    probabilities(logits, 1.0)
+    return np.asarray(logits, dtype=np.float64)
 
 
 def _table(columns: Mapping[str, ArrayLike], n: int) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from overproof.errors import MeasureError
+from overproof.evidence import Figure
 
 FIRST_SAMPLES = 2
 MOST_SAMPLES = 5
@@ -112,6 +113,26 @@ def samples_wanted(values: Sequence[str], *, first: int = FIRST_SAMPLES, most: i
     if len(values) < first:
         return first - len(values)
     return 0 if len(set(values[:first])) == 1 else max(0, most - len(values))
+
+
+def agreement_ceiling(pairs: Figure) -> float:
+    """
+    The most that any student can agree with one sample of a teacher that doesn't always agree with itself.
+
+    Args:
+        pairs: share of rows on which two samples of the teacher are the same, with its interval.
+
+    Returns: a fraction in [0, 1]: an upper limit at the confidence of the interval's upper end.
+    Raises: nothing.
+    Source: ours. With shares p of its answers on a row the teacher repeats itself with chance sum p^2, and a student
+        that always gives the most frequent one is met with max p <= sqrt(sum p^2); the root's mean is at most the
+        root of the mean (Jensen).
+
+    >>> from overproof.measure.intervals import figure
+    >>> round(agreement_ceiling(figure(900, 1000, metric="self-agreement")), 3)
+    0.958
+    """
+    return float(np.sqrt(pairs.high))
 
 
 def expected_calls(differ: float, *, first: int = FIRST_SAMPLES, most: int = MOST_SAMPLES) -> float:
@@ -277,24 +298,3 @@ def provable(labels: Sequence[DrawnLabel]) -> tuple[DrawnLabel, ...]:
             )
         rows.add(found.row)
     return tuple(labels)
-
-
-def agreement_ceiling(agree: float) -> float:
-    """
-    The most that any answerer can agree with one answer of a teacher that doesn't always repeat itself.
-
-    Args:
-        agree: chance that two independent answers of the teacher to a random request are the same, in [0, 1].
-
-    Returns: an upper bound of the chance that a fixed answer is the teacher's, in [0, 1]; above `agree`, since an
-        answerer that always gives the teacher's favourite agrees more often than the teacher does.
-    Raises: MeasureError for a chance outside [0, 1].
-    Source: with shares p of the teacher's answers to a request, two agree with chance sum p^2 >= (max p)^2, and
-        E[max p] <= sqrt(E[(max p)^2]) by Jensen's inequality.
-
-    >>> round(agreement_ceiling(0.81), 3)
-    0.9
-    """
-    if not 0.0 <= agree <= 1.0:
-        raise MeasureError(f"an agreement of {agree!r} is no share", next_action="pass a share in [0, 1]")
-    return float(np.sqrt(agree))

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # its submodules load on first use: a run that reuses everything computes nothing
 from numpy.typing import ArrayLike, NDArray
 
 from overproof.errors import MeasureError
 
-FREE = ("max_logit", "energy", "nearest_1", "nearest_10", "entropy", "max_probability", "margin")
+FREE = ("max_logit", "energy", "nearest_1", "nearest_10", "unknown_share", "entropy", "max_probability", "margin")
 """Scores that cost nothing at serving, in the order in which a tie is broken."""
 LEAST_ROWS = 20
 """Rows of each kind below which a choice would be noise: there the standard error of an AUROC of .9 passes .05."""
@@ -79,7 +78,9 @@ def energy(logits: ArrayLike) -> NDArray[np.float64]:
     >>> energy([[4.0, 1.0], [0.5, 0.2]]).round(2).tolist()
     [-4.05, -1.05]
     """
-    return np.asarray(-scipy.special.logsumexp(_rows(logits), axis=1), dtype=np.float64)
+    raw = _rows(logits)
+    top = raw.max(axis=1)
+    return np.asarray(-(top + np.log(np.exp(raw - top[:, None]).sum(axis=1))), dtype=np.float64)
 
 
 def entropy(logits: ArrayLike) -> NDArray[np.float64]:
@@ -96,7 +97,9 @@ def entropy(logits: ArrayLike) -> NDArray[np.float64]:
     >>> entropy([[0.0, 0.0], [40.0, 0.0]]).round(3).tolist()
     [0.693, 0.0]
     """
-    return np.asarray(scipy.special.entr(_chances(logits)).sum(axis=1), dtype=np.float64)
+    chance = softmax_rows(logits)
+    # 0 ln 0 is 0
+    return np.asarray(-(chance * np.log(np.where(chance > 0.0, chance, 1.0))).sum(axis=1), dtype=np.float64)
 
 
 def max_probability(logits: ArrayLike) -> NDArray[np.float64]:
@@ -113,7 +116,7 @@ def max_probability(logits: ArrayLike) -> NDArray[np.float64]:
     >>> max_probability([[0.0, 0.0], [40.0, 0.0]]).round(3).tolist()
     [0.5, 0.0]
     """
-    return np.asarray(1.0 - _chances(logits).max(axis=1), dtype=np.float64)
+    return np.asarray(1.0 - softmax_rows(logits).max(axis=1), dtype=np.float64)
 
 
 def margin(logits: ArrayLike) -> NDArray[np.float64]:
@@ -130,11 +133,30 @@ def margin(logits: ArrayLike) -> NDArray[np.float64]:
     >>> margin([[0.0, 0.0], [40.0, 0.0]]).round(3).tolist()
     [1.0, 0.0]
     """
-    chance = _chances(logits)
+    chance = softmax_rows(logits)
     if chance.shape[1] < 2:
         raise MeasureError("a margin needs two classes", next_action="use another score")
     best = np.partition(chance, -2, axis=1)[:, -2:]
     return np.asarray(1.0 - (best[:, 1] - best[:, 0]), dtype=np.float64)
+
+
+def softmax_rows(logits: ArrayLike) -> NDArray[np.float64]:
+    """
+    Class probabilities as the scores came; NumPy alone, so that a server needs no more.
+
+    Args:
+        logits: shape (n, k), up to a constant per row.
+
+    Returns: shape (n, k), rows sum to 1.
+    Raises: MeasureError for another shape, NaN or +inf.
+    Source: Bridle 1990; equal to `calibration.probabilities` at temperature 1.
+
+    >>> softmax_rows([[0.0, 0.0], [2.0, 0.0]]).round(3).tolist()
+    [[0.5, 0.5], [0.881, 0.119]]
+    """
+    raw = _rows(logits)
+    powers = np.exp(raw - raw.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float64)
 
 
 def nearest_distance(
@@ -254,6 +276,54 @@ def auroc(score: ArrayLike, outside: ArrayLike) -> float:
     return float(np.mean(below + upto) / (2.0 * own.size))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AurocInterval:
+    """An AUROC with its interval."""
+
+    value: float
+    """As `auroc` gives it."""
+    low: float
+    """Lower end, in [0, 1]."""
+    high: float
+    """Upper end, in [0, 1]."""
+    method: str
+    """Name of the interval."""
+
+
+def auroc_interval(score: ArrayLike, outside: ArrayLike, *, level: float = 0.95) -> AurocInterval:
+    """
+    An AUROC with a score-type interval, which keeps its width where the two kinds of rows are apart.
+
+    Args:
+        score: shape (n,), the higher, the more foreign.
+        outside: shape (n,), bool: the request is foreign; both kinds occur.
+        level: confidence of the interval, in (0, 1).
+
+    Returns: the interval; DeLong's would have no width at an AUROC of 1, on three rows as on three thousand.
+    Raises: MeasureError for shapes that differ, NaN, only one kind of row, or a level outside (0, 1).
+    Source: Newcombe 2006, Statistics in Medicine 25, 559-573, method 5 (no bootstrap).
+
+    >>> found = auroc_interval([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], [False] * 3 + [True] * 3)
+    >>> found.value, round(found.low, 2), found.high
+    (1.0, 0.5, 1.0)
+    """
+    from scipy.optimize import brentq
+    from scipy.special import ndtri
+
+    if not 0.0 < level < 1.0:
+        raise MeasureError(f"a level lies in (0, 1), got {level!r}", next_action="pass a fraction such as 0.95")
+    value, foreign = auroc(score, outside), np.asarray(outside, dtype=bool)
+    counts = (int((~foreign).sum()), int(foreign.sum()))
+    z = float(ndtri((1.0 + level) / 2.0))
+
+    def gap(theta: float) -> float:
+        return (value - theta) ** 2 - z * z * _newcombe_variance(theta, *counts)
+
+    low = float(brentq(gap, 0.0, value - 1e-12)) if value > 0.0 and gap(value - 1e-12) < 0.0 else value
+    high = float(brentq(gap, value + 1e-12, 1.0)) if value < 1.0 and gap(value + 1e-12) < 0.0 else value
+    return AurocInterval(value=value, low=max(low, 0.0), high=min(high, 1.0), method="newcombe-5")
+
+
 def fpr_at_tpr(score: ArrayLike, outside: ArrayLike, *, tpr: float = 0.95) -> float:
     """
     Share of foreign requests that pass where a wanted share of the task's own passes.
@@ -315,6 +385,32 @@ def choose_score(scores: Mapping[str, ArrayLike], outside: ArrayLike) -> ScopeCh
     return ScopeChoice(name=ranked[0].name, table=ranked, inside=own, outside=count, reason="largest AUROC on dev")
 
 
+def scope_threshold(score: ArrayLike, *, share: float) -> float:
+    """
+    The edge above which a request counts as foreign, so that hardly any of the task's own do.
+
+    Args:
+        score: shape (n,), the higher, the more foreign, of dev rows of the task's own.
+        share: of the task's own requests that may lie above it, in (0, 1).
+
+    Returns: the edge; a fresh row of the same kind lies above it with a chance of at most `share` from 1/share rows
+        on, and of at most 1/(n + 1) with fewer, where the edge is the largest score seen.
+    Raises: MeasureError for no rows, NaN, or a share outside (0, 1).
+    Source: Vovk, Gammerman and Shafer 2005, Algorithmic Learning in a Random World (split conformal quantile).
+
+    >>> scope_threshold(range(100), share=0.05)
+    95.0
+    """
+    value = np.sort(np.asarray(score, dtype=np.float64))
+    if value.ndim != 1 or value.size == 0 or bool(np.any(np.isnan(value))) or not 0.0 < share < 1.0:
+        raise MeasureError(
+            f"an edge needs scores without NaN and a share in (0, 1), got {value.shape!r} and {share!r}",
+            next_action="pass the scores of the task's own dev rows",
+        )
+    rank = int(np.ceil((1.0 - share) * (value.size + 1) - 1e-9))
+    return float(value[min(rank, value.size) - 1])
+
+
 def _rows(values: ArrayLike) -> NDArray[np.float64]:
     raw = np.asarray(values, dtype=np.float64)
     if raw.ndim != 2 or 0 in raw.shape or bool(np.any(np.isnan(raw) | (raw == np.inf))):
@@ -325,8 +421,10 @@ def _rows(values: ArrayLike) -> NDArray[np.float64]:
     return raw
 
 
-def _chances(values: ArrayLike) -> NDArray[np.float64]:
-    return np.asarray(scipy.special.softmax(_rows(values), axis=1), dtype=np.float64)
+def _newcombe_variance(theta: float, own: int, foreign: int) -> float:
+    half = (own + foreign) / 2.0 - 1.0
+    grown = 1.0 + half * ((1.0 - theta) / (2.0 - theta) + theta / (1.0 + theta))
+    return theta * (1.0 - theta) * grown / (own * foreign)
 
 
 def _labelled(score: ArrayLike, outside: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -1,7 +1,8 @@
-"""Read a candidate's confidence: one temperature, fitted on calibration rows against the teacher's labels."""
+"""How a candidate's confidence is read: fitted on calibration rows against the teacher's labels, read the same everywhere."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,17 +11,28 @@ from numpy.typing import NDArray
 
 from overproof.data import CalibrationSet, TestSet
 from overproof.errors import DataError
-from overproof.evidence import Calibration, Scores
-from overproof.measure.calibration import expected_calibration_error, fit_temperature, log_loss, probabilities
+from overproof.evidence import (
+    Calibration,
+    CalibrationGap,
+    Calibrator,
+    Confidence,
+    Reliability,
+    Scores,
+    SliceCalibrator,
+)
+from overproof.measure.calibration import brier, calibration_band, log_loss
+from overproof.measure.calibrators import CalibratorChoice, choose_calibrator, slice_calibrator
 from overproof.measure.intervals import figure
+from overproof.measure.reading import column_of, read_scores
+from overproof.measure.slices import NO_FUNCTIONS, OTHER, Functions, partition
+from overproof.steps.predict import COLUMN
+from overproof.steps.scope import ScopeFit, choose_scope
+from overproof.steps.sheet import STRANGE, UNKNOWN, Sheet, sheet_of
 from overproof.store.artifacts import Step
+from overproof.task import Slice
 
 LOGITS = "logits.npy"
-UNKNOWN = -1
-"""Column of a true label that nobody gave."""
-STRANGE = -2
-"""Column of a true label that is none of the task's labels: every answer to that row is wrong."""
-
+__all__ = ["STRANGE", "UNKNOWN", "Sheet", "sheet_of"]  # what readers of scores ask for beside the reading
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CalibrateRecipe:
@@ -30,22 +42,14 @@ class CalibrateRecipe:
     """Equal-mass bins of the calibration error; fewer where there are fewer rows."""
     level: float = 0.95
     """Confidence of the intervals."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sheet:
-    """A set of rows as columns of the label list."""
-
-    target: NDArray[np.int64]
-    """Shape (n,): the teacher's label."""
-    gold: NDArray[np.int64]
-    """Shape (n,): the true label, `UNKNOWN` where nobody gave it, `STRANGE` where it is outside the task."""
-
-    @property
-    def has_gold(self) -> NDArray[np.bool_]:
-        """Shape (n,): rows whose true label is known."""
-        known: NDArray[np.bool_] = self.gold != UNKNOWN
-        return known
+    slices: tuple[Slice, ...] = ()
+    """The slices that thresholds are certified for, in file order; empty where one threshold is for all traffic."""
+    out_of_scope: str = ""
+    """The label that says so, where the task has one."""
+    scope_share: float = 0.01
+    """Share of the task's own requests that may be routed as out of scope; 0 turns the route off."""
+    draws: int = 200
+    """Resamples of the calibration error's band."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,36 +59,14 @@ class Reading:
     answer: NDArray[np.int64]
     """Shape (n,): column of the answered label."""
     confidence: NDArray[np.float64]
-    """Shape (n,): probability of the answer after the temperature, in [0, 1]; NaN where a score was NaN."""
+    """Shape (n,): calibrated chance that the answer is right, in [0, 1]; NaN where a score was NaN."""
+    foreign: NDArray[np.bool_]
+    """Shape (n,): an out-of-scope rule sends the row to the teacher."""
 
-
-def sheet_of(rows: CalibrationSet | TestSet) -> Sheet:
-    """
-    The rows' labels as column numbers.
-
-    Args:
-        rows: any set with labels.
-
-    Returns: teacher's and true labels.
-    Raises: DataError for a teacher's label outside the task's labels, or an empty set.
-    """
-    column = {label: i for i, label in enumerate(rows.labels)}
-    if not rows.examples:
-        raise DataError(
-            f"a {type(rows).__name__} has no rows", next_action="import more traffic, or change the shares in [promptset]"
-        )
-    strangers = sorted({e.target for e in rows.examples} - set(column))
-    if strangers:
-        raise DataError(
-            f"rows carry labels outside the task: {strangers[:5]!r}",
-            next_action="add them to [task] output.classes, or let the label_set verifier drop them",
-        )
-    return Sheet(
-        target=np.array([column[e.target] for e in rows.examples], dtype=np.int64),
-        gold=np.array(
-            [UNKNOWN if e.gold is None else column.get(e.gold, STRANGE) for e in rows.examples], dtype=np.int64
-        ),
-    )
+    @property
+    def score(self) -> NDArray[np.float64]:
+        """Shape (n,): what a threshold is compared with; NaN, which no threshold keeps, where the row is foreign."""
+        return np.where(self.foreign, np.nan, self.confidence)
 
 
 def logits_of(scores: Scores, rows: CalibrationSet | TestSet) -> NDArray[np.float64]:
@@ -121,32 +103,142 @@ def broken_rows(logits: NDArray[np.float64]) -> NDArray[np.bool_]:
     return found
 
 
-def read(logits: NDArray[np.float64], temperature: float) -> Reading:
+def columns_of(scores: Scores) -> dict[str, NDArray[np.float64]]:
+    """
+    The out-of-scope scores that a candidate brings itself.
+
+    Args:
+        scores: any.
+
+    Returns: by name, shape (n,) each; empty for most candidates.
+    """
+    files = sorted(scores.folder.path.glob(f"{COLUMN}*.npy"))
+    return {
+        file.stem.removeprefix(COLUMN): np.load(file, allow_pickle=False).astype(np.float64) for file in files
+    }
+
+
+def slice_names(rows: CalibrationSet | TestSet, slices: Sequence[Slice], functions: Functions) -> tuple[str, ...]:
+    """
+    The certification slice of every row, by the rule that the bundle routes by.
+
+    Args:
+        rows: any set.
+        slices: in file order.
+        functions: "module:function" to the function.
+
+    Returns: a name for each row, "other" where no slice admits it.
+    """
+    part = partition(slices, [e.request for e in rows.examples], functions=functions)
+    return tuple(part.names[i] for i in part.index)
+
+
+def read(
+    logits: NDArray[np.float64],
+    how: Confidence | float,
+    *,
+    slices: Sequence[str] = (),
+    columns: Mapping[str, NDArray[np.float64]] | None = None,
+) -> Reading:
     """
     Answers and confidences.
 
     Args:
         logits: shape (n, k).
-        temperature: positive; 1 leaves the scores as they are.
+        how: the fitted reading, or a temperature alone; 1.0 leaves the scores as they are.
+        slices: the certification slice of each row; needed where slices have their own calibrator.
+        columns: what the candidate brings beside its logits.
 
-    Returns: the reading; the answer does not depend on the temperature.
+    Returns: the reading; the answer does not depend on `how`.
     """
+    if isinstance(how, float | int):
+        how = Confidence(everywhere=Calibrator(method="temperature", temperature=float(how)))
     broken = broken_rows(logits)
-    chances = probabilities(np.where(broken[:, None], 0.0, logits), temperature)
-    confidence = np.where(broken, np.nan, np.minimum(chances.max(axis=1), 1.0))
-    return Reading(answer=np.argmax(logits, axis=1).astype(np.int64), confidence=confidence)
+    found = read_scores(how, np.where(broken[:, None], 0.0, logits), slices=slices, columns=columns)
+    return Reading(
+        answer=np.argmax(logits, axis=1).astype(np.int64),
+        confidence=np.where(broken, np.nan, found.confidence),
+        foreign=found.foreign & ~broken,
+    )
 
 
-def calibrate(scores: Scores, rows: CalibrationSet, recipe: CalibrateRecipe) -> Calibration:
+def reading_of(
+    scores: Scores, rows: CalibrationSet | TestSet, how: Confidence | float, *, slices: Sequence[str] = ()
+) -> Reading:
     """
-    Fit the temperature and report how far confidence was off before and after.
+    A candidate's answers to these rows, read as the plan fixed it.
+
+    Args:
+        scores: of the rows.
+        rows: any set.
+        how: see `read`.
+        slices: see `read`.
+
+    Returns: the reading.
+    Raises: DataError where the shape is not that of the rows.
+    """
+    return read(logits_of(scores, rows), how, slices=slices, columns=columns_of(scores))
+
+
+def reliabilities(
+    reading: Reading, target: NDArray[np.int64], names: Sequence[str], how: Confidence | None, recipe: CalibrateRecipe
+) -> tuple[Reliability, ...]:
+    """
+    How far stated confidence is from what was seen: all rows, then each certification slice.
+
+    Args:
+        reading: of the rows.
+        target: shape (n,): the label that an answer is compared with.
+        names: the certification slice of each row; empty for none.
+        how: says which slices have a calibrator of their own; None where the scores are read as they came.
+        recipe: bins, level and draws.
+
+    Returns: "all" first; empty where no row can be read.
+    """
+    sound = ~np.isnan(reading.confidence)
+    own = {one.slice for one in how.own} if how is not None else set()
+    of = np.array(names, dtype=object)
+    order = sorted(set(names), key=lambda name: (name == OTHER, name))
+    masks = {"all": sound} | ({name: sound & (of == name) for name in order} if len(order) > 1 else {})
+    return tuple(
+        _reliability(name, reading.confidence[mask], (reading.answer == target)[mask], recipe, own=name in own)
+        for name, mask in masks.items()
+        if mask.any()
+    )
+
+
+def _reliability(
+    name: str, stated: NDArray[np.float64], right: NDArray[np.bool_], recipe: CalibrateRecipe, *, own: bool = False
+) -> Reliability:
+    n = len(stated)
+    band = calibration_band(stated, right, bins=min(recipe.bins, n), level=recipe.level, draws=recipe.draws)
+    chances, hit = np.stack([1.0 - stated, stated], axis=1), right.astype(np.int64)
+    return Reliability(
+        slice=name,
+        brier=brier(chances, hit),
+        log_loss=log_loss(chances, hit),
+        ece=CalibrationGap(
+            value=band.value, low=band.low, high=band.high, level=recipe.level,
+            method=f"bootstrap less its bias, {recipe.draws} draws", n=n, noise=band.noise,
+        ),
+        own=own,
+    )  # fmt: skip
+
+
+def calibrate(
+    scores: Scores, rows: CalibrationSet, recipe: CalibrateRecipe, *, functions: Functions = NO_FUNCTIONS
+) -> Calibration:
+    """
+    Choose and fit the reading of confidence, and report how far confidence was off before and after.
 
     Args:
         scores: a candidate's scores of `rows`.
         rows: calibration rows.
-        recipe: bins and level.
+        recipe: bins, level, slices, out-of-scope label.
+        functions: "module:function" to the function, for slices that equality can't say.
 
-    Returns: the calibration, with agreement and (where there is gold) accuracy on these rows.
+    Returns: the calibration, with agreement and (where there is gold) accuracy on these rows. Candidates of kind
+        "student" get out-of-scope rules; others are never served.
     Raises: DataError for no rows, scores of other rows, or scores that are not finite.
     """
     sheet, logits = sheet_of(rows), logits_of(scores, rows)
@@ -155,25 +247,53 @@ def calibrate(scores: Scores, rows: CalibrationSet, recipe: CalibrateRecipe) -> 
             f"{scores.name!r} gave no numbers for {int(broken_rows(logits).sum())} of {len(logits)} calibration rows",
             next_action="retrain it; a student that breaks on ordinary rows can't be calibrated",
         )
-    temperature = fit_temperature(logits, sheet.target)
+    columns, names = columns_of(scores), slice_names(rows, recipe.slices, functions)
+    share = recipe.scope_share if scores.kind == "student" else 0.0
+    scope = choose_scope(
+        logits, columns, sheet, rows.labels, named=recipe.out_of_scope, share=share, level=recipe.level
+    )
+    choice = choose_calibrator(logits, sheet.target, features=_features(logits, columns, scope))
+    how = Confidence(everywhere=choice.calibrator, own=_own(choice, logits, sheet, names), scope=scope.rules)
     n = len(sheet.target)
-    bins = min(recipe.bins, n)
-    before, after = read(logits, 1.0), read(logits, temperature)
+    before, after = read(logits, 1.0), read(logits, how, slices=names, columns=columns)
     right = after.answer == sheet.target
     known = sheet.has_gold
     n_gold = int(known.sum())
     true = int((after.answer == sheet.gold)[known].sum())
+    # Nobody asks how far a baseline's confidence is off in a slice, and each band takes a tenth of a second.
+    seen = reliabilities(after, sheet.target, names if scores.kind == "student" else (), how, recipe)
     return Calibration(
         name=scores.name,
-        temperature=temperature,
-        ece_before=expected_calibration_error(before.confidence, right, bins=bins),
-        ece_after=expected_calibration_error(after.confidence, right, bins=bins),
-        log_loss_before=log_loss(probabilities(logits, 1.0), sheet.target),
-        log_loss_after=log_loss(probabilities(logits, temperature), sheet.target),
+        confidence=how,
+        reason=choice.reason,
+        losses=choice.losses,
+        before=_reliability("all", before.confidence, right, recipe),
+        after=seen[0],
+        slices=seen[1:],
+        scope=scope.report(after.foreign),
         n=n,
         fidelity=figure(int(right.sum()), n, metric="fidelity", level=recipe.level),
         accuracy=figure(true, n_gold, metric="accuracy", level=recipe.level) if n_gold else None,
     )
 
 
-CALIBRATE = Step(name="calibrate", version=1, fn=calibrate)
+def _features(
+    logits: NDArray[np.float64], columns: Mapping[str, NDArray[np.float64]], scope: ScopeFit
+) -> dict[str, NDArray[np.float64]]:
+    """What a confidence head may read: the log-odds of the answer, and the scores that watch for foreign requests."""
+    if not scope.rules:
+        return {}
+    names = ["log_odds", *(rule.score for rule in scope.rules)]
+    return {name: column_of(name, logits, columns) for name in names}
+
+
+def _own(
+    choice: CalibratorChoice, logits: NDArray[np.float64], sheet: Sheet, names: Sequence[str]
+) -> tuple[SliceCalibrator, ...]:
+    of = np.array(names, dtype=object)
+    parts = sorted(set(names)) if len(set(names)) > 1 else []
+    fitted = {name: slice_calibrator(choice.calibrator, logits, sheet.target, of == name) for name in parts}
+    return tuple(SliceCalibrator(slice=name, calibrator=one) for name, one in fitted.items() if one is not None)
+
+
+CALIBRATE = Step(name="calibrate", version=2, fn=calibrate)

@@ -8,6 +8,7 @@ from overproof.data import Answers
 from overproof.evidence import Figure
 from overproof.measure.intervals import figure
 from overproof.measure.labels import agreement_ceiling
+from overproof.measure.slices import one_per_session
 
 EVERY_ROW = "the first two samples of every row"
 SUBSET = "a random subset of the rows, asked twice"
@@ -34,6 +35,8 @@ class Ceiling:
     """No student agrees with one answer of this teacher more often, at the interval's level; 1 where not measured."""
     source: str
     """Which rows were compared; empty where none were."""
+    committee: bool = False
+    """Whether several teachers decided; one of them against itself sets no ceiling for their labels."""
 
     @property
     def sentence(self) -> str:
@@ -41,11 +44,14 @@ class Ceiling:
         seen = self.agreement
         if seen.value is None:
             return "How often the teacher agrees with itself was not measured, so no ceiling is known."
-        return (
-            f"Asked twice, the teacher gives the same label on {seen.value:.1%} of the rows ({seen.low:.1%} to"
-            f" {seen.high:.1%}, {seen.level:.0%} interval, n = {seen.n:,}; {self.source}): no student can agree with its"
-            f" answers more often than {self.at_most:.1%}."
+        who = "the first teacher" if self.committee else "the teacher"
+        text = (
+            f"Asked twice, {who} gives the same label on {seen.value:.1%} of the rows ({seen.low:.1%} to"
+            f" {seen.high:.1%}, {seen.level:.0%} interval, n = {seen.n:,}; {self.source})"
         )
+        if self.committee:
+            return f"{text}; for the labels of the committee no ceiling follows."
+        return f"{text}: no student can agree with its answers more often than {self.at_most:.1%}."
 
 
 def ceiling(answers: Answers, recipe: CeilingRecipe) -> Ceiling:
@@ -53,7 +59,7 @@ def ceiling(answers: Answers, recipe: CeilingRecipe) -> Ceiling:
     Compare pairs of independent answers.
 
     Rows that took further samples because they looked hard are no random sample, so only first samples or the random
-    subset count.
+    subset count; of near-duplicates one row. A pair without two labels says nothing about labels and is left out.
 
     Args:
         answers: all that the teacher said.
@@ -62,14 +68,19 @@ def ceiling(answers: Answers, recipe: CeilingRecipe) -> Ceiling:
     Returns: the figure with the ceiling that follows.
     """
     rows = (*answers.train, *answers.calibration, *answers.test)
-    pairs = [(r.first, r.second) for r in answers.asking.repeats]
+    group = {row.row.request.id: row.row.group for row in rows}
+    found = [(r.request_id, r.first, r.second) for r in answers.asking.repeats]
     source = SUBSET
     if recipe.samples >= 2 and answers.committee is None:
         source = EVERY_ROW
-        both = [row.completions[:2] for row in rows if len(row.completions) >= 2]
-        pairs = [(a.value, b.value) for a, b in both if a.value is not None and b.value is not None]
+        both = [(row.row.request.id, row.completions[0].value, row.completions[1].value) for row in rows if len(row.completions) > 1]
+        found = [(i, a, b) for i, a, b in both if a is not None and b is not None]
+    ids = [i for i, _, _ in found]
+    alone = one_per_session([group.get(i) for i in ids], ids, "self-agreement")
+    pairs = [(first, second) for (_, first, second), ok in zip(found, alone, strict=True) if ok]
     good = sum(first == second for first, second in pairs)
-    found = figure(good, len(pairs), metric="self-agreement", level=recipe.level)
+    share = figure(good, len(pairs), metric="self-agreement", level=recipe.level)
     # The interval's upper end is one-sided at half of what the level leaves: more careful than it says.
-    at_most = agreement_ceiling(found.high) if pairs else 1.0
-    return Ceiling(agreement=found, at_most=at_most, source=source if pairs else NOWHERE)
+    several = answers.committee is not None
+    at_most = agreement_ceiling(share) if pairs and not several else 1.0
+    return Ceiling(agreement=share, at_most=at_most, source=source if pairs else NOWHERE, committee=several)

@@ -80,7 +80,7 @@ def certify(
     counted = {p.slice: cells[p.slice] & sheet.has_gold if gold else cells[p.slice] for p in plans}
     wrong = reading.answer != truth
     budget = plan.guarantee == "budget"
-    scores = {name: reading.confidence[mask] for name, mask in counted.items()}
+    scores = {name: reading.score[mask] for name, mask in counted.items()}
     errors = {name: wrong[mask] for name, mask in counted.items()}
     parts = (
         tuple(_budgeted(p, scores[p.slice], errors[p.slice], place.delta) for p in plans)
@@ -135,12 +135,12 @@ def kept_by(certificate: Certificate, reading: Reading, cells: Mapping[str, Mask
         reading: the student's answers.
         cells: certification slice to its rows; disjoint.
 
-    Returns: shape (n,); a confidence that is no number is never kept.
+    Returns: shape (n,); what is out of scope, or has no number for a confidence, is never kept.
     """
     kept = np.zeros(len(reading.answer), dtype=bool)
     for one in certificate.slices:
         if one.threshold is not None:
-            kept |= cells[one.slice] & (reading.confidence >= one.threshold)  # NaN is not >= anything
+            kept |= cells[one.slice] & (reading.score >= one.threshold)  # NaN is not >= anything
     return kept
 
 

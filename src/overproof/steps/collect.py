@@ -19,6 +19,8 @@ from overproof.data import (
 )
 from overproof.evidence import EvalReport, Trained
 from overproof.steps.ceiling import Ceiling, CeilingRecipe, ceiling
+from overproof.steps.flips import FlipReport
+from overproof.steps.groups import GroupReport
 from overproof.store.artifacts import Step
 
 
@@ -80,6 +82,10 @@ class Evidence:
     """The evaluation on sealed rows."""
     bundle: Folder | None = None
     """The packed candidate."""
+    groups: GroupReport | None = None
+    """Gaps between declared groups; None where none are declared."""
+    flips: FlipReport | None = None
+    """Answers that change with a swapped term; None where nothing is to be swapped."""
     requests_per_month: float | None = None
     """Measured traffic volume; None where the log has no times."""
     digests: Mapping[str, str] = field(default_factory=dict)
@@ -124,7 +130,7 @@ def summarise(
         match=prompts.match,
         distance=prompts.distance,
         leaks=dict(prompts.leaks),
-        notes=(*prompts.notes, found.sentence, *_how_asked(answers)),
+        notes=(*prompts.notes, *_how_asked(answers)),
         labels=labelled.test.labels,
         counts=dict(labelled.counts),
         rows={
@@ -166,6 +172,23 @@ def _how_asked(answers: Answers) -> Iterator[str]:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AddRecipe:
+    """Nothing to choose."""
+
+
+def add_groups(evidence: Evidence, groups: GroupReport, recipe: AddRecipe) -> Evidence:
+    """The evidence with the gaps between groups."""
+    del recipe
+    return replace(evidence, groups=groups)
+
+
+def add_flips(evidence: Evidence, flips: FlipReport, recipe: AddRecipe) -> Evidence:
+    """The evidence with the flips of swapped terms."""
+    del recipe
+    return replace(evidence, flips=flips)
+
+
 def collect(
     data: DataEvidence, trained: tuple[Trained, ...], report: EvalReport, bundle: Folder, recipe: CollectRecipe
 ) -> Evidence:
@@ -192,4 +215,6 @@ def collect(
 
 
 SUMMARISE = Step(name="summarise", version=2, fn=summarise)
-COLLECT = Step(name="collect", version=1, fn=collect)
+COLLECT = Step(name="collect", version=2, fn=collect)
+ADD_GROUPS = Step(name="add-groups", version=1, fn=add_groups)
+ADD_FLIPS = Step(name="add-flips", version=1, fn=add_flips)

@@ -28,11 +28,19 @@ from overproof.measure.certify import ledger_delta
 from overproof.measure.intervals import figure, judge
 from overproof.measure.leakage import novelty_bins
 from overproof.measure.scores import two_by_two
-from overproof.measure.slices import NO_FUNCTIONS, Functions, assign, partition, split_hash
-from overproof.steps.calibrate import Reading, Sheet, logits_of, read, sheet_of
+from overproof.measure.slices import NO_FUNCTIONS, OTHER, Functions, assign, split_hash
+from overproof.steps.calibrate import (
+    CalibrateRecipe,
+    Reading,
+    Sheet,
+    reading_of,
+    reliabilities,
+    sheet_of,
+    slice_names,
+)
 from overproof.steps.certificates import GOLD, Place, certify, kept_by
 from overproof.steps.comparisons import against_baseline, against_teacher
-from overproof.steps.plan import bars_of, least_familiar, near_under
+from overproof.steps.plan import bars_of, certified_by, least_familiar, near_under
 from overproof.store.artifacts import Step
 from overproof.task import Bar, Slice
 
@@ -48,6 +56,8 @@ class StudyRecipe:
 
     most: int = 60
     """Disagreements to list."""
+    slices: tuple[Slice, ...] = ()
+    """The slices that thresholds are certified for; see `plan.certified_by`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,6 +136,8 @@ def study(
     scores: tuple[Scores, ...],
     rows: CalibrationSet,
     recipe: StudyRecipe,
+    *,
+    functions: Functions = NO_FUNCTIONS,
 ) -> Study:
     """
     Where the chosen candidate and the teacher differ, on rows that may be shown.
@@ -136,12 +148,13 @@ def study(
         scores: of the calibration rows.
         rows: calibration rows; sealed ones are never listed.
         recipe: how many to list.
+        functions: "module:function" to the function, for slices that equality can't say.
 
     Returns: disagreements, first those where the teacher is right by gold, then by the student's confidence in
         its other answer.
     """
     chosen = _named(scores, plan.chosen)
-    reading = read(logits_of(chosen, rows), plan.temperature)
+    reading = reading_of(chosen, rows, plan.confidence, slices=slice_names(rows, recipe.slices, functions))
     sheet = sheet_of(rows)
     differ = np.flatnonzero(reading.answer != sheet.target)
 
@@ -190,25 +203,19 @@ def evaluate(
     Returns: the report. Bars of the chosen candidate are judged as served, on rows that chose nothing; figures of
         the other candidates are for comparison and no part of the certificate.
     """
-    sheet = sheet_of(rows)
-    certify_rows = split_hash([e.request.id for e in rows.examples], plan.salt, plan.certify_share)
-    sealed = Sealed(
-        sheet=sheet,
-        groups=groups_of(rows, recipe, functions, novelty_below=plan.novelty_below),
-        judge=~certify_rows,
-        delta=recipe.delta(plan, teacher_kind(plan)),
-        level=recipe.level,
-        delta_gold=recipe.delta(plan, GOLD),
-    )
-    chosen = read(logits_of(_named(scores, plan.chosen), rows), plan.temperature)
-    cells = _cells(plan, rows, recipe, functions)
-    walked = {n: m & certify_rows for n, m in cells.items()}
+    sealed = _opened(plan, rows, recipe, functions)
+    sheet = sealed.sheet
+    routed = certified_by(recipe.slices, budget=plan.guarantee == "budget")
+    names = slice_names(rows, routed, functions)
+    chosen = reading_of(_named(scores, plan.chosen), rows, plan.confidence, slices=names)
+    cells = {one: np.array(names, dtype=object) == one for one in (*(s.name for s in routed), OTHER)}
+    walked = {n: m & ~sealed.judge for n, m in cells.items()}
     first, *rest = (
         certify(plan, chosen, sheet, walked, _place(plan, recipe, kind), label_kind=kind)
         for kind in (plan.label_kind, plan.other_label) if kind
     )
     kept = kept_by(first, chosen, cells)
-    candidates = _reports(plan, study, scores, rows, sealed=sealed, kept=kept, bins=recipe.bins)
+    candidates = _reports(plan, study, scores, rows, sealed=sealed, kept=kept, names=names, bins=recipe.bins)
     best = next(c for c in candidates if c.name == plan.chosen)
     report = EvalReport(
         candidates=candidates,
@@ -241,10 +248,15 @@ def teacher_kind(plan: Plan) -> str:
     return plan.other_label if plan.label_kind == GOLD else plan.label_kind
 
 
-def _cells(plan: Plan, rows: TestSet, recipe: EvaluateRecipe, functions: Functions) -> dict[str, Mask]:
-    routed = () if plan.guarantee == "budget" else recipe.slices  # a budget is of all traffic: one threshold
-    part = partition(routed, [e.request for e in rows.examples], functions=functions)
-    return {name: part.index == i for i, name in enumerate(part.names)}
+def _opened(plan: Plan, rows: TestSet, recipe: EvaluateRecipe, functions: Functions) -> Sealed:
+    return Sealed(
+        sheet=sheet_of(rows),
+        groups=groups_of(rows, recipe, functions, novelty_below=plan.novelty_below),
+        judge=~split_hash([e.request.id for e in rows.examples], plan.salt, plan.certify_share),
+        delta=recipe.delta(plan, teacher_kind(plan)),
+        level=recipe.level,
+        delta_gold=recipe.delta(plan, GOLD),
+    )
 
 
 def _place(plan: Plan, recipe: EvaluateRecipe, label_kind: str) -> Place:
@@ -282,7 +294,7 @@ def _better(
     gold = GOLD in (plan.label_kind, plan.other_label)
     truth = sealed.sheet.gold if gold else sealed.sheet.target
     fresh = sealed.judge & sealed.sheet.has_gold if gold else sealed.judge
-    other = read(logits_of(_named(scores, plan.baseline), rows), 1.0)
+    other = reading_of(_named(scores, plan.baseline), rows, 1.0)
     return against_baseline(
         (reading.answer != truth)[fresh],
         (other.answer != truth)[fresh],
@@ -300,23 +312,33 @@ def _reports(
     *,
     sealed: Sealed,
     kept: Mask,
+    names: tuple[str, ...],
     bins: int,
 ) -> tuple[CandidateReport, ...]:
     by_name = {c.name: c for c in study.calibrations}
     # a false "this baseline is enough" has the whole budget, so each baseline gets its part
     parts = max(1, sum(s.kind == "baseline" for s in scores))
     alone = replace(sealed, delta=sealed.budget("fidelity") / parts, delta_gold=sealed.budget("accuracy") / parts)
-    return tuple(
-        report_candidate(
-            s,
-            logits_of(s, rows),
-            by_name.get(s.name),
-            alone if s.kind == "baseline" else sealed,
-            bins,
-            kept=kept if s.name == plan.chosen else None,
+
+    def report(s: Scores) -> CandidateReport:
+        calibration = by_name.get(s.name)
+        before = reading_of(s, rows, 1.0)
+        after = before if calibration is None else reading_of(s, rows, calibration.confidence, slices=names)
+        found = report_candidate(
+            s, before, after, calibration, alone if s.kind == "baseline" else sealed,
+            bins=bins, kept=kept if s.name == plan.chosen else None,
+        )  # fmt: skip
+        if s.name != plan.chosen:
+            return found
+        showing = CalibrateRecipe(bins=bins, level=sealed.level)
+        routed = figure(int(after.foreign.sum()), len(names), metric="out_of_scope", level=sealed.level)
+        return replace(
+            found,
+            reliability=reliabilities(after, sealed.sheet.target, names, plan.confidence, showing),
+            out_of_scope=routed if plan.confidence.scope else None,
         )
-        for s in scores
-    )
+
+    return tuple(report(s) for s in scores)
 
 
 def groups_of(
@@ -366,11 +388,12 @@ def _group(name: str, kind: SliceKind, mask: Mask, bars: tuple[Bar, ...], *, cri
 
 def report_candidate(
     scores: Scores,
-    logits: NDArray[np.float64],
+    before: Reading,
+    after: Reading,
     calibration: Calibration | None,
     sealed: Sealed,
-    bins: int,
     *,
+    bins: int,
     kept: Mask | None,
 ) -> CandidateReport:
     """
@@ -378,16 +401,15 @@ def report_candidate(
 
     Args:
         scores: size, cost, latency.
-        logits: shape (n, k), sealed rows.
-        calibration: its temperature; None reads the scores as they are.
+        before: its sealed answers, read as they came.
+        after: the same, as calibrated.
+        calibration: of the calibration rows; None where it has none.
         sealed: the opened rows.
         bins: of the reliability curves.
         kept: the rows that it answers as served; None for candidates that are not chosen, which are judged alone.
 
     Returns: the report; "clears_bars" is judged as served where `kept` is given, else for the candidate alone.
     """
-    before = read(logits, 1.0)
-    after = read(logits, calibration.temperature) if calibration is not None else before
     right = after.answer == sealed.sheet.target
     sound = ~np.isnan(after.confidence)
     bins = min(bins, max(1, int(sound.sum())))
@@ -570,5 +592,5 @@ def _named(scores: tuple[Scores, ...], name: str) -> Scores:
     )
 
 
-STUDY = Step(name="study", version=1, fn=study)
-EVALUATE = Step(name="evaluate", version=2, fn=evaluate)
+STUDY = Step(name="study", version=2, fn=study)
+EVALUATE = Step(name="evaluate", version=3, fn=evaluate)

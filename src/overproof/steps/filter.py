@@ -212,6 +212,7 @@ def _example(answered: Answered, recipe: FilterRecipe, output: Classes) -> Examp
         agreement=most / len(answered.completions),
         samples=len(answered.completions),
         gold=_gold(row.gold, output),
+        gold_from=row.gold_from,
         near_train=row.near_train,
         latency_s=next((c.latency_s for c in usable if c.latency_s is not None), None),
         cost_usd=next((c.cost_usd for c in usable if c.cost_usd is not None), None),

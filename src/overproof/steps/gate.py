@@ -11,7 +11,6 @@ from overproof.data import digest_of
 from overproof.errors import DataError, OverproofError
 from overproof.evidence import (
     CandidateReport,
-    EvalReport,
     Figure,
     Finding,
     Outcome,
@@ -32,6 +31,9 @@ from overproof.steps.certificates import (
 from overproof.steps.collect import DataEvidence, Evidence
 from overproof.steps.comparisons import baseline_answer, teacher_answer
 from overproof.steps.evaluate import served_cost_usd_per_1000, teacher_of
+from overproof.steps.flips import flip_answers
+from overproof.steps.groups import gap_answers
+from overproof.steps.headlines import refused, said, shipped
 from overproof.store.artifacts import Step
 from overproof.students.bundle import load_bundle
 
@@ -67,6 +69,10 @@ class GateRecipe:
     """Largest total variation distance between live traffic and prompt set, in [0, 1]."""
     uses_at_most: int = 3
     """How often one set of sealed rows may be opened."""
+    gap_at_most: float | None = None
+    """Tolerance between declared groups; None: gaps are reported, no check asks for them."""
+    swaps: bool = False
+    """Whether swapped terms must change few answers."""
     ece_at_most: float | None = None
     """Advisory: a calibration error above it is said, and never refuses."""
 
@@ -99,15 +105,15 @@ def gate(evidence: Evidence, recipe: GateRecipe) -> Release | Refusal:
     """
     findings = run_checks(evidence, recipe)
     report, bundle = evidence.report, evidence.bundle
-    if report is None or bundle is None or not ships(findings):
-        return Refusal(task=recipe.task, findings=findings, headline=_refused(evidence, findings))
+    if report is None or bundle is None or not ships(findings, table=table_of(recipe)):
+        return Refusal(task=recipe.task, findings=findings, headline=refused(evidence, findings))
     due = dt.date.fromisoformat(recipe.today) + dt.timedelta(days=recipe.review_every_days)
     identity = [recipe.task, bundle.digest, report.certificate.plan_hash, report.chosen, recipe.today]
     return Release(
         id=digest_of(identity)[:16],
         task=recipe.task,
         findings=findings,
-        headline=_shipped(report),
+        headline=shipped(report),
         candidate=report.chosen,
         bundle=bundle,
         certificate=report.certificate,
@@ -126,35 +132,35 @@ def run_checks(evidence: Evidence, recipe: GateRecipe) -> tuple[Finding, ...]:
 
     Returns: at least one finding per check. A check that can't run, or breaks, is "not-run" and says why.
     """
-    found = [f for row in CHECKS for f in _run(row, evidence, recipe)]
+    found = [f for row in table_of(recipe) for f in _run(row, evidence, recipe)]
     return tuple(sorted(found, key=lambda f: (ORDER[f.outcome], f.waivable, f.id)))
 
 
-def ships(findings: tuple[Finding, ...]) -> bool:
+def table_of(recipe: GateRecipe) -> tuple[Row, ...]:
+    """
+    The checks of a project: the table, and what its owner asked for besides.
+
+    Args:
+        recipe: with the fairness settings.
+
+    Returns: at least `CHECKS`; a check that nobody asked for is left out, since it could only pass for nothing.
+    """
+    asked = {"F01": recipe.gap_at_most is not None, "F02": recipe.swaps}
+    return (*CHECKS, *(row for row in ASKED if asked[row.id]))
+
+
+def ships(findings: tuple[Finding, ...], *, table: tuple[Row, ...] | None = None) -> bool:
     """
     The decision and nothing else.
 
     Args:
         findings: of all checks.
+        table: from `table_of`; None for `CHECKS`.
 
     Returns: True iff every check of the table reported and every finding passes or is waived.
     """
     reported = {f.id for f in findings}
-    return all(row.id in reported for row in CHECKS) and all(f.outcome in ("pass", "waived") for f in findings)
-
-
-def said(figure: Figure) -> str:
-    """
-    A figure in words: value, interval, n.
-
-    Args:
-        figure: any figure.
-
-    Returns: for example "94.2% (92.1% to 95.8%, n = 812)".
-    """
-    if figure.value is None:
-        return "no rows (n = 0)"
-    return f"{figure.value:.1%} ({figure.low:.1%} to {figure.high:.1%}, n = {figure.n:,})"
+    return all(row.id in reported for row in (table or CHECKS)) and all(f.outcome in ("pass", "waived") for f in findings)
 
 
 def _run(row: Row, evidence: Evidence, recipe: GateRecipe) -> list[Finding]:
@@ -180,7 +186,7 @@ def _finding(
     figure: Figure | None = None,
     where: SliceReport | None = None,
 ) -> Finding:
-    row = next(r for r in CHECKS if r.id == check)
+    row = next(r for r in (*CHECKS, *ASKED) if r.id == check)
     return Finding(
         id=check,
         title=row.title,
@@ -479,6 +485,20 @@ def _better(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
     yield _finding("N02", found.outcome, found.reason, found.todo)
 
 
+def _gaps(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
+    found = _need(evidence.groups, "comparison of groups")
+    if not found.judged or found.tolerance != recipe.gap_at_most:
+        raise DataError("the groups were compared under another tolerance", next_action="run `overproof run` again")
+    for answer in gap_answers(found):
+        yield _finding("F01", answer.outcome, answer.reason, answer.todo)
+
+
+def _flips(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
+    del recipe
+    for answer in flip_answers(_need(evidence.flips, "measurement of swapped terms")):
+        yield _finding("F02", answer.outcome, answer.reason, answer.todo)
+
+
 def _owner(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
     del evidence
     if not recipe.owner.strip():
@@ -527,46 +547,11 @@ CHECKS: tuple[Row, ...] = (
     Row(id="N02", title="Better than doing nothing", check=_better, reads=("report",), waivable=True),
 )
 
-
-def _refused(evidence: Evidence, findings: tuple[Finding, ...]) -> str:
-    stops = [f for f in findings if f.outcome not in ("pass", "waived")]
-    failed = len({f.id for f in stops if f.outcome == "fail"})
-    open_ = len({f.id for f in stops} - {f.id for f in stops if f.outcome == "fail"})
-    report = evidence.report
-    if report is not None and report.cheaper is not None:
-        return f"Don't distil: {report.cheaper} clears every bar at lower cost than {report.chosen}."
-    counts = " and ".join(
-        text for text in (f"{failed} of {len(CHECKS)} checks fail" if failed else "",
-                          f"{open_} can't be decided yet" if open_ else "") if text
-    )
-    weak = len([f for f in stops if f.id == "G05" and f.slice is not None and f.outcome == "fail"])
-    if weak and evidence.data is not None:
-        labels = len(evidence.data.labels)
-        likely = len(report.weak_labels) - weak if report is not None else 0
-        more = f", probably on {likely} more" if likely > 0 else ""
-        return (
-            f"Not released: {counts}; on {weak} of {labels} labels the teacher itself is wrong more than half the "
-            f"time{more}."
-        )
-    return f"Not released: {counts}; first of all: {stops[0].reason if stops else 'there is no report'}."
+ASKED: tuple[Row, ...] = (
+    Row(id="F01", title="Gaps between groups, as served", check=_gaps, reads=("report", "groups"), waivable=True),
+    Row(id="F02", title="Swapped terms change no answer", check=_flips, reads=("bundle", "flips"), waivable=True),
+)
+"""Checks that run only where the project file asks for them."""
 
 
-def _shipped(report: EvalReport) -> str:
-    chosen = next(c for c in report.candidates if c.name == report.chosen)
-    certificate = report.certificate
-    kept = chosen.slices[0].kept
-    share = said(kept) if kept is not None else "an unknown share"
-    alpha = max(s.alpha for s in certificate.slices if s.threshold is not None)
-    gold = certificate.label_kind == "gold"
-    verb = "is right" if gold else "agrees with the teacher"
-    sure = f"with {1 - certificate.delta_spent:.1%} confidence"
-    if certificate.supports == "G2":
-        wrong = "are answered by it and wrong" if gold else "are answered by it otherwise than the teacher would"
-        return f"{report.chosen} answers {share} of the requests itself; {sure} at most {alpha:.1%} of all requests {wrong}."
-    return (
-        f"{report.chosen} answers {share} of the requests itself; {sure} it {verb} on at least {1 - alpha:.0%} of what "
-        f"it answers, and the teacher answers the rest."
-    )
-
-
-GATE = Step(name="gate", version=2, fn=gate)
+GATE = Step(name="gate", version=3, fn=gate)

@@ -1,7 +1,8 @@
-"""Pack the chosen student, its temperature and its certified thresholds into a folder that serves."""
+"""Pack the chosen student, the reading of its confidence and its certified thresholds into a folder that serves."""
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ import numpy as np
 
 from overproof.data import Folder, Request
 from overproof.errors import DataError, NotYetError
-from overproof.evidence import EvalReport, Trained
+from overproof.evidence import Confidence, EvalReport, Trained
+from overproof.measure.reading import read_scores
 from overproof.measure.slices import OTHER
 from overproof.registry import resolve
 from overproof.store.artifacts import Step
@@ -25,10 +27,10 @@ from overproof.students.bundle import (
     Threshold,
     load_bundle,
     manifest_of,
-    probabilities,
 )
 from overproof.students.files import write_json
 from overproof.students.normalise import NORMALISER
+from overproof.students.seen import NEIGHBOURS, look_at
 from overproof.task import Slice
 
 SELF_TESTS = 32
@@ -101,29 +103,32 @@ def pack(trained: Trained, report: EvalReport, recipe: PackRecipe, *, workdir: P
             next_action="register it as an entry point of overproof.students in a package that servers install",
         )
     student: Student = resolve("students", trained.use).load(trained.folder.path)
-    temperature = _temperature(trained, report)
+    confidence = _confidence(trained, report)
     card = Card(
         task=recipe.task,
         input=recipe.input,
         labels=tuple(student.labels),
         candidate=trained.name,
         use=trained.use,
-        temperature=temperature,
+        confidence=confidence,
         thresholds=_thresholds(report, recipe.slices),
         label_kind=report.certificate.label_kind,
         plan_hash=report.certificate.plan_hash,
         expires=report.certificate.expires,
-        selftest=_selftest(student, recipe.input, temperature),
+        selftest=_selftest(student, recipe.input, confidence),
     )
     folder = workdir / "bundle"
-    shutil.copytree(trained.folder.path, folder / STUDENT)
+    # The features of training rows leave only where the bundle can't route without them.
+    near = any(rule.score.startswith("nearest_") for rule in confidence.scope)
+    leave = None if near or "nearest_" in str(confidence.everywhere.inputs) else shutil.ignore_patterns(NEIGHBOURS)
+    shutil.copytree(trained.folder.path, folder / STUDENT, ignore=leave)
     _write_card(folder / RELEASE, card)
     write_json(folder / MANIFEST, manifest_of(folder))
     load_bundle(folder)
     return Folder(path=folder)
 
 
-def _temperature(trained: Trained, report: EvalReport) -> float:
+def _confidence(trained: Trained, report: EvalReport) -> Confidence:
     if report.chosen != trained.name:
         raise DataError(
             f"the report chose {report.chosen!r}, but {trained.name!r} is to be packed",
@@ -131,7 +136,7 @@ def _temperature(trained: Trained, report: EvalReport) -> float:
         )
     for candidate in report.candidates:
         if candidate.name == trained.name and candidate.calibration is not None:
-            return candidate.calibration.temperature
+            return candidate.calibration.confidence
     raise DataError(
         f"the report has no calibration for {trained.name!r}",
         next_action="calibrate the candidate; thresholds are thresholds of calibrated confidence",
@@ -159,16 +164,18 @@ def _thresholds(report: EvalReport, slices: tuple[Slice, ...]) -> tuple[Threshol
     return (*rows, Threshold(slice=Slice(name=OTHER), threshold=certified.get(OTHER)))
 
 
-def _selftest(student: Student, names: tuple[str, ...], temperature: float) -> tuple[SelfTest, ...]:
+def _selftest(student: Student, names: tuple[str, ...], how: Confidence) -> tuple[SelfTest, ...]:
     """Label names bring the task's own words, the probes four and more languages, digits, emoji and long text."""
     texts = [label.replace("_", " ") for label in student.labels[: SELF_TESTS // 2]]
     texts += PROBES[: SELF_TESTS - len(texts)]
     inputs = [{name: text if at == 0 else "" for at, name in enumerate(names)} for text in texts]
     requests = [Request(id="", fields=fields) for fields in inputs]
-    found = probabilities(np.asarray(student.logits(requests), dtype=np.float32), temperature)
+    seen = look_at(student, requests)
+    logits = np.asarray(seen.logits, dtype=np.float64)
+    stated = read_scores(how, logits, slices=[OTHER] * len(requests), columns=seen.columns).confidence
     return tuple(
-        SelfTest(fields=fields, label=student.labels[int(row.argmax())], probability=float(row.max()))
-        for fields, row in zip(inputs, found, strict=True)
+        SelfTest(fields=fields, label=student.labels[int(row.argmax())], probability=float(sure))
+        for fields, row, sure in zip(inputs, logits, stated, strict=True)
     )
 
 
@@ -181,7 +188,7 @@ def _write_card(path: Path, card: Card) -> None:
         "labels": list(card.labels),
         "candidate": card.candidate,
         "use": card.use,
-        "temperature": card.temperature,
+        "confidence": dataclasses.asdict(card.confidence),
         "slices": [
             {
                 "name": one.slice.name,
@@ -200,4 +207,4 @@ def _write_card(path: Path, card: Card) -> None:
     write_json(path, value)
 
 
-PACK = Step(name="pack", version=1, fn=pack, workdir=True)
+PACK = Step(name="pack", version=2, fn=pack, workdir=True)

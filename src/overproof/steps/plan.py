@@ -17,7 +17,7 @@ from overproof.measure.certify import grid_counts, grid_of, ledger_delta, plan_s
 from overproof.measure.intervals import cp_upper, judge, min_rows
 from overproof.measure.leakage import NOVELTY_EDGES
 from overproof.measure.slices import NO_FUNCTIONS, OTHER, Functions, assign, partition
-from overproof.steps.calibrate import Reading, Sheet, logits_of, read, sheet_of
+from overproof.steps.calibrate import Reading, Sheet, reading_of, sheet_of, slice_names
 from overproof.store.artifacts import Step
 from overproof.task import Bar, Slice
 
@@ -149,11 +149,12 @@ def make_plan(
     students = [s for s in scores if s.kind == "student" and s.name in by_name]
     if not students:
         raise DataError("no calibrated student to choose from", next_action="add a [[student]] to the project file")
-    expected = [_expect(s, read(logits_of(s, rows), by_name[s.name].temperature), dev, recipe) for s in students]
+    names = slice_names(rows, certified_by(recipe.slices, budget=recipe.wrong_when_served is not None), functions)
+    readings = {s.name: reading_of(s, rows, by_name[s.name].confidence, slices=names) for s in students}
+    expected = [_expect(s, readings[s.name], dev, recipe) for s in students]
     best = choose(expected)
     second = _second(recipe, dev, rows, functions)
-    chosen = next(s for s in students if s.name == best.name)
-    reading = read(logits_of(chosen, rows), by_name[best.name].temperature)
+    reading = readings[best.name]
     protected = best_baseline(scores, rows, dev.sheet)
     return Plan(
         chosen=best.name,
@@ -163,7 +164,7 @@ def make_plan(
         slices=best.plans,
         certify_share=recipe.certify_share,
         salt=recipe.salt,
-        temperature=by_name[best.name].temperature,
+        confidence=by_name[best.name].confidence,
         digests=dict(recipe.digests),
         guarantee="kept" if recipe.wrong_when_served is None else "budget",
         other_label=second.label,
@@ -174,6 +175,19 @@ def make_plan(
         baseline=protected.name,
         novelty_below=dev.novelty_below,
     )
+
+
+def certified_by(slices: tuple[Slice, ...], *, budget: bool) -> tuple[Slice, ...]:
+    """
+    The slices that get a threshold of their own, and may get a calibrator of their own.
+
+    Args:
+        slices: of the project, in file order.
+        budget: the guarantee is of all traffic, which one threshold serves.
+
+    Returns: none under a budget, else those that a router can know.
+    """
+    return () if budget else tuple(one for one in slices if not one.reads_label)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -226,7 +240,7 @@ def best_baseline(scores: tuple[Scores, ...], rows: CalibrationSet, sheet: Sheet
     found = []
     for one in scores:
         if one.kind == "baseline":
-            answer = read(logits_of(one, rows), 1.0).answer
+            answer = reading_of(one, rows, 1.0).answer
             right = int((answer == sheet.gold)[known].sum())
             found.append((right, int((answer == sheet.target).sum()), one.name))
     best = max(found, default=(0, 0, ""))
@@ -382,7 +396,7 @@ def _dev(rows: CalibrationSet, recipe: PlanRecipe, functions: Functions) -> _Dev
         )
     requests = [e.request for e in rows.examples]
     labels = [e.target if e.gold is None else e.gold for e in rows.examples]
-    routed = () if recipe.wrong_when_served is not None else recipe.slices  # a budget is of all traffic
+    routed = certified_by(recipe.slices, budget=recipe.wrong_when_served is not None)
     part = partition(routed, requests, functions=functions)
     member = assign(recipe.slices, requests, labels, functions=functions)
     prices = [e.cost_usd for e in rows.examples if e.cost_usd is not None]
@@ -421,18 +435,18 @@ def plan_slices(reading: Reading, dev: _Dev, recipe: PlanRecipe) -> tuple[SliceP
         sealed = recipe.n_sealed * recipe.certify_share * float(counted.sum()) / n
         return plan_slice(
             name,
-            reading.confidence[counted],
+            reading.score[counted],
             wrong[counted],
             alpha=alpha,
             weight=weight,
             n_sealed=round(sealed),
-            grid=grid_of(reading.confidence[mask]) if mask.any() else None,  # the same for every kind of label
+            grid=grid_of(reading.score[mask]) if mask.any() else None,  # the same for every kind of label
         )
 
     if recipe.wrong_when_served is not None:
         counted = dev.cells[OTHER] & dev.known
         planned = replace(one(OTHER, 1.0), start=0)  # from the strictest: the loss only grows, so nothing is spent
-        kept = reading.confidence[counted] >= planned.grid[0]
+        kept = reading.score[counted] >= planned.grid[0]
         share, bad = (float(kept.mean()), float(wrong[counted][kept].mean())) if kept.any() else (0.0, 1.0)
         return (replace(planned, dev_keep=share, dev_error=bad),)
     first = {name: one(name, 1.0) for name in dev.cells}
@@ -452,7 +466,7 @@ def _thresholds(plans: tuple[SlicePlan, ...], reading: Reading, dev: _Dev, recip
         counted = mask & dev.known
         counts = tuple(
             (round(k * factor), round(m * factor))
-            for k, m in grid_counts(reading.confidence[counted], wrong[counted], plan.grid)
+            for k, m in grid_counts(reading.score[counted], wrong[counted], plan.grid)
         )
         delta = ledger_delta(recipe.delta, 1) * plan.weight
         if recipe.wrong_when_served is None:
@@ -460,7 +474,7 @@ def _thresholds(plans: tuple[SlicePlan, ...], reading: Reading, dev: _Dev, recip
         else:
             last = within_budget(counts, round(factor * int(counted.sum())), plan.alpha, delta)
         if last is not None:
-            kept |= mask & (reading.confidence >= plan.grid[last])
+            kept |= mask & (reading.score >= plan.grid[last])
     return kept
 
 
@@ -541,4 +555,4 @@ def bars_of(own: tuple[Bar, ...], overall: tuple[Bar, ...]) -> tuple[Bar, ...]:
     return own + tuple(bar for bar in overall if bar.metric not in named)
 
 
-PLAN = Step(name="plan", version=3, fn=make_plan)
+PLAN = Step(name="plan", version=4, fn=make_plan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,11 @@ from overproof.progress import track
 from overproof.registry import resolve
 from overproof.store.artifacts import Step
 from overproof.students import ABSENT_LOGIT, Student
+from overproof.students.seen import Seen, look_at
 
 LOGITS = "logits.npy"
+COLUMN = "column-"
+"""Start of the file name of an out-of-scope score that the candidate brings itself."""
 TIMED = 100  # requests answered alone; enough for a median, and for a 95th percentile as a rough figure
 WARM_UP = 5
 
@@ -122,7 +125,8 @@ def _predict(
             next_action="train it again on the current task",
         )
     requests = [example.request for example in examples]
-    logits = np.asarray(student.logits(requests), dtype=np.float32)
+    seen = _look(student, requests, alone=trained.kind == "student")
+    logits = np.asarray(seen.logits, dtype=np.float32)
     if logits.shape != (len(requests), len(labels)) or not np.isfinite(logits).all():
         raise DataError(
             f"candidate {trained.name!r} ({trained.use}) answered with shape {logits.shape} or with NaN, "
@@ -134,7 +138,7 @@ def _predict(
     return Scores(
         name=trained.name,
         kind=trained.kind,
-        folder=_save(logits, workdir),
+        folder=_save(logits, workdir, seen.columns),
         n=len(logits),
         latency_s=median,
         latency_p95_s=float(np.quantile(seconds, 0.95)),
@@ -146,27 +150,50 @@ def _predict(
     )
 
 
+def _look(student: Student, requests: Sequence[Request], *, alone: bool) -> Seen:
+    """
+    Each request by itself for what may be served: a batch pads, which moves an encoder's logits in the sixth digit,
+    and a served confidence has to be the certified one.
+    """
+    if not alone:
+        return look_at(student, requests)
+    seen = [look_at(student, [request]) for request in track(requests, "answering one by one", total=len(requests))]
+    return Seen(
+        logits=np.concatenate([one.logits for one in seen]),
+        columns={name: np.concatenate([one.columns[name] for one in seen]) for name in seen[0].columns},
+    )
+
+
 def _time_alone(student: Student, requests: Sequence[Request]) -> list[float]:
     """Seconds for one request at a time, spread over the rows, after a warm-up."""
     count = min(TIMED, len(requests))
     chosen = [requests[i * len(requests) // count] for i in range(count)]
     for request in chosen[:WARM_UP]:
-        student.logits([request])
+        look_at(student, [request])
     seconds = []
     for request in track(chosen, "timing single answers", total=count):
         start = time.perf_counter()
-        student.logits([request])
+        look_at(student, [request])
         seconds.append(time.perf_counter() - start)
     return seconds
 
 
-def _save(logits: NDArray[np.float32], workdir: Path) -> Folder:
+def _save(
+    logits: NDArray[np.float32], workdir: Path, columns: Mapping[str, NDArray[np.float64]] | None = None
+) -> Folder:
     folder = workdir / "scores"
     folder.mkdir()
     np.save(folder / LOGITS, logits, allow_pickle=False)
+    for name, column in (columns or {}).items():
+        if column.shape != (len(logits),) or not np.isfinite(column).all():
+            raise DataError(
+                f"column {name!r} of a candidate has shape {column.shape} or NaN, expected {len(logits)} numbers",
+                next_action="mend the part: `look` gives one finite number a request",
+            )
+        np.save(folder / f"{COLUMN}{name}.npy", column, allow_pickle=False)
     return Folder(path=folder)
 
 
-PREDICT_DEV = Step(name="predict-dev", version=1, fn=predict_dev, workdir=True)
-PREDICT_TEST = Step(name="predict-test", version=1, fn=predict_test, workdir=True)
+PREDICT_DEV = Step(name="predict-dev", version=2, fn=predict_dev, workdir=True)
+PREDICT_TEST = Step(name="predict-test", version=2, fn=predict_test, workdir=True)
 TEACHER_SCORES = Step(name="teacher-scores", version=1, fn=teacher_scores, workdir=True)

@@ -321,6 +321,7 @@ def _assembled(board: _Board, chosen: Mapping[str, Sequence[int]], weights: Sequ
                 group=names[board.near[i]],
                 recorded=board.rows[i].completion,
                 gold=board.rows[i].gold,
+                gold_from=board.rows[i].gold_from,
                 near_train=None if near is None else round(float(near[at]), 6),
             )
             for at, i in enumerate(rows)

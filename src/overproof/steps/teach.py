@@ -24,7 +24,7 @@ from overproof.data import (
     TeacherPin,
 )
 from overproof.errors import DataError, NotCleared
-from overproof.measure.labels import agreement
+from overproof.measure.labels import agreement, samples_wanted
 from overproof.measure.slices import Functions, assign
 from overproof.progress import reporter
 from overproof.store.artifacts import Step
@@ -252,7 +252,7 @@ def _first_samples(request: Request, recipe: TeachRecipe, functions: Functions) 
 
 def _why_hard(request: Request, found: Sequence[Completion], recipe: TeachRecipe, functions: Functions) -> str:
     values = [c.value or "" for c in found]
-    if len(set(values)) > 1:
+    if len(values) > 1 and samples_wanted(values, first=len(values), most=recipe.hard_samples):
         return "the first samples differ"
     if bool(assign(recipe.extra_on, [request] * len(values), values, functions=functions).any()):
         return "named in extra_on"

@@ -339,6 +339,7 @@ def _line_of(record: TrafficRecord) -> _Line | Skipped:
         "session": request.session,
         "completion": None if completion is None else {n: getattr(completion, n) for n in _COMPLETION_FIELDS},
         "gold": record.gold,
+        **({} if record.gold_from == "log" else {"gold_from": record.gold_from}),  # older rows keep their digest
     }
     try:
         text = _storable_json(json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
@@ -364,6 +365,7 @@ def _record_of(body: str, source: str) -> TrafficRecord:
         ),
         completion=None if completion is None else Completion(**completion),
         gold=row["gold"],
+        gold_from=row.get("gold_from", "log"),
         source=source,
     )
 

@@ -230,16 +230,16 @@ def build(
     config: BertConfig, weights: Weights, *, pooling: Pooling = "mean", head: Head | None = None
 ) -> onnx.ModelProto:
     """
-    The encoder as an ONNX model: token ids and mask in, pooled embedding or logits out.
+    The encoder as an ONNX model: token ids and mask in; pooled embedding, and with a head the logits, out.
 
     Args:
         config: the encoder's shape.
         weights: its tensors, see `read_weights`.
         pooling: "mean" is the mean over the tokens, scaled to length 1; "mean_max" appends each dimension's maximum.
-        head: a classifier on the embedding; without one the embedding itself comes out.
+        head: a classifier on the embedding; without one the embedding alone comes out.
 
     Returns: a model with inputs `input_ids` and `attention_mask`, int64, shape (n, length), at least one mask bit
-        set in each row, and the output `logits` (n, k) or `embedding`, float32.
+        set in each row, and the outputs `logits` (n, k), where there is a head, and `embedding`, float32.
     Raises: MissingExtra without onnx; DataError where a tensor is missing.
     """
     try:
@@ -252,17 +252,18 @@ def build(
     x = _embeddings(g, config)
     for at in range(config.layers):
         x = _layer(g, x, config, at)
-    output, width = _pool(g, x, pooling), width_of(config, pooling)
+    output = _pool(g, x, pooling)
+    outputs = {output: width_of(config, pooling)}
     if head is not None:
         weight = g.constant("head.weight", head.weight, np.float32)
         output = g.add("Gemm", output, weight, g.constant("head.bias", head.bias, np.float32), name="logits", transB=1)
-        width = len(head.bias)
+        outputs = {output: len(head.bias), **outputs}
     tokens = ["input_ids", "attention_mask"]
     graph = helper.make_graph(
         g.nodes,
         "encoder",
         [helper.make_tensor_value_info(name, TensorProto.INT64, ["n", "length"]) for name in tokens],
-        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["n", width])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", width]) for name, width in outputs.items()],
         [numpy_helper.from_array(value, name) for name, value in g.tensors.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="overproof")

@@ -9,24 +9,30 @@ import re
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from overproof.data import Request
 from overproof.errors import DataError
+from overproof.evidence import Calibrator, CalibratorMethod, Confidence, ScopeRule, SliceCalibrator
+from overproof.measure.reading import Read, read_scores
+from overproof.measure.scope import softmax_rows
 from overproof.measure.slices import OTHER, partition
 from overproof.registry import resolve
 from overproof.students import Student
 from overproof.students.files import MAX_SETTINGS_BYTES, read_json
 from overproof.students.normalise import NORMALISER
+from overproof.students.seen import look_at
 from overproof.students.weights import sha256_of
 from overproof.task import Slice
 
 RELEASE, MANIFEST, STUDENT = "release.json", "manifest.json", "student"
-FORMAT = "overproof.bundle.v1"
+FORMAT = "overproof.bundle.v2"
+FORMAT_1 = "overproof.bundle.v1"  # one temperature, no out-of-scope rules; still read
 MAX_FILES = 64
 MAX_BYTES = 4 * 2**30
 ENDINGS = (".json", ".npz", ".onnx")  # formats that hold data and no code
@@ -51,7 +57,7 @@ class SelfTest:
     fields: Mapping[str, str]
     label: str
     probability: float
-    """Of `label`, after the temperature."""
+    """Confidence in `label`, as calibrated for requests of no slice."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +72,8 @@ class Card:
     """Shown name of the student."""
     use: str
     """Part name that loads the student."""
-    temperature: float
+    confidence: Confidence
+    """How the student's scores are read, out-of-scope rules included; the same that the certificate rests on."""
     thresholds: tuple[Threshold, ...]
     """In the order in which slices are tried, "other" last."""
     label_kind: str
@@ -87,28 +94,14 @@ class Answer:
     confidence: float
     """Calibrated confidence of the student, in [0, 1]."""
     route: Literal["student", "teacher"]
+    cause: Literal["confident", "unsure", "uncertified", "out_of_scope"]
+    """Why this route, in one word for counting."""
     reason: str
     """Why this route, one sentence."""
     slice: str
     """The slice whose threshold was used."""
     guess: str
     """What the student would say; not certified where the route is the teacher."""
-
-
-def probabilities(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
-    """
-    Class probabilities at a temperature, without scipy; equal to `measure.calibration.probabilities`.
-
-    Args:
-        logits: shape (n, k).
-        temperature: above 0.
-
-    Returns: shape (n, k), rows sum to 1.
-    """
-    scaled = logits.astype(np.float64) / temperature
-    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    found: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return found
 
 
 class Bundle:
@@ -125,20 +118,14 @@ class Bundle:
         self._student = student
         self._slices = tuple(one.slice for one in card.thresholds if one.slice.name != OTHER)
 
-    def probabilities(self, requests: Sequence[Request]) -> NDArray[np.float64]:
-        """
-        Calibrated probabilities.
-
-        Args:
-            requests: any number.
-
-        Returns: shape (n, k), columns in the order of `card.labels`.
-        Raises: DataError where the student's scores are not finite.
-        """
-        logits = self._student.logits(requests)
+    def _look(self, requests: Sequence[Request], slices: Sequence[str]) -> _Look:
+        seen = look_at(self._student, requests)
+        logits: NDArray[np.float64] = np.asarray(seen.logits, dtype=np.float64)
         if logits.shape != (len(requests), len(self.card.labels)) or not np.isfinite(logits).all():
             raise DataError(f"student {self.card.candidate!r} gave scores that can't be read", next_action=REFUSED)
-        return probabilities(logits, self.card.temperature)
+        columns = {name: np.asarray(column, dtype=np.float64) for name, column in seen.columns.items()}
+        read = read_scores(self.card.confidence, logits, slices=slices, columns=columns)
+        return _Look(logits=logits, read=read)
 
     def answer(self, fields: Mapping[str, str], attributes: Mapping[str, str] | None = None) -> Answer:
         """
@@ -152,21 +139,40 @@ class Bundle:
         Raises: DataError for other fields.
         """
         request = self._request(fields, attributes or {})
-        row = self.probabilities([request])[0]
-        best = int(row.argmax())
-        guess, confidence = self.card.labels[best], float(row[best])
         at = int(partition(self._slices, [request]).index[0])
         name, threshold = self.card.thresholds[at].slice.name, self.card.thresholds[at].threshold
-        if threshold is None:
-            reason = f"no threshold is certified for slice {name!r}"
+        look = self._look([request], [name])
+        guess, confidence = self.card.labels[int(look.logits[0].argmax())], float(look.read.confidence[0])
+        cause: Literal["confident", "unsure", "uncertified", "out_of_scope"]
+        if look.read.foreign[0]:
+            rules = ", ".join(rule.score for rule in self.card.confidence.scope)
+            cause, reason = "out_of_scope", f"out_of_scope: the request looks foreign to the task (by {rules})"
+        elif threshold is None:
+            cause, reason = "uncertified", f"no threshold is certified for slice {name!r}"
         else:
-            sign = ">=" if confidence >= threshold else "<"
+            cause, sign = ("confident", ">=") if confidence >= threshold else ("unsure", "<")
             reason = f"confidence {confidence:.4f} {sign} {threshold:.4f}, the threshold of slice {name!r}"
-        if threshold is None or confidence < threshold:
-            return Answer(
-                value=None, confidence=confidence, route="teacher", reason=reason, slice=name, guess=guess
-            )
-        return Answer(value=guess, confidence=confidence, route="student", reason=reason, slice=name, guess=guess)
+        kept = cause == "confident"
+        return Answer(
+            value=guess if kept else None, confidence=confidence, route="student" if kept else "teacher", cause=cause,
+            reason=reason, slice=name, guess=guess,
+        )  # fmt: skip
+
+    def decide(self, requests: Sequence[Request]) -> NDArray[np.int64]:
+        """
+        Answer many requests, without the words.
+
+        Args:
+            requests: any number.
+
+        Returns: shape (n,), column of the student's answer in `card.labels`, -1 where the teacher has to answer.
+        """
+        part = partition(self._slices, requests)
+        look = self._look(requests, [part.names[i] for i in part.index])
+        # no confidence reaches a threshold that isn't there
+        least = np.array([np.inf if one.threshold is None else one.threshold for one in self.card.thresholds])
+        kept = (look.read.confidence >= least[part.index]) & ~look.read.foreign
+        return np.where(kept, look.logits.argmax(axis=1), -1).astype(np.int64)
 
     def _request(self, fields: Mapping[str, str], attributes: Mapping[str, str]) -> Request:
         names = self.card.input
@@ -186,14 +192,23 @@ class Bundle:
         """
         rows = self.card.selftest
         requests = [self._request(row.fields, {}) for row in rows]
-        for row, found in zip(rows, self.probabilities(requests), strict=True):
-            got = float(found[self.card.labels.index(row.label)])
-            if abs(got - row.probability) > TOLERANCE or float(found.max()) - got > 2 * TOLERANCE:
+        look = self._look(requests, [OTHER] * len(rows))
+        temperature = self.card.confidence.everywhere.temperature
+        for row, chances, stated in zip(rows, softmax_rows(look.logits / temperature), look.read.confidence, strict=True):
+            behind = float(chances.max() - chances[self.card.labels.index(row.label)])  # two labels may be level
+            got = float(stated)
+            if abs(got - row.probability) > TOLERANCE or behind > 2 * TOLERANCE:
                 raise DataError(
-                    f"self-test: {row.label!r} has probability {got:.4f} here, {row.probability:.4f} where the bundle "
+                    f"self-test: {row.label!r} has confidence {got:.4f} here, {row.probability:.4f} where the bundle "
                     "was packed",
                     next_action="compare the versions of onnxruntime, tokenizers and numpy with the packing machine's",
                 )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Look:
+    logits: NDArray[np.float64]
+    read: Read
 
 
 def load_bundle(folder: Path | str, *, manifest_sha256: str | None = None) -> Bundle:
@@ -333,7 +348,7 @@ def read_card(path: Path) -> Card:
 
 
 def _card_of(raw: Any) -> Card:
-    if raw["format"] != FORMAT or raw["normaliser"] != NORMALISER:
+    if raw["format"] not in (FORMAT, FORMAT_1) or raw["normaliser"] != NORMALISER:
         raise ValueError(f"format {raw['format']!r} with normaliser {raw['normaliser']!r} is not known here")
     thresholds = tuple(_threshold_of(one) for one in raw["slices"])
     names = [one.slice.name for one in thresholds]
@@ -348,7 +363,7 @@ def _card_of(raw: Any) -> Card:
         labels=labels,
         candidate=_text(raw["candidate"]),
         use=_text(raw["use"]),
-        temperature=_between(raw["temperature"], 1e-6, 1e6),
+        confidence=confidence_from(raw, names),
         thresholds=thresholds,
         label_kind=_text(raw["label_kind"]),
         plan_hash=_text(raw["plan_hash"]),
@@ -371,6 +386,49 @@ def _selftest_of(raw: Any, labels: tuple[str, ...]) -> SelfTest:
     if label not in labels:
         raise ValueError(f"self-test label {label!r} is none of the task's")
     return SelfTest(fields=fields, label=label, probability=_between(raw["probability"], 0.0, 1.0))
+
+
+def confidence_from(raw: Any, names: Sequence[str]) -> Confidence:
+    """
+    How a card's student is read.
+
+    Args:
+        raw: what `release.json` holds.
+        names: its slices.
+
+    Returns: the reading; version 1 has one temperature and no rules.
+    Raises: KeyError, TypeError, ValueError for anything of another type, out of range or of another slice.
+    """
+    if raw["format"] == FORMAT_1:
+        temperature = _between(raw["temperature"], 1e-6, 1e6)
+        return Confidence(everywhere=Calibrator(method="temperature", temperature=temperature))
+    found = raw["confidence"]
+    own = tuple(
+        SliceCalibrator(slice=_text(one["slice"]), calibrator=_calibrator_of(one["calibrator"])) for one in found["own"]
+    )
+    if not {one.slice for one in own} <= set(names):
+        raise ValueError("a slice that is not there has a calibrator of its own")
+    scope = tuple(
+        ScopeRule(score=_text(rule["score"]), threshold=_between(rule["threshold"], -1e9, 1e9)) for rule in found["scope"]
+    )
+    return Confidence(everywhere=_calibrator_of(found["everywhere"]), own=own, scope=scope)
+
+
+def _calibrator_of(raw: Any) -> Calibrator:
+    method = _text(raw["method"])
+    if method not in get_args(CalibratorMethod):
+        raise ValueError(f"calibrator {method!r} is not known here")
+    lists = {key: tuple(_between(v, -1e12, 1e12) for v in raw[key]) for key in ("mean", "scale", "weight", "stated", "observed")}
+    inputs = _texts(raw["inputs"])
+    weighted, stepped = method in ("platt", "head"), method == "isotonic"
+    fits = len(lists["mean"]) == len(lists["scale"]) == len(inputs) and len(lists["stated"]) == len(lists["observed"])
+    rising = all(a < b for a, b in pairwise(lists["stated"]))
+    if not fits or not rising or len(lists["weight"]) != weighted * (len(inputs) + 1) or any(v <= 0 for v in lists["scale"]):
+        raise ValueError(f"the numbers of calibrator {method!r} don't belong together")
+    if bool(inputs) != weighted or bool(lists["stated"]) != stepped or any(not 0 <= v <= 1 for v in lists["observed"]):
+        raise ValueError(f"the numbers of calibrator {method!r} are not its own")
+    temperature = _between(raw["temperature"], 1e-6, 1e6)
+    return Calibrator(method=cast("CalibratorMethod", method), temperature=temperature, inputs=inputs, n=int(_between(raw["n"], 0, 1e12)), **lists)
 
 
 def _text(value: Any) -> str:

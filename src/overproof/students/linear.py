@@ -15,6 +15,7 @@ from overproof.students.files import AGAIN, read_arrays, write_arrays
 from overproof.students.logistic import fit_logistic
 from overproof.students.ngrams import NgramTable, Shape, learn
 from overproof.students.normalise import text_of
+from overproof.students.seen import Seen
 from overproof.students.settings import number, read_settings, remake, span, write_settings
 
 WEIGHTS = "weights.npz"
@@ -110,14 +111,28 @@ class LinearStudent:
         Returns: shape (n, k).
         Raises: DataError before `fit`.
         """
+        return self.look(requests).logits
+
+    def look(self, requests: Sequence[Request]) -> Seen:
+        """
+        Logits, and the share of each request's character n-grams that no training text had.
+
+        Args:
+            requests: any number.
+
+        Returns: shape (n, k), and the column "unknown_share" in [0, 1].
+        Raises: DataError before `fit`.
+        """
         if self._table is None:
             raise DataError("linear.v1 was not fitted yet", next_action="call fit, or load a fitted folder")
         scores = np.empty((len(requests), len(self.labels)), dtype=np.float32)
+        unknown = np.empty(len(requests))
         for i, request in enumerate(requests):
             row = self._table.encode(text_of(request))
             # Only the rows of the terms that occur; float64 sums keep the answer independent of their order.
             scores[i] = row.values @ self._weight[row.indices].astype(np.float64) + self._bias
-        return scores
+            unknown[i] = row.unknown
+        return Seen(logits=scores, columns={"unknown_share": unknown})
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -70,6 +70,8 @@ class SparseRow:
     """Columns, shape (m,), each once."""
     values: NDArray[np.float64]
     """Shape (m,)."""
+    unknown: float = 1.0
+    """Share of the text's character n-grams (or words, where there are no others) that no training text had; 1 for none."""
 
 
 class NgramTable:
@@ -87,6 +89,8 @@ class NgramTable:
         self.terms = tuple(tuple(block) for block in terms)
         self.idf = idf
         self.columns = sum(len(block) for block in self.terms)
+        kinds = [shape.analyzer for shape in self.shapes]
+        self._watched = kinds.index("char_wb") if "char_wb" in kinds else 0  # noise is made of known letters, not words
         self._index: list[dict[str, int]] = []
         start = 0
         for block in self.terms:
@@ -102,13 +106,18 @@ class NgramTable:
 
         Returns: for each block, column to count.
         """
-        lowered = text.lower()
-        found = []
-        for shape, index in zip(self.shapes, self._index, strict=True):
-            block: Counter[Any] = Counter(map(index.get, grams(lowered, shape.analyzer, shape.low, shape.high)))
+        found = self._every(text)
+        for block in found:
             block.pop(None, None)
-            found.append(block)
         return found
+
+    def _every(self, text: str) -> list[Counter[Any]]:
+        """The counts, with all unknown terms together under None."""
+        lowered = text.lower()
+        return [
+            Counter(map(index.get, grams(lowered, shape.analyzer, shape.low, shape.high)))
+            for shape, index in zip(self.shapes, self._index, strict=True)
+        ]
 
     def encode(self, text: str) -> SparseRow:
         """
@@ -120,13 +129,18 @@ class NgramTable:
         Returns: the row.
         """
         indices, values = [], []
-        for block in self.counts(text):
+        blocks = self._every(text)
+        watched = blocks[self._watched]
+        total = sum(watched.values())
+        unknown = watched[None] / total if total else 1.0
+        for block in blocks:
+            block.pop(None, None)
             at = np.fromiter(block.keys(), dtype=np.int64, count=len(block))
             value = (1 + np.log(np.fromiter(block.values(), dtype=np.float64, count=len(block)))) * self.idf[at]
             norm = np.sqrt(value @ value)
             indices.append(at)
             values.append(value / norm if norm > 0 else value)
-        return SparseRow(indices=np.concatenate(indices), values=np.concatenate(values))
+        return SparseRow(indices=np.concatenate(indices), values=np.concatenate(values), unknown=unknown)
 
     def matrix(self, texts: Sequence[str]) -> Any:
         """

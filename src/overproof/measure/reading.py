@@ -1,0 +1,144 @@
+"""One reading of a student's scores, for the evaluation and for the server: NumPy alone, the same numbers on both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from overproof.errors import MeasureError
+from overproof.evidence import Calibrator, Confidence
+from overproof.measure.scope import energy, entropy, margin, max_logit, max_probability, softmax_rows
+
+Floats = NDArray[np.float64]
+OF_LOGITS = {
+    "max_logit": max_logit, "energy": energy, "entropy": entropy, "max_probability": max_probability, "margin": margin,
+}  # fmt: skip
+"""Scores that need nothing but the logits; the others are columns that the student brings."""
+DIGITS = 12  # rows read one by one or in a block differ by a unit in the last place, which must not move a row over an edge
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Read:
+    """What one pass over a student's scores says."""
+
+    confidence: Floats
+    """Shape (n,): calibrated chance that the top answer is right, in [0, 1]."""
+    foreign: NDArray[np.bool_]
+    """Shape (n,): an out-of-scope rule sends the row to the teacher."""
+
+
+def log_odds(logits: Floats) -> Floats:
+    """
+    Log-odds of the top answer.
+
+    Args:
+        logits: shape (n, k), readable.
+
+    Returns: shape (n,), bounded to about 27.6 on either side.
+    Raises: MeasureError for another shape, NaN or +inf.
+    Source: the input of Platt 1999, Advances in Large Margin Classifiers.
+
+    >>> log_odds(np.array([[2.0, 0.0], [0.0, 0.0]])).round(3).tolist()
+    [2.0, 0.0]
+    """
+    best = np.clip(softmax_rows(logits).max(axis=1), 1e-12, 1.0 - 1e-12)
+    return np.asarray(np.log(best) - np.log1p(-best), dtype=np.float64)
+
+
+def column_of(name: str, logits: Floats, columns: Mapping[str, Floats]) -> Floats:
+    """
+    One named score of each row.
+
+    Args:
+        name: "log_odds", one of `OF_LOGITS`, or a column that the student brings.
+        logits: shape (n, k), readable.
+        columns: shape (n,) each, by name.
+
+    Returns: shape (n,), rounded to twelve digits.
+    Raises: MeasureError for a column that is not there, of another length or not finite.
+    Source: see `measure.scope`.
+
+    >>> column_of("max_logit", np.array([[2.0, 0.0]]), {}).tolist()
+    [-2.0]
+    """
+    if name == "log_odds":
+        return log_odds(logits)
+    if name in OF_LOGITS and name not in columns:
+        return np.round(OF_LOGITS[name](logits), DIGITS)
+    found = columns.get(name)
+    if found is None or found.shape != (logits.shape[0],) or not bool(np.isfinite(found).all()):
+        raise MeasureError(
+            f"the student brings no column {name!r} of shape ({logits.shape[0]},)",
+            next_action="use the student that this reading was fitted for",
+        )
+    return np.round(found, DIGITS)
+
+
+def stated_confidence(calibrator: Calibrator, logits: Floats, columns: Mapping[str, Floats]) -> Floats:
+    """
+    Confidence that the top answer is right, by one calibrator.
+
+    Args:
+        calibrator: from `measure.calibrators`.
+        logits: shape (n, k), readable.
+        columns: what the student brings beside its logits, shape (n,) each.
+
+    Returns: shape (n,), in [0, 1], rounded to twelve digits.
+    Raises: MeasureError for another shape, NaN, +inf or a column that is not there.
+    Source: see `measure.calibrators.fit_calibrator`.
+
+    >>> stated_confidence(Calibrator(method="temperature", temperature=2.0), np.array([[4.0, 0.0]]), {}).round(3).tolist()
+    [0.881]
+    """
+    if calibrator.method == "temperature":
+        found = softmax_rows(logits / calibrator.temperature).max(axis=1)
+    elif calibrator.method == "isotonic":
+        found = np.interp(softmax_rows(logits).max(axis=1), calibrator.stated, calibrator.observed)
+    else:
+        table = np.column_stack([column_of(name, logits, columns) for name in calibrator.inputs])
+        scaled = (table - np.asarray(calibrator.mean)) / np.asarray(calibrator.scale)
+        weight = np.asarray(calibrator.weight)
+        score = np.clip((scaled * weight[:-1]).sum(axis=1) + weight[-1], -700.0, 700.0)
+        found = 1.0 / (1.0 + np.exp(-score))
+    return np.asarray(np.minimum(np.round(found, DIGITS), 1.0), dtype=np.float64)
+
+
+def read_scores(
+    how: Confidence, logits: Floats, *, slices: Sequence[str] = (), columns: Mapping[str, Floats] | None = None
+) -> Read:
+    """
+    Confidence and foreignness of every row, as the plan fixed them.
+
+    Args:
+        how: the fitted reading.
+        logits: shape (n, k), readable.
+        slices: the certification slice of each row; empty where no slice has a calibrator of its own.
+        columns: what the student brings beside its logits, shape (n,) each.
+
+    Returns: both, shape (n,) each.
+    Raises: MeasureError for names that are not one a row, or a column that is not there.
+    Source: the seam that every reader of confidence goes through.
+
+    >>> how = Confidence(everywhere=Calibrator(method="temperature"))
+    >>> read_scores(how, np.array([[0.0, 0.0]])).confidence.tolist()
+    [0.5]
+    """
+    given = columns or {}
+    if how.own and len(slices) != logits.shape[0]:
+        raise MeasureError(
+            f"{len(slices)} slice names for {logits.shape[0]} rows, and some slices have their own calibrator",
+            next_action="name the certification slice of each row",
+        )
+    confidence = stated_confidence(how.everywhere, logits, given)
+    for one in how.own:
+        rows = np.array([name == one.slice for name in slices], dtype=bool)
+        if rows.any():
+            part = {name: column[rows] for name, column in given.items()}
+            confidence[rows] = stated_confidence(one.calibrator, logits[rows], part)
+    foreign = np.zeros(logits.shape[0], dtype=bool)
+    for rule in how.scope:
+        foreign |= column_of(rule.score, logits, given) > rule.threshold
+    return Read(confidence=confidence, foreign=foreign)

@@ -1,0 +1,342 @@
+"""Does an answer change when nothing but a name does? Pairs from swap lists, asked of the packed student."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from overproof.data import CalibrationSet, Folder, Request
+from overproof.errors import DataError
+from overproof.evidence import Comparison, Outcome, Verdict
+from overproof.measure.groups import FlipCertificate, flip_certificate
+from overproof.measure.intervals import cp_lower, cp_upper, min_rows
+from overproof.measure.paired import noninferiority
+from overproof.measure.slices import hash_unit, one_per_session
+from overproof.progress import track
+from overproof.steps.comparisons import Answer
+from overproof.store.artifacts import Step
+from overproof.students.bundle import Bundle, load_bundle
+
+BUILT_IN = "built-in"
+MARGIN = 0.01  # more flips than the teacher's that are admitted on the same pairs
+BATCH = 256
+TERM = "{term}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SwapList:
+    """Terms that should not matter, by group."""
+
+    name: str
+    """Unique, shown everywhere."""
+    groups: Mapping[str, tuple[str, ...]]
+    """At least two groups, each with its terms; no term is in two groups."""
+    frame: str = ""
+    """Sentence with {term} put before texts that hold none of the terms; empty leaves those texts out."""
+    source: str = ""
+    """Where the terms are from."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FlipRecipe:
+    """What is swapped, and how many changed answers are admitted."""
+
+    lists: tuple[SwapList, ...]
+    at_most: float = 0.01
+    """Admitted share of pairs whose served answer changes, in (0, 1)."""
+    delta: float = 0.05
+    """Chance of a false pass of each list."""
+    most: int = 1_000
+    """Pairs of a list; which ones is decided by a hash of the request's id."""
+    salt: str = "flips"
+    """Seed of the choice of terms."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SwapResult:
+    """One swap list on the calibration rows' texts."""
+
+    name: str
+    pairs: int
+    """Texts of which two versions were asked, one per session."""
+    in_place: int
+    """Pairs in which a term of the text itself was replaced; the others were framed."""
+    changed: int
+    """Pairs that the student answers itself on both sides, with another label."""
+    rerouted: int
+    """Pairs of which one side goes to the teacher: whether the served answer changes was not asked."""
+    to_teacher: int
+    """Pairs of which both sides go to the teacher: the student changes nothing there."""
+    cautious: FlipCertificate
+    """Rerouted pairs counted as changed: what a pass rests on."""
+    certain: FlipCertificate
+    """Rerouted pairs counted as unchanged: what a fail rests on."""
+    against_teacher: Comparison | None
+    """Not more flips than the teacher's, on the pairs on both sides of which its answer is known; None: on none."""
+    verdict: Verdict
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FlipReport:
+    """Every swap list."""
+
+    lists: tuple[SwapResult, ...]
+    at_most: float
+    delta: float
+    """Chance of a false pass of each list; a release asks for all of them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """One request twice, with two terms."""
+
+    left: Request
+    right: Request
+    in_place: bool
+
+
+def read_swaps(path: Path | None) -> tuple[SwapList, ...]:
+    """
+    Read swap lists.
+
+    Args:
+        path: a JSON file {"lists": [{"name", "groups": {group: [terms]}, "frame", "source"}]}; None for the built-in lists.
+
+    Returns: the lists, in the order of the file.
+    Raises: DataError that names the list for a file that isn't such a one.
+    """
+    shown = BUILT_IN if path is None else path.name
+    try:
+        text = files("overproof.steps").joinpath("swaps.json").read_text("utf-8") if path is None else path.read_text("utf-8")
+        found = tuple(_list(entry) for entry in json.loads(text)["lists"])
+    except OSError as error:
+        raise DataError(f"{shown}: {error.strerror or 'can not be read'}", next_action="mend [fairness] swaps") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{shown} holds no swap lists: {type(error).__name__}: {error}",
+            next_action='write {"lists": [{"name": "…", "groups": {"one": ["…", "…"], "other": ["…", "…"]}, "frame": "I am {term}."}]}',
+        ) from error
+    if not found or len({one.name for one in found}) < len(found):
+        raise DataError(f"{shown}: {len(found)} lists, names must differ", next_action="name each list once")
+    return found
+
+
+def _list(raw: Mapping[str, Any]) -> SwapList:
+    frame, name = raw.get("frame", ""), raw["name"]
+    groups = {group: tuple(terms) for group, terms in raw["groups"].items()}
+    terms = [term for group in groups.values() for term in group]
+    if not (isinstance(name, str) and name and isinstance(frame, str)):
+        raise ValueError("a list needs a name and, at will, a frame, both text")
+    if not all(isinstance(term, str) and term.strip() == term != "" for term in terms):
+        raise ValueError(f"list {name!r}: a term is a text without blanks round it")
+    if len(groups) < 2 or not all(groups.values()) or len(set(terms)) < len(terms):
+        raise ValueError(f"list {name!r}: at least two groups, none empty, no term twice")
+    if frame and TERM not in frame:
+        raise ValueError(f"list {name!r}: the frame {frame!r} lacks {TERM}")
+    return SwapList(name=name, groups=groups, frame=frame, source=str(raw.get("source", "")))
+
+
+def measure_flips(bundle: Folder, rows: CalibrationSet, recipe: FlipRecipe) -> FlipReport:
+    """
+    Ask the packed student both versions of each pair, as a server would.
+
+    Args:
+        bundle: the packed student with its thresholds.
+        rows: calibration rows, whose texts are varied; sealed rows are never read here.
+        recipe: swap lists, bar and error probability.
+
+    Returns: one result per list. The claim is about texts like these with these terms, one per session.
+    Raises: DataError where a list finds no pair; whatever loading the bundle raises.
+    """
+    served = load_bundle(bundle.path)
+    requests = [e.request for e in rows.examples]
+    alone = one_per_session([r.session for r in requests], [r.id for r in requests], recipe.salt)
+    chosen = sorted((r for r, ok in zip(requests, alone, strict=True) if ok), key=lambda r: hash_unit(r.id, recipe.salt))
+    teacher = {e.request.digest: e.target for e in rows.examples}
+    return FlipReport(
+        lists=tuple(_measure(one, served, chosen, teacher, recipe) for one in recipe.lists),
+        at_most=recipe.at_most,
+        delta=recipe.delta,
+    )
+
+
+def _measure(
+    swap: SwapList, bundle: Bundle, requests: Sequence[Request], teacher: Mapping[str, str], recipe: FlipRecipe
+) -> SwapResult:
+    pairs = list(pairs_of(swap, requests, salt=recipe.salt, most=recipe.most))
+    placebo = list(pairs_of(swap, requests, salt=recipe.salt, most=recipe.most, placebo=True))
+    if not pairs:
+        raise DataError(
+            f"swap list {swap.name!r}: none of {len(requests)} calibration rows holds one of its terms",
+            next_action='give the list a frame, for example "My name is {term}."',
+        )
+    left, right = (_ask(bundle, [getattr(p, side) for p in pairs], f"swaps: {swap.name}") for side in ("left", "right"))
+    changed, rerouted = _changed(left, right)
+    noise = None
+    if placebo:
+        here, there = (
+            _ask(bundle, [getattr(p, side) for p in placebo], f"placebo: {swap.name}") for side in ("left", "right")
+        )
+        noise = _changed(here, there)
+    cautious, certain = (
+        flip_certificate(flips, bar=recipe.at_most, d=recipe.delta, placebo=control)
+        for flips, control in (
+            (changed | rerouted, None if noise is None else noise[0] | noise[1]),
+            (changed, None if noise is None else noise[0]),
+        )
+    )
+    verdict: Verdict = "undecided"
+    if cautious.verdict == "pass":
+        verdict = "pass"
+    elif certain.verdict == "fail":
+        verdict = "fail"
+    return SwapResult(
+        name=swap.name,
+        pairs=len(pairs),
+        in_place=sum(p.in_place for p in pairs),
+        changed=int(changed.sum()),
+        rerouted=int(rerouted.sum()),
+        to_teacher=int(((left < 0) & (right < 0)).sum()),
+        cautious=cautious,
+        certain=certain,
+        against_teacher=_against_teacher(pairs, changed | rerouted, teacher, recipe.delta),
+        verdict=verdict,
+    )
+
+
+def pairs_of(
+    swap: SwapList, requests: Sequence[Request], *, salt: str, most: int, placebo: bool = False
+) -> Iterator[Pair]:
+    """
+    Each request twice, with terms of two groups, or of one group as a placebo.
+
+    Args:
+        swap: the list.
+        requests: in the order in which they are used.
+        salt: seed of the choice of groups and terms; the same request always gets the same pair.
+        most: pairs to make at most.
+        placebo: both terms from one group; groups with a single term are passed over.
+
+    Returns: pairs that differ in the term alone. A term in the text is replaced wherever it stands; a text without
+        one gets the frame before its longest field, on both sides.
+    """
+    group_of = {term: group for group, terms in swap.groups.items() for term in terms}
+    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(sorted(map(re.escape, group_of), key=len, reverse=True))})(?!\w)")
+    made = 0
+    for request in requests:
+        if made >= most:
+            return
+        hit = pattern.search(request.text)
+        if hit is None and not swap.frame:
+            continue
+        key = f"{swap.name}:{request.id}"
+        first = hit.group() if hit else _pick([*group_of], f"{key}:left", salt)
+        own = group_of[first]
+        others = [t for t, group in group_of.items() if (group == own) is placebo and t != first]
+        if not others:
+            continue
+        second = _pick(others, f"{key}:right", salt)
+        made += 1
+        if hit:
+            single = re.compile(rf"(?<!\w){re.escape(first)}(?!\w)")
+            fields = {name: single.sub(lambda _: second, text) for name, text in request.fields.items()}  # noqa: B023
+            yield Pair(left=request, right=replace(request, fields=fields), in_place=True)
+        else:
+            yield Pair(left=_framed(request, swap.frame, first), right=_framed(request, swap.frame, second), in_place=False)
+
+
+def _pick(terms: Sequence[str], key: str, salt: str) -> str:
+    return terms[int(hash_unit(key, salt) * len(terms))]
+
+
+def _framed(request: Request, frame: str, term: str) -> Request:
+    longest = max(request.fields, key=lambda name: len(request.fields[name]))
+    sentence = frame.replace(TERM, term)
+    fields = {name: f"{sentence} {text}" if name == longest else text for name, text in request.fields.items()}
+    return replace(request, fields=fields)
+
+
+def _ask(bundle: Bundle, requests: Sequence[Request], what: str) -> NDArray[np.int64]:
+    """Shape (n,): column of the answer where the student gives it, -1 where the teacher has to."""
+    found = [
+        bundle.decide(requests[start : start + BATCH])
+        for start in track(range(0, len(requests), BATCH), what, total=-(-len(requests) // BATCH))
+    ]
+    return np.concatenate(found).astype(np.int64)
+
+
+def _changed(left: NDArray[np.int64], right: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Answered by the student on both sides and differently; answered by it on one side only."""
+    both = (left >= 0) & (right >= 0)
+    return both & (left != right), (left >= 0) != (right >= 0)
+
+
+def _against_teacher(
+    pairs: Sequence[Pair], flipped: NDArray[np.bool_], teacher: Mapping[str, str], delta: float
+) -> Comparison | None:
+    sides = [(teacher.get(p.left.digest), teacher.get(p.right.digest)) for p in pairs]
+    known = np.array([None not in side for side in sides])
+    if not known.any():
+        return None
+    other = np.array([a != b for a, b in sides]) & known
+    ours = flipped & known
+    test = noninferiority(
+        int((ours & ~other).sum()), int((other & ~ours).sum()), int(known.sum()), margin=MARGIN, d=delta
+    )
+    return Comparison(
+        against="the teacher", label_kind="flips", b=test.b, c=test.c, n=test.n, margin=test.margin, p=test.p,
+        delta=test.delta, verdict=test.verdict, rows_needed=test.rows_needed, method=test.method,
+    )
+
+
+def flip_answers(report: FlipReport) -> tuple[Answer, ...]:
+    """
+    The gate's word on each swap list.
+
+    Args:
+        report: from `measure_flips`.
+
+    Returns: one answer for each list.
+    """
+    return tuple(_answer(one, report) for one in report.lists)
+
+
+def _answer(one: SwapResult, report: FlipReport) -> Answer:
+    outcomes: dict[Verdict, Outcome] = {"pass": "pass", "fail": "fail", "undecided": "not-run"}
+    if one.verdict == "fail":
+        bound = f"at least {cp_lower(one.changed, one.pairs, report.delta):.2%}"
+    else:
+        bound = f"up to {cp_upper(one.changed + one.rerouted, one.pairs, report.delta):.2%}"
+    words = (
+        f"{one.name}: {one.changed} of {one.pairs:,} pairs change the student's answer, {one.rerouted} change who answers "
+        f"({one.to_teacher} go to the teacher on both sides)"
+    )
+    bar = f"at most {report.at_most:.2%} is asked"
+    placebo = one.cautious.placebo
+    noise = f"; placebo {placebo.n - placebo.good} of {placebo.n:,}" if placebo is not None else "; no placebo"
+    reason = f"{words}: {bound} of all pairs, {bar}{noise}"
+    if one.verdict == "pass":
+        return Answer(outcome="pass", reason=reason)
+    if one.verdict == "fail":
+        todo = "look at the pairs' answers by group, and teach rows in which these terms vary"
+        shown = "; more than the placebo, so the term itself matters" if placebo is not None else ""
+        return Answer(outcome="fail", reason=f"{reason}{shown}", todo=todo)
+    least = min_rows(report.at_most, report.delta)
+    if one.pairs < least:
+        todo = f"at least {least:,} pairs are needed for a bar of {report.at_most:.2%}: enlarge the calibration share"
+    elif one.cautious.beyond_noise is False:
+        todo = "a harmless swap changes about as many answers: steady the student on wording, or raise [fairness] flips_at_most"
+    else:
+        todo = "enlarge the calibration share, or raise [fairness] flips_at_most with a reason"
+    return Answer(outcome=outcomes[one.verdict], reason=f"{reason}: not enough data to tell", todo=todo)
+
+
+FLIPS = Step(name="flips", version=1, fn=measure_flips)

@@ -1,0 +1,56 @@
+"""One look of a student at requests: its logits, and how foreign they look by its own features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from overproof.data import Request
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from overproof.students import Student
+
+NEIGHBOURS = "neighbours.npz"
+"""Features of training rows, which only the nearest-neighbour scores read; a bundle leaves it out where they are not used."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """What one pass over requests gives."""
+
+    logits: NDArray[np.float32]
+    """Shape (n, k), see `Student.logits`."""
+    columns: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Out-of-scope scores by name, shape (n,) each, the higher, the more foreign; empty where it has no features."""
+
+
+@runtime_checkable
+class Looks(Protocol):
+    """A student that gives out-of-scope scores of its own in the pass that makes the logits."""
+
+    def look(self, requests: Sequence[Request]) -> Seen:
+        """
+        Score requests.
+
+        Args:
+            requests: any number.
+
+        Returns: logits and further columns.
+        """
+
+
+def look_at(student: Student, requests: Sequence[Request]) -> Seen:
+    """
+    What a student says to requests, with the columns that it may have.
+
+    Args:
+        student: any student.
+        requests: any number.
+
+    Returns: its logits, and its own out-of-scope scores where it has such.
+    """
+    return student.look(requests) if isinstance(student, Looks) else Seen(logits=student.logits(requests))
