@@ -1,5 +1,8 @@
 """Even pace, learned limits, and a breaker: with a clock of our own."""
 
+import asyncio
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +30,7 @@ def starts(pacer: Pacer, clock: Clock, seconds: float, *, late_s: float = 0.0) -
     found, end = [], clock.now + seconds
     while clock.now < end:
         clock.now += pacer.delay_s() + late_s
+        pacer.started()
         found.append(clock.now)
     return found
 
@@ -105,3 +109,38 @@ def test_the_breaker_sees_a_teacher_that_limps_for_long() -> None:
         clock.now += 0.5
         breaker.record(failed=i % 10 == 0)
     assert breaker.trouble == ""
+
+
+def test_a_limit_that_is_used_up_is_left_one_slot_and_no_more_than_one_a_second() -> None:
+    """At the edge of a limit the smallest jitter draws a refusal; ten responses at once are one sign."""
+    clock = Clock()
+    pacer = Pacer(requests_per_minute=600, clock=clock)
+    pacer.started()
+    before = pacer.delay_s()
+    for _ in range(10):
+        pacer.learn(said(limits=RateLimits(requests_per_minute=600, requests_left=0, requests_reset_s=1)))
+    assert abs(pacer.delay_s() - 2 * before) < 1e-6
+
+
+def test_calls_that_wait_for_their_turn_start_at_the_pace_that_is_known_when_they_start() -> None:
+    """Sixteen workers come before anybody knows the limit; only the first slots are those of an unknown limit."""
+    clock, found = Clock(), []
+    pacer = Pacer(clock=clock)
+
+    async def sleep(seconds: float) -> None:
+        due = clock.now + seconds
+        await asyncio.sleep(0)
+        clock.now = max(clock.now, due)
+
+    async def work() -> None:
+        await pacer.turn(sleep)
+        found.append(clock.now)
+        pacer.learn(said(limits=RateLimits(requests_per_minute=60, requests_reset_s=1)))
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(work() for _ in range(16)))
+
+    asyncio.run(all_of_them())
+    gaps = [b - a for a, b in pairwise(found)]
+    assert len(found) == 16
+    assert min(gaps[1:]) > 0.99

@@ -309,8 +309,9 @@ class LedgeredTeacher:
         self._pacer = Pacer(
             requests_per_minute=self._manners.requests_per_minute,
             tokens_per_minute=self._manners.tokens_per_minute,
+            clock=self._manners.clock,
         )
-        self._breaker = Breaker()
+        self._breaker = Breaker(clock=self._manners.clock)
         self._fingerprint: str | None = None
         self._random = random.Random()  # noqa: S311 - jitter, no secret
         self._flying: dict[str, asyncio.Task[Completion]] = {}
@@ -426,8 +427,7 @@ class LedgeredTeacher:
                 f" ${self._ledger.spent_usd:.2f} is spent",
                 next_action="run again later: it goes on where it stopped",
             )
-        if (wait_s := self._pacer.delay_s()) > 0:
-            await self._sleep(wait_s)
+        await self._pacer.turn(self._sleep)
         number = await self._reserve(key, max_micro)
         self._calls += 1
         try:

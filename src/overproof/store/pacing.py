@@ -17,6 +17,7 @@ BACK_OFF = 0.7
 GROW = 1.05
 GROW_EVERY_S = 10.0
 UNHEARD_S = 0.05  # between calls until the first response has said what is allowed
+LEAVE_EVERY_S = 1.0  # at most one slot in so long is left to a limit that is used up
 FEW = 10
 SIGN = 0.1  # share of the last fifty calls that were refused
 LEARNING_S = 5.0
@@ -39,6 +40,8 @@ class Manners:
     """Whether another fingerprint than that of earlier labels stops the run; it is on record in any case."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     """Waits; replaced in tests."""
+    clock: Callable[[], float] = time.monotonic
+    """Seconds, by the same clock as `sleep`."""
 
 
 class Pacer:
@@ -68,6 +71,8 @@ class Pacer:
         self._changed = -math.inf
         self._learned = -math.inf
         self._refusals: deque[bool] = deque(maxlen=50)
+        self._left = -math.inf
+        self._door = asyncio.Lock()
         self._starts: deque[float] = deque(maxlen=4096)
         self._next = -math.inf
         self._not_before = -math.inf
@@ -82,22 +87,37 @@ class Pacer:
             found = max(found, 60.0 * self._mean_tokens / self._tokens)
         return found / (SHARE * self._factor)
 
+    async def turn(self, sleep: Callable[[float], Awaitable[None]]) -> None:
+        """
+        Wait until a call may start, and count it as started.
+
+        One caller waits for the clock and the others for that one: a slot is given away when it comes, not before, so
+        that what was learned meanwhile holds for all that have not started.
+
+        Args:
+            sleep: waits.
+        """
+        async with self._door:
+            while (wait_s := self.delay_s()) > 0:
+                await sleep(wait_s)
+            self.started()
+
     def delay_s(self) -> float:
         """
-        Take the next slot.
+        How long the next call has to wait as things stand.
 
-        Returns: seconds to wait before the call; 0 for now.
+        Returns: seconds; 0 for now.
         """
         now = self._clock()
         self._recover(now)
-        start = max(now, self._not_before)
-        interval = self.interval_s
-        if interval:
-            start = max(start if self._not_before > now else now - CATCH_UP_S, self._next)
-            self._next = start + interval
-        start = max(start, now, self._not_before)
-        self._starts.append(start)
-        return start - now
+        return max(0.0, self._not_before - now, self._next - now if self.interval_s else 0.0)
+
+    def started(self) -> None:
+        """Count a call that starts now."""
+        now = self._clock()
+        due = self._next if math.isfinite(self._next) else now
+        self._next = max(due, self._not_before, now - CATCH_UP_S) + self.interval_s
+        self._starts.append(now)
 
     def learn(self, outcome: Outcome) -> None:
         """
@@ -127,6 +147,9 @@ class Pacer:
                     if left == 0 and reset is not None
                 ]
                 self.hold(min(max(resets, default=0.0), WINDOW_S))
+            if said.requests_left == 0 and self._requests and now - self._left >= LEAVE_EVERY_S:
+                self._left = now  # at the edge the smallest jitter draws a refusal: leave one slot, for good
+                self._next += self.interval_s
         self._refusals.append(outcome.http_status == 429)
         # A stray refusal is no sign of a limit, and slowing down at each would end in a crawl.
         if outcome.http_status == 429 and sum(self._refusals) >= SIGN * len(self._refusals):
