@@ -38,6 +38,7 @@ budget_usd = 1000
 price_in_usd_per_million = 1.0
 price_out_usd_per_million = 1.0
 concurrency = {concurrency}
+repeat = 0
 [teacher.options]
 allow_private = true
 [[student]]
@@ -80,8 +81,8 @@ read_on = 2026-01-02
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--rows", type=int, default=12_000)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--rows", type=int, default=60_000)
     parser.add_argument("--latency-s", type=float, default=0.02)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
@@ -163,6 +164,16 @@ def report(root: Path, port: int, given: argparse.Namespace, wasted: list[int]) 
     print(f"billed by the server {seen['billed']}, labels {counts.labels}: extra billed {seen['billed'] - counts.labels}")
     print(f"extra billed per kill: mean {sum(wasted) / len(wasted):.1f}, most {max(wasted)}; calls in flight at most {CONCURRENCY}")
     print(f"ledger: {counts}; spent {spent:.6f} USD")
+    attempts = sum(counts.attempts.values())
+    claims = {
+        "0 labels lost, 0 doubled": counts.labels == given.rows,
+        "extra billed calls per kill never exceed the calls in flight": max(wasted) <= CONCURRENCY,
+        "the ledger holds a charged attempt for each billed call": attempts >= seen["billed"] and counts.held_usd == 0,
+    }
+    for claim, holds in claims.items():
+        print(f"{'holds' if holds else 'FAILS'}: {claim}")
+    if not all(claims.values()) or code != 0:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

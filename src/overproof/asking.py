@@ -3,44 +3,51 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from datetime import date
 from typing import Any
 from urllib.parse import urlsplit
 
 from overproof import registry
-from overproof.data import Clearance, Completion, Outcome, Request, TeacherPin, digest_of
+from overproof.data import BatchResult, BatchState, CanaryRound, Clearance, Completion, Outcome, Request, TeacherPin, digest_of
 from overproof.errors import OverproofError, TermsError
 from overproof.privacy.redact import Redactor, redactor_of
 from overproof.project import Project
-from overproof.settings import Part
+from overproof.settings import Part, TeacherTable
+from overproof.steps.canaries import ask_canaries, read_canaries
 from overproof.steps.clear import ClearRecipe, decisive_day, student_kind
 from overproof.steps.teach import Sampler
 from overproof.steps.terms import Terms, read_terms
 from overproof.store.artifacts import Artifact
-from overproof.store.labels import Bound, Caller, LedgeredTeacher, Prices
+from overproof.store.batches import BatchCaller, BatchedTeacher
+from overproof.store.labels import Bound, Caller, LedgeredTeacher
+from overproof.store.money import Prices
+from overproof.store.pacing import Manners
 from overproof.store.project_store import Store
 from overproof.students.weights import pinned
 from overproof.task import Task
 
 NOT_LEARNED = "evaluation only"  # stands where a clearance would: nothing is learned from these answers
+CACHE_WRITE_FACTOR = 1.25  # the dearest way to send a prompt token at any provider that this package knows
 NOT_OPTIONS = ("shots",)  # what [[baseline]] says to the step, not to the part
 
 
-def terms_of(project: Project) -> Terms:
+def terms_of(project: Project, table: TeacherTable | None = None) -> Terms:
     """
-    The project's terms record with every entry that binds teacher and students.
+    A teacher's terms record with every entry that binds it and the students.
 
     Args:
         project: a loaded project.
+        table: one of the committee; None: [teacher].
 
     Returns: input of the clear step.
     Raises: TermsError where the record is missing or malformed.
     """
-    if not project.teacher.terms:
+    asked = table or project.teacher
+    if not asked.terms:
         raise TermsError(
-            "[teacher] names no terms record: nobody has vouched for the use of this teacher's answers",
+            f"{'[teacher]' if asked is project.teacher else f'[[committee]] {asked.model!r}'} names no terms record: nobody has vouched for the use of this teacher's answers",
             next_action='write terms = "terms/teacher.toml"; `overproof init` shows the form',
         )
     weights = {}
@@ -51,10 +58,10 @@ def terms_of(project: Project) -> Terms:
             sha256 = str(part.options.get("sha256", ""))  # weights that aren't here yet: training will say so
         if sha256:
             weights[part.name] = sha256
-    return read_terms(project.root / project.teacher.terms, base_url=project.teacher.base_url, weights=weights)
+    return read_terms(project.root / asked.terms, base_url=asked.base_url, weights=weights)
 
 
-def clear_recipe(project: Project, terms: Terms, today: str) -> ClearRecipe:
+def clear_recipe(project: Project, terms: Terms, today: str, table: TeacherTable | None = None) -> ClearRecipe:
     """
     The use that the record has to cover.
 
@@ -62,11 +69,12 @@ def clear_recipe(project: Project, terms: Terms, today: str) -> ClearRecipe:
         project: a loaded project.
         terms: from `terms_of`.
         today: ISO date.
+        table: one of the committee; None: [teacher].
 
     Returns: the same recipe until the next day on which the answer could change.
     """
     return ClearRecipe(
-        pin=project.pin,
+        pin=project.pin_of(table or project.teacher),
         student_kind=student_kind([s.use for s in project.students]),
         distribution=project.teacher.distribution,
         today=decisive_day(terms, today),
@@ -106,7 +114,7 @@ class Buyer:
         self._run_id = f"{today.isoformat()}-{uuid.uuid4().hex[:8]}"
         self._opened = False
 
-    def teacher(self, clearance: Artifact[Clearance]) -> Sampler:
+    def teacher(self, clearance: Artifact[Clearance]) -> Lazy:
         """
         The project's teacher.
 
@@ -115,14 +123,48 @@ class Buyer:
 
         Returns: a sampler with cache, retries and ledger.
         """
-        table = self._project.teacher
+        return self.member(self._project.teacher, clearance)
+
+    def member(self, table: TeacherTable, clearance: Artifact[Clearance]) -> Lazy:
+        """
+        The teacher of [teacher] or of one [[committee]] table.
+
+        Args:
+            table: which one.
+            clearance: the permission that its answers are stored with.
+
+        Returns: a sampler with cache, retries and ledger.
+        """
         given = {f.name: getattr(table, f.name) for f in fields(table)} | dict(table.options)
+        pin = self._project.pin_of(table)
 
-        def build() -> Sampler:
+        def build() -> LedgeredTeacher:
             self._on_record(clearance.value)
-            return self._wrapped(table.use, given, self._project.task, self._project.pin, clearance.value.id)
+            return self._wrapped(table.use, given, self._project.task, pin, clearance.value.id)
 
-        return _Lazy(build)
+        return Lazy(build)
+
+    def watch(self, teacher: Lazy) -> Callable[[], Awaitable[CanaryRound]] | None:
+        """
+        The canary round at the start of a labelling run.
+
+        Args:
+            teacher: the project's teacher.
+
+        Returns: asks and compares; None where the project names no canary prompts.
+        """
+        table, project = self._project.teacher, self._project
+        if not table.canaries:
+            return None
+
+        async def ask() -> CanaryRound:
+            prompts = read_canaries(project.root / table.canaries, fields=project.task.input)
+            return await ask_canaries(
+                teacher.opened(), self._store.canaries, prompts, pin=_digest(project.pin), model=table.model,
+                stop=table.on_canary == "stop", at_once=len(prompts) if table.mode == "batch" else 8,
+            )  # fmt: skip
+
+        return ask
 
     def _on_record(self, clearance: Clearance) -> None:
         """A label says which clearance it was bought under; the log of decisions says whose that was."""
@@ -165,11 +207,11 @@ class Buyer:
         Returns: a sampler with cache, retries and ledger.
         """
 
-        def build() -> Sampler:
+        def build() -> LedgeredTeacher:
             task = replace(self._project.task, prompt=prompt.value)
             return self._wrapped(part.use, part.options, task, pin, NOT_LEARNED)
 
-        return _Lazy(build)
+        return Lazy(build)
 
     def _wrapped(
         self, use: str, given: Mapping[str, Any], task: Task, pin: TeacherPin, clearance_id: str
@@ -179,24 +221,47 @@ class Buyer:
             self._opened = True
         part = registry.resolve("teachers", use)
         known = {f.name for f in fields(part.Options)}
-        options = {k: v for k, v in given.items() if k in known and v not in ("", None)}
+        batch = given.get("mode") == "batch"
+        factor = given["price_batch_factor"] if batch else 1.0
+        money = {k: v * factor for k, v in given.items() if k.startswith("price_") and k in known and v is not None}
+        options = {k: v for k, v in {**given, **money}.items() if k in known and v not in ("", None)}
         if options.get("path"):
             options["path"] = str(self._project.root / options["path"])
-        low, high = given.get("price_in_usd_per_million"), given.get("price_out_usd_per_million")
         privacy = self._project.privacy
         redactor = redactor_of(privacy, key=self._store.secret, keep=task.output.labels)
-        asked: Caller = part(task=task, options=part.Options(**options))
+        asked: Any = part(task=task, options=part.Options(**options))
         if callable(rekey := getattr(asked, "rekey", None)):  # a recording names its rows as the log named them once
             rekey(redactor.text)
-        return LedgeredTeacher(
-            Redacted(asked, redactor),
-            self._store.ledger,
-            pin=pin,
-            prices=None if low is None or high is None else Prices(usd_per_million_in=low, usd_per_million_out=high),
-            clearance_id=clearance_id,
-            run_id=self._run_id,
-            output_digest=digest_of(task.output.json_schema()),
-        )
+        wrapped: dict[str, Any] = {
+            "pin": pin,
+            "prices": _prices(given, factor),
+            "clearance_id": clearance_id,
+            "run_id": self._run_id,
+            "output_digest": digest_of(task.output.json_schema()),
+            "pace": Manners(
+                requests_per_minute=given.get("requests_per_minute"),
+                tokens_per_minute=given.get("tokens_per_minute"),
+                stop_on_fingerprint=given.get("on_fingerprint") == "stop",
+            ),
+        }
+        if batch:
+            return BatchedTeacher(RedactedBatch(asked, redactor), self._store.ledger, **wrapped)
+        return LedgeredTeacher(Redacted(asked, redactor), self._store.ledger, **wrapped)
+
+
+def _prices(given: Mapping[str, Any], factor: float) -> Prices | None:
+    low, high = given.get("price_in_usd_per_million"), given.get("price_out_usd_per_million")
+    if low is None or high is None:
+        return None
+    write = given.get("price_cache_write_usd_per_million")
+    dearest = write if write is not None else low * CACHE_WRITE_FACTOR
+    return Prices(
+        usd_per_million_in=low * factor, usd_per_million_out=high * factor, usd_per_million_dearest=dearest * factor
+    )
+
+
+def _digest(pin: TeacherPin) -> str:
+    return digest_of({**asdict(pin), "parameters": dict(pin.parameters)})
 
 
 class Redacted:
@@ -230,21 +295,47 @@ class Redacted:
         await self._teacher.close()
 
 
-class _Lazy:
+class RedactedBatch(Redacted):
+    """
+    The same for a teacher that is asked in batches.
+
+    Args:
+        teacher: gets requests as the log holds them: redacted.
+        redactor: the project's.
+    """
+
+    def __init__(self, teacher: BatchCaller, redactor: Redactor) -> None:
+        super().__init__(teacher, redactor)
+        self._batches = teacher
+        self.batch_line, self.submit, self.find, self.poll = teacher.batch_line, teacher.submit, teacher.find, teacher.poll
+
+    async def fetch(self, state: BatchState) -> Sequence[BatchResult]:
+        """What became of each row of an ended batch; see `store.batches.BatchCaller`."""
+        found = await self._batches.fetch(state)
+        return [replace(one, outcome=self._redactor.outcome(one.outcome)) for one in found]
+
+
+class Lazy:
     """A sampler that is built at the first question and again after it was closed."""
 
-    def __init__(self, build: Callable[[], Sampler]) -> None:
+    def __init__(self, build: Callable[[], LedgeredTeacher]) -> None:
         self._build = build
-        self._inner: Sampler | None = None
+        self._inner: LedgeredTeacher | None = None
 
     async def sample(
         self, request: Request, *, n: int, recorded: Completion | None = None
     ) -> Sequence[Completion]:
+        """See `Sampler`."""
+        return await self.opened().sample(request, n=n, recorded=recorded)
+
+    def opened(self) -> LedgeredTeacher:
+        """The sampler itself, built where it isn't yet."""
         if self._inner is None:
             self._inner = self._build()
-        return await self._inner.sample(request, n=n, recorded=recorded)
+        return self._inner
 
     async def close(self) -> None:
+        """Let go of connections; the next question opens new ones."""
         inner, self._inner = self._inner, None
         if inner is not None:
             await inner.close()

@@ -86,6 +86,12 @@ class Completion:
     """What this one answer cost."""
     reason: str | None = None
     """Why the answer can't be a label; None where it can."""
+    tokens_cached: int | None = None
+    """How many of the prompt tokens the provider read from its cache."""
+    probability: float | None = None
+    """The chance that the model itself gave this answer, from its token probabilities, in [0, 1]."""
+    fingerprint: str | None = None
+    """The provider's fingerprint of the system that answered."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -325,6 +331,22 @@ class Clearance:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RateLimits:
+    """What a response said about the account's rate limits; None where it said nothing."""
+
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    requests_left: float | None = None
+    """Requests that may still be made before the reset."""
+    tokens_left: float | None = None
+    """Tokens that may still be used before the reset."""
+    requests_reset_s: float | None = None
+    """Seconds until the requests are full again."""
+    tokens_reset_s: float | None = None
+    """Seconds until the tokens are full again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
     """What one wire request to a teacher came to; only "ok" may become a label."""
 
@@ -344,6 +366,33 @@ class Outcome:
     """The provider's id of the request, for disputes about a bill."""
     sent: bool = True
     """False where the request certainly never reached the provider, so that nothing can be billed."""
+    limits: RateLimits | None = None
+    """What the response said about rate limits."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchState:
+    """How a provider's batch stands."""
+
+    id: str
+    """The provider's id of the batch."""
+    status: Literal["running", "ended", "failed"]
+    """ended: results can be read, also where some rows expired; failed: the provider refused the whole batch."""
+    reason: str = ""
+    """Why it failed; empty where it didn't."""
+    results: tuple[str, ...] = ()
+    """Where its results are: file ids or an address, as the provider names them."""
+    retry_after_s: float | None = None
+    """What the provider asked us to wait before the next look."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchResult:
+    """What became of one row of a batch."""
+
+    custom_id: str
+    """The name that the row was sent under; rows come in any order."""
+    outcome: Outcome
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -355,6 +404,98 @@ class Answered:
     """Samples in order; empty where every try failed."""
     reason: str = ""
     """Why there is none; empty where there is."""
+    decided: str | None = None
+    """The label that a committee came to; None where the samples' majority decides."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """One teacher of a committee, with what it did."""
+
+    name: str
+    pin: TeacherPin
+    clearance: Clearance
+    """The permission for this member's answers."""
+    arbiter: bool
+    """True for the one that was asked only where the others disagreed."""
+    answered: int
+    """Rows that it gave a label for."""
+    agreed: int
+    """How many of these labels are the committee's."""
+    spent_usd: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Committee:
+    """How several teachers came to one label each row."""
+
+    rule: str
+    """"majority" or "dawid-skene"."""
+    members: tuple[Member, ...]
+    rows: int
+    """Rows on which anybody gave a label."""
+    unanimous: int
+    """Rows on which all that answered agree."""
+    tied: int
+    """Rows on which the votes tie; without an arbiter's word the first member's label stands there."""
+    arbitrated: int
+    """Rows that the arbiter decided."""
+    overruled: int
+    """Rows on which the label is not that of most voters, since the rule weighs them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Repeat:
+    """A row that the teacher was asked twice, to see how often it agrees with itself."""
+
+    request_id: str
+    first: str
+    """The label of the first sample."""
+    second: str
+    """The label of an independent second one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CanaryRound:
+    """Fixed prompts asked again, compared with what the same teacher answered before."""
+
+    round: int
+    """Counted from 0; the first ones only set the reference."""
+    n: int
+    """Prompts compared; 0 while there is no reference yet."""
+    differ: int
+    """Prompts whose answer is not the reference's."""
+    alarm_at: int
+    """From so many different answers on it is more than noise."""
+    noise: float
+    """Upper bound of the share that differs when nothing has changed, from earlier rounds."""
+    p: float
+    """Chance of so many different answers if nothing had changed; 1 while there is no reference."""
+
+    @property
+    def alarm(self) -> bool:
+        """True iff more answers differ than noise explains."""
+        return self.n > 0 and self.differ >= self.alarm_at
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asking:
+    """How the answers came about, beyond the answers themselves."""
+
+    repeats: tuple[Repeat, ...] = ()
+    """A random subset of the rows, asked twice."""
+    extra_bought: int = 0
+    """Samples beyond the first ones, taken where the row looked hard."""
+    extra_rows: int = 0
+    """Rows that they were taken on."""
+    extra_changed: int = 0
+    """Rows whose label is another one because of them."""
+    extra_reasons: Mapping[str, int] = field(default_factory=dict)
+    """Why the row looked hard, to rows."""
+    fingerprints: Mapping[str, int] = field(default_factory=dict)
+    """Fingerprint of the system that answered, to labels; "" where the provider names none."""
+    canaries: CanaryRound | None = None
+    """The round at the start; None where the project names no canary prompts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -368,6 +509,10 @@ class Answers:
     clearance_id: str
     spent_usd: float
     """Cost of all answers in here, cached ones included."""
+    asking: Asking = field(default_factory=Asking)
+    """How they came about."""
+    committee: Committee | None = None
+    """Who decided; None where one teacher did."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

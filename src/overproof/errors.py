@@ -102,6 +102,21 @@ class TeacherError(OverproofError):
     exit_code = EXIT_OUTSIDE_WORLD
 
 
+class TeacherBusy(TeacherError):
+    """
+    The provider didn't do it this time; a later try may succeed.
+
+    Args:
+        what: what went wrong.
+        next_action: what the reader should do where it lasts.
+        retry_after_s: what the provider asked us to wait.
+    """
+
+    def __init__(self, what: str, *, next_action: str, retry_after_s: float | None = None) -> None:
+        super().__init__(what, next_action=next_action)
+        self.retry_after_s = retry_after_s
+
+
 class PinMismatch(TeacherError):
     """The teacher that answered is not the one that the project pins."""
 

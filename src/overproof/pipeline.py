@@ -13,14 +13,14 @@ from typing import Any, NoReturn
 import overproof
 from overproof import registry
 from overproof.asking import Buyer, clear_recipe, terms_of
-from overproof.data import CalibrationSet, Clearance, Labelled, PromptSet, TestSet, TrainSet, digest_of
+from overproof.data import Answers, CalibrationSet, Clearance, Labelled, PromptSet, TestSet, TrainSet, digest_of
 from overproof.errors import DataError
 from overproof.evidence import Calibration, EvalReport, Plan, Refusal, Release, Scores, Trained
 from overproof.importers import ColumnMapping, read_file
 from overproof.measure.intervals import rows_needed
 from overproof.privacy.redact import policy_digest
 from overproof.project import Project
-from overproof.settings import Part, expand_slices
+from overproof.settings import Part, TeacherTable, expand_slices
 from overproof.steps.baseline import ASK_DEV, ASK_TEST, SHOTS, AskRecipe, ShotsRecipe
 from overproof.steps.calibrate import CALIBRATE, CalibrateRecipe
 from overproof.steps.capture import CAPTURE, CaptureRecipe, LogSnapshot
@@ -35,6 +35,7 @@ from overproof.steps.collect import (
     CollectRecipe,
     SummariseRecipe,
 )
+from overproof.steps.committee import DECIDE, DISPUTED, CommitteeRecipe, DisputedRecipe
 from overproof.steps.dossier import DOSSIER, DossierRecipe
 from overproof.steps.evaluate import EVALUATE, STUDY, EvaluateRecipe, StudyRecipe, teacher_kind
 from overproof.steps.filter import (
@@ -74,6 +75,7 @@ from overproof.students.weights import pinned
 from overproof.task import Slice
 
 STAGES = ("capture", "promptset", "clear", "teach", "filter", "train", "calibrate", "evaluate", "gate")
+BATCH_ROWS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,15 +180,12 @@ class Road:
         yield "capture"
         kept["prompts"] = prompts = self._supplemented(run(PROMPTSET, traffic, recipe=_promptset_recipe(p)))
         yield "promptset"
-        terms = terms_of(p)
-        kept["clearance"] = clearance = run(CLEAR, self.memo.source("terms", terms), recipe=clear_recipe(p, terms, self.today.isoformat()))
+        kept["clearance"] = clearance = self._cleared(p.teacher)
+        members = [self._cleared(member) for member in p.committee]
         yield "clear"
-        self._recheck(clearance, "label")
-        teacher = self.buyer.teacher(clearance)
-        recipe = self._teach_recipe()
-        kept["answers"] = answers = run(
-            TEACH, prompts, clearance, recipe=recipe, teacher=teacher, concurrency=p.teacher.concurrency
-        )
+        for one in (clearance, *members):
+            self._recheck(one, "label")
+        kept["answers"] = answers = self._asked(prompts, clearance, members)
         yield "teach"
         specs = tuple(verifier_spec(v.use, v.options) for v in p.verifiers)
         filtering = FilterRecipe(labels=p.task.output.labels, verifiers=specs)
@@ -199,7 +198,8 @@ class Road:
         dev_rows = run(TAKE_CALIBRATION, labelled, recipe=NoRecipe())
         test_rows = run(TAKE_TEST, labelled, recipe=NoRecipe())
         yield "filter"
-        self._recheck(clearance, "train")
+        for one in (clearance, *members):
+            self._recheck(one, "train")
         candidates = _Candidates()
         for part in (*p.students, *p.baselines):
             self._candidate(part, candidates, train_rows, dev_rows, test_rows)
@@ -284,10 +284,48 @@ class Road:
         extra = self.memo.source("supplement", written(table.supplement, read_file(path, mapping)))
         return self.memo.run(SUPPLEMENT, prompts, extra, recipe=SupplementRecipe(cap=table.supplement_cap))
 
+    def _cleared(self, table: TeacherTable) -> Artifact[Clearance]:
+        """The permission for one teacher's answers, each under terms of its own."""
+        terms = terms_of(self.project, table)
+        recipe = clear_recipe(self.project, terms, self.today.isoformat(), table)
+        return self.memo.run(CLEAR, self.memo.source("terms", terms), recipe=recipe)
+
+    def _asked(
+        self, prompts: Artifact[PromptSet], clearance: Artifact[Clearance], members: Sequence[Artifact[Clearance]]
+    ) -> Artifact[Answers]:
+        """What the teacher says; with a committee what all of them came to."""
+        p, run = self.project, self.memo.run
+        teacher, recipe = self.buyer.teacher(clearance), self._teach_recipe()
+        first = run(
+            TEACH, prompts, clearance, recipe=recipe, teacher=teacher, concurrency=_at_once(p.teacher),
+            watch=self.buyer.watch(teacher),
+        )  # fmt: skip
+        if not p.committee:
+            return first
+
+        def ask(place: int, rows: Artifact[PromptSet]) -> Artifact[Answers]:
+            table = p.committee[place]
+            one = TeachRecipe(pin=p.pin_of(table), samples=table.samples)
+            asked = self.buyer.member(table, members[place])
+            return run(TEACH, rows, members[place], recipe=one, teacher=asked, concurrency=_at_once(table))
+
+        order = sorted(range(len(p.committee)), key=lambda place: p.committee[place].arbiter)
+        arbiter = p.committee[order[-1]].arbiter
+        said = [first, *(ask(i, prompts) for i in (order[:-1] if arbiter else order))]
+        if arbiter:
+            rows = run(DISPUTED, prompts, self.memo.gather(said), recipe=DisputedRecipe())
+            said.append(ask(order[-1], rows))
+        names = (p.teacher.model, *(p.committee[i].name for i in order))
+        deciding = CommitteeRecipe(
+            rule=p.teacher.agreement, names=names, labels=p.task.output.labels, arbiter=arbiter
+        )
+        return run(DECIDE, self.memo.gather(said), self.memo.gather([clearance, *(members[i] for i in order)]), recipe=deciding)
+
     def _teach_recipe(self) -> TeachRecipe:
         t, labels = self.project.teacher, set(self.project.task.output.labels)
         by_label = [Slice(name=n, where=(("label", (n,)),)) for n in t.extra_on if n in labels]
-        named = [s for s in expand_slices(self.project.slices, {}) if s.name in t.extra_on and s.name not in labels]
+        slices = expand_slices(self.project.slices, {})
+        named = [s for s in slices if s.name in t.extra_on and s.name not in labels]
         unknown = sorted(set(t.extra_on) - {s.name for s in (*by_label, *named)})
         if unknown:
             known = registry.suggest(unknown[0], sorted(labels | {s.name for s in expand_slices(self.project.slices, {})}))
@@ -295,7 +333,10 @@ class Road:
         return TeachRecipe(
             pin=self.project.pin, samples=t.samples, hard_samples=t.hard_samples or 0, extra_on=(*by_label, *named),
             privacy=policy_digest(self.project.privacy),
-        )
+            extra_below=t.extra_below,
+            samples_by=tuple((s, t.samples_by[s.name]) for s in slices if s.name in t.samples_by),
+            repeat=t.repeat if t.samples == 1 else 0, seed=self.project.promptset.seed,
+        )  # fmt: skip
 
     def _slices(self, survey: Survey) -> tuple[Slice, ...]:
         return expand_slices(self.project.slices, survey.values)
@@ -592,6 +633,11 @@ def load_run(store: Store, run_id: str | None = None) -> RunResult:
         events=(),
         artifacts=artifacts,
     )
+
+
+def _at_once(table: TeacherTable) -> int:
+    """Rows in flight: a batch wants all of them at once."""
+    return BATCH_ROWS if table.mode == "batch" else table.concurrency
 
 
 def today_of(store: Store) -> date:

@@ -23,6 +23,7 @@ from overproof.project_errors import lines_of
 from overproof.settings import (
     BarsTable,
     FairnessTable,
+    MemberTable,
     Owner,
     Part,
     PrivacyTable,
@@ -45,7 +46,7 @@ TABLES: Mapping[str, type] = {
     "teacher": TeacherTable, "bars": BarsTable, "serve": ServeTable, "proof": ProofTable,
     "fairness": FairnessTable,
 }  # fmt: skip
-LISTS = {"verify": "verifiers", "student": "students", "baseline": "baselines", "slice": ""}
+LISTS = {"verify": "verifiers", "student": "students", "baseline": "baselines", "slice": "", "committee": ""}
 STAND_INS: Mapping[str, Any] = {"name": "x", "input": ["x"], "output": {}, "prompt": "", "use": "", "email": "x@x.xx"}
 REQUIRED = {"task": "name the job, its input fields and its labels", "teacher": "name the model that answers today",
             "bars": "say how good is good enough", "student": "name at least one as [[student]]"}  # fmt: skip
@@ -77,18 +78,25 @@ class Project:
     fairness: FairnessTable
     digests: Mapping[str, str]
     """"project", "prompt", "terms", "recording": SHA-256 of each file that there is."""
+    committee: tuple[MemberTable, ...] = ()
+    """Further teachers, in file order."""
 
     @property
     def pin(self) -> TeacherPin:
         """The exact teacher, sampling parameters and prompt included."""
-        t = self.teacher
+        return self.pin_of(self.teacher)
+
+    def pin_of(self, table: TeacherTable) -> TeacherPin:
+        """The exact teacher of [teacher] or of one [[committee]] table."""
+        t = table
+        recording = self.digests.get(f"recording {t.name}" if isinstance(t, MemberTable) else "recording", "")
         recorded = t.use.startswith("recorded.")
         asked = {"temperature": t.temperature, "max_tokens": t.max_tokens, **t.options}  # all of it changes the answer
         texts = {k: v if isinstance(v, str | int | float) else json.dumps(v, sort_keys=True) for k, v in asked.items()}
         parameters = {} if recorded else texts
         provider = t.provider or ("recording" if recorded else urlsplit(t.base_url).hostname or "")
         return TeacherPin(
-            use=t.use, provider=provider, model=t.model, revision=t.revision or self.digests.get("recording", ""),
+            use=t.use, provider=provider, model=t.model, revision=t.revision or recording,
             base_url=t.base_url, parameters=parameters, prompt_digest=self.task.prompt_digest,
         )  # fmt: skip
 
@@ -170,6 +178,7 @@ class _Reading:
         task = self.task(tables["task"])
         slices = self.slices(task.output.labels if task else ())
         self.teacher(tables["teacher"], task, slices)
+        committee = self.committee(tables["teacher"])
         self.rest(tables)
         self.fairness(tables["fairness"], task)
         students, extra = parts["student"], parts["baseline"]
@@ -180,7 +189,7 @@ class _Reading:
         same = {key: tables[key] for key in TABLES if key != "task"}
         return Project(
             file=self.path.name, root=self.path.parent, task=task, verifiers=tuple(parts["verify"]), students=tuple(students),
-            baselines=tuple(baselines), slices=tuple(slices), digests=self.digests, **same,
+            baselines=tuple(baselines), slices=tuple(slices), digests=self.digests, committee=tuple(committee), **same,
         )  # fmt: skip
 
     def say(self, where: str, faults: Mapping[str, bool]) -> None:
@@ -274,7 +283,7 @@ class _Reading:
         except OSError as error:
             self.problems.append(f"{where}: {key} = {name!r}: {error.strerror or 'can not be read'}, looked beside {self.path.name}")
             return None
-        self.digests[key if key != "path" else "recording"] = _sha256(data)
+        self.digests["recording" if key == "path" else key] = _sha256(data)
         return data
 
     def task(self, table: TaskTable | None) -> Task | None:
@@ -321,12 +330,22 @@ class _Reading:
             f"path belongs to recorded.v1, not to {table.use!r}": bool(table.path) and not recorded,
             f"hard_samples = {hard} is less than samples = {table.samples}": hard < table.samples,
             f"hard_samples = {hard} has no effect with samples = 1 and no extra_on: one answer has none to differ from":
-                hard > table.samples == 1 and not table.extra_on,
+                hard > table.samples == 1 and not (table.extra_on or table.samples_by or table.extra_below is not None),
             "extra_on without hard_samples above samples has no effect": bool(table.extra_on) and hard <= table.samples,
             **{f"extra_on names {name!r}, neither a label nor a slice. {registry.suggest(name, names)}": True for name in strange},
         })  # fmt: skip
-        if table.use == "openai.v1":
-            self.paid(table)
+        strange = sorted(set(table.samples_by) - {s.name or s.by or "" for s in slices})
+        logged = bool(table.options.get("logprobs"))
+        self.say("[teacher]", {
+            'mode = "batch" needs openai.v1 or anthropic.v1': table.mode == "batch" and table.use not in ("openai.v1", "anthropic.v1"),
+            "extra_below needs openai.v1 with options = { logprobs = true }, and hard_samples above samples":
+                table.extra_below is not None and not (logged and hard > table.samples),
+            **{f"samples_by names {name!r}, which is no slice": True for name in strange},
+        })  # fmt: skip
+        if table.canaries:
+            self.file("[teacher]", "canaries", table.canaries)
+        if table.use in ("openai.v1", "anthropic.v1"):
+            self.paid(table, "[teacher]", ("budget_usd", *PRICES))
 
     def fairness(self, table: FairnessTable | None, task: Task | None) -> None:
         if table is None:
@@ -342,10 +361,42 @@ class _Reading:
             "an attribute is named twice in groups": len(set(table.groups)) < len(table.groups),
         })  # fmt: skip
 
-    def paid(self, table: TeacherTable) -> None:
+    def committee(self, teacher: TeacherTable | None) -> list[MemberTable]:
+        found: list[MemberTable] = []
+        for where, raw in self.entries("committee"):
+            table = self.read(raw, MemberTable, where)
+            if table is None:
+                continue
+            member = dataclasses.replace(table, name=table.name or table.model)
+            found.append(member)
+            moving = moving_model(member.model, member.revision or ("0" if member.path else ""))
+            known = registry.names("teachers")
+            self.say(where, {
+                f"no part named {member.use!r} among teachers. {registry.suggest(member.use, known)}":
+                    member.use not in known and not _is_function(member.use),
+                "model is missing; name the exact model that gives the answers": not member.model,
+                moving or "": bool(member.model and moving),
+                "terms is missing; each member needs an attestation of its own": not member.terms,
+                "budget_usd belongs in [teacher]: one cap holds for all": member.budget_usd is not None,
+            })  # fmt: skip
+            if member.path and (data := self.file(where, "committee path", member.path)) is not None:
+                self.digests[f"recording {member.name}"] = _sha256(data)
+            if member.use in ("openai.v1", "anthropic.v1"):
+                self.paid(member, where, PRICES)
+        self.unique([m.name for m in found], "[[committee]]", "give each a `name` of its own")
+        voters = 1 + sum(not m.arbiter for m in found)
+        rule = teacher.agreement if teacher is not None else "majority"
+        self.say("[[committee]]", {
+            "two arbiters; one decides": sum(m.arbiter for m in found) > 1,
+            "an arbiter needs somebody to disagree: add a member without `arbiter`": bool(found) and voters < 2,
+            'agreement = "dawid-skene" needs three voters: with two nobody can tell who errs': rule == "dawid-skene" and voters < 3,
+        })  # fmt: skip
+        return found
+
+    def paid(self, table: TeacherTable, where: str, needed: Sequence[str]) -> None:
         address, variable = urlsplit(table.base_url), table.api_key_env
-        absent = [k for k in ("budget_usd", *PRICES) if getattr(table, k) is None]
-        self.say("[teacher]", {
+        absent = [k for k in needed if getattr(table, k) is None]
+        self.say(where, {
             f'base_url = {table.base_url!r}; write "https://HOST/v1"':
                 address.scheme not in ("http", "https") or not address.hostname,
             "api_key_env must be the NAME of a variable in capitals, never the key itself":

@@ -135,7 +135,7 @@ class TeacherTable:
 
     __pydantic_config__ = STRICT
     use: Name
-    """Part name: "openai.v1" or "recorded.v1"."""
+    """Part name: "openai.v1", "anthropic.v1" or "recorded.v1"."""
     model: str = ""
     """Exact id with a date or version; an alias that moves is refused."""
     revision: str = ""
@@ -143,7 +143,7 @@ class TeacherTable:
     provider: str = ""
     """Shown name; from the address where absent."""
     base_url: str = ""
-    """Address of an OpenAI-compatible API, up to and including /v1."""
+    """Address of the API, up to and including /v1."""
     api_key_env: str = ""
     """Name of the environment variable that holds the key; never the key."""
     terms: str = ""
@@ -164,6 +164,32 @@ class TeacherTable:
     """USD per million prompt tokens."""
     price_out_usd_per_million: Money | None = None
     """USD per million answer tokens."""
+    price_cached_usd_per_million: Money | None = None
+    """USD per million prompt tokens that the provider reads from its cache; as any other where absent."""
+    price_cache_write_usd_per_million: Money | None = None
+    """anthropic.v1: USD per million prompt tokens written to the cache; 1.25 times prompt tokens where absent."""
+    mode: Literal["live", "batch"] = "live"
+    """"batch" asks through the provider's batch API: cheaper, hours later, and a killed run finds its batch again."""
+    price_batch_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """What a batch costs, relative to the prices above."""
+    requests_per_minute: Count | None = None
+    """What the account allows; from the provider's headers where absent."""
+    tokens_per_minute: Count | None = None
+    """What the account allows; from the provider's headers where absent."""
+    extra_below: OpenFraction | None = None
+    """Rows whose first answer the teacher itself gives less than this chance get `hard_samples`; needs logprobs."""
+    samples_by: Mapping[str, Count] = field(default_factory=dict)
+    """Slice to first samples there: { enterprise = 3 }."""
+    repeat: Annotated[int, Field(ge=0)] = 100
+    """Random rows that are asked twice, to measure how often the teacher agrees with itself; 0 for none."""
+    canaries: str = ""
+    """JSON lines of fixed prompts, re-asked at the start of each labelling run."""
+    on_canary: Literal["stop", "report"] = "stop"
+    """What to do where canary answers changed by more than noise."""
+    on_fingerprint: Literal["stop", "report"] = "report"
+    """What to do where the provider's fingerprint changes between labels."""
+    agreement: Literal["majority", "dawid-skene"] = "majority"
+    """How a [[committee]] comes to one label."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     """Sampling temperature."""
     max_tokens: Count = 64
@@ -174,6 +200,17 @@ class TeacherTable:
     """Seconds for one whole call."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further options of the part, as the table [teacher.options]."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemberTable(TeacherTable):
+    """[[committee]]: another teacher beside [teacher], with keys of the same names; the cap is that of [teacher]."""
+
+    __pydantic_config__ = STRICT
+    name: str = ""
+    """Shown name, unique; the model where absent."""
+    arbiter: bool = False
+    """Asked only where the others disagree."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -116,12 +116,12 @@ class FaultTeacher:
                 f"faults {unknown!r} don't exist, or the rates don't fit into 1 (sum {total:g})",
                 next_action=f"use some of {', '.join(FAULTS)}",
             )
-        self.model = model
-        self.port = port
+        self.model, self.port = model, port
         self._answer = answer
         self._fates: Counter[str] = Counter()
         self._asked: Counter[str] = Counter()
         self._recent: list[float] = []
+        self._extra = ""  # further headers, line by line
         self._in_flight = 0
         self._max_in_flight = 0
         self._connections: set[asyncio.Task[None]] = set()
@@ -207,6 +207,10 @@ class FaultTeacher:
             writer.write(_response(200, said))
             await writer.drain()
             return True
+        if (special := self._special(method, path, headers, body)) is not None:
+            writer.write(special)
+            await writer.drain()
+            return bool(special)
         self._in_flight += 1
         self._max_in_flight = max(self._max_in_flight, self._in_flight)
         try:
@@ -215,7 +219,7 @@ class FaultTeacher:
             if self.faults.latency_s:
                 await asyncio.sleep(self.faults.latency_s)
             if fate in UNBILLED and fate != "error_200":
-                writer.write(_refusal(fate, self.faults.retry_after_s, headers.get("authorization", "")))
+                writer.write(_refusal(fate, self.faults.retry_after_s, headers.get("authorization", ""), self._extra))
                 await writer.drain()
                 return True
             return await self._send(fate, body, reader, writer)
@@ -234,6 +238,8 @@ class FaultTeacher:
             if len(self._recent) >= self.faults.requests_per_s:
                 return "429"
             self._recent.append(now)
+        if not self._admitted():
+            return "429"
         if arrived < len(self.faults.script):
             return self.faults.script[arrived]
         key = hashlib.sha256(body).hexdigest()
@@ -244,6 +250,12 @@ class FaultTeacher:
             if draw < 0:
                 return fault
         return OK
+
+    def _special(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> bytes | None:
+        """A response of another kind, empty to hang up; None for a chat completion. See `testing_batch`."""
+
+    def _admitted(self) -> bool:
+        return True
 
     async def _send(
         self, fate: str, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -267,7 +279,7 @@ class FaultTeacher:
         elif fate == "cut_unframed":
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n" + half)
         else:
-            writer.write(_head(200, len(raw)) + raw)
+            writer.write(_head(200, len(raw), self._extra) + raw)
         await writer.drain()
         return not fate.startswith("cut")
 
@@ -289,10 +301,10 @@ def _response(status: int, said: Mapping[str, Any], extra: str = "") -> bytes:
     return _head(status, len(raw), extra) + raw
 
 
-def _refusal(fate: str, retry_after_s: float, authorization: str) -> bytes:
+def _refusal(fate: str, retry_after_s: float, authorization: str, limits: str = "") -> bytes:
     if fate == "redirect":
         return _response(307, {}, "Location: http://127.0.0.1:1/elsewhere\r\n")
-    extra = f"Retry-After: {retry_after_s:g}\r\n" if fate == "429" else ""
+    extra = f"Retry-After: {retry_after_s:g}\r\n{limits}" if fate == "429" else limits
     return _response(int(fate), {"error": {"message": f"planted {fate}, incorrect key: {authorization}"}}, extra)
 
 

@@ -12,6 +12,7 @@ from overproof.data import Completion, Outcome, Request
 from overproof.task import Classes, Task
 from overproof.teachers import Teacher, TokenBound
 from overproof.testing import MODEL, Faults, FaultTeacher, hashed_labels, teacher_conformance
+from overproof.testing_batch import BatchProvider
 
 LABELS = ("billing", "bug")
 TASK = Task(name="t", input=("text",), output=Classes(labels=LABELS), prompt="p")
@@ -24,6 +25,10 @@ def options_of(name: str, tmp_path: Path) -> Iterator[dict]:
         rates = {"500": 0.1, "length": 0.1, "cut": 0.1, "empty": 0.1}
         with FaultTeacher(hashed_labels(LABELS), faults=Faults(rates=rates, seed=1)) as server:
             yield {"model": MODEL, "base_url": server.base_url, "api_key_env": None, "allow_private": True}
+    elif name == "anthropic.v1":
+        rates = {"500": 0.1, "length": 0.1, "cut": 0.1, "empty": 0.1}
+        with BatchProvider(hashed_labels(LABELS), faults=Faults(rates=rates, seed=1)) as server:
+            yield {"model": MODEL, "base_url": server.base_url, "api_key_env": None, "allow_private": True, "timeout_s": 1.0}
     elif name == "recorded.v1":
         path = tmp_path / "answers.jsonl"
         path.write_text("\n".join(json.dumps({"id": r.id, "output": "bug"}) for r in REQUESTS))

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from overproof.data import Answered, CalibrationSet, Completion, PromptRow, Request
+from overproof.data import Answered, Answers, CalibrationSet, Completion, PromptRow, Request, TeacherPin
 from overproof.errors import MeasureError
 from overproof.measure.intervals import cp_interval
 from overproof.steps.calibrate import CalibrateRecipe, calibrate, sheet_of
-from overproof.steps.collect import self_agreement
+from overproof.steps.ceiling import CeilingRecipe, ceiling
 from overproof.steps.plan import PlanRecipe, make_plan
 
 
@@ -57,11 +57,17 @@ def answered(i, *values, group=None):
 
 
 def test_the_teachers_agreement_with_itself_counts_the_first_two_samples_of_independent_rows():
-    """Further samples were bought because the first differed; an answer that is no label agrees with nothing."""
+    """Further samples were bought because the first differed; of near-duplicates one row counts."""
     rows = [answered(i, "bug", "bug") for i in range(17)]
     rows += [answered(17, "bug", "other", "bug"), answered(18, None, None), answered(19, "bug")]
     found = self_agreement(rows)
-    both = cp_interval(17, 19)
-    assert (found.good, found.n, found.low, found.high) == (17, 19, both.low, both.high)
-    assert self_agreement([*rows, *(answered(i, "bug", "bug", group="g3") for i in range(30, 60))]).n == 19
-    assert self_agreement([answered(1, "bug")]) is None
+    both = cp_interval(17, 18)
+    assert (found.good, found.n, found.low, found.high) == (17, 18, both.low, both.high)
+    assert self_agreement([*rows, *(answered(i, "bug", "bug", group="g3") for i in range(30, 60))]).n == 18
+    assert self_agreement([answered(1, "bug")]).n == 0
+
+
+def self_agreement(rows):
+    pin = TeacherPin(use="recorded.v1", provider="p", model="m", revision="1", prompt_digest="d")
+    said = Answers(train=tuple(rows[:9]), calibration=(), test=tuple(rows[9:]), pin=pin, clearance_id="c", spent_usd=0.0)
+    return ceiling(said, CeilingRecipe(samples=2)).agreement

@@ -243,7 +243,7 @@ def test_an_empty_prompt_set_has_no_answers(tmp_path: Path) -> None:
 
 def test_the_step_is_named_and_versioned() -> None:
     """Its identity is its name and version."""
-    assert (TEACH.name, TEACH.version, TEACH.fn) == ("teach", 1, teach)
+    assert (TEACH.name, TEACH.version, TEACH.fn) == ("teach", 2, teach)
 
 
 WORKER = """

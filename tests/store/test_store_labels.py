@@ -10,6 +10,7 @@ import pytest
 from overproof.data import Completion, Outcome, Request, TeacherPin
 from overproof.errors import BudgetExceeded, PinMismatch, StoreError, TeacherError
 from overproof.store.labels import LabelLedger, LedgeredTeacher, Prices, Settlement, to_micro
+from overproof.store.pacing import Manners
 from overproof.store.project_store import open_store
 
 PIN = TeacherPin(use="openai.v1", provider="p", model="m-1", revision="r", parameters={"temperature": 0}, prompt_digest="d")
@@ -80,12 +81,17 @@ def request(number=1):
 
 
 def wrap(store, script, *, naps=None, **changes):
+    now = [1000.0]
+
     async def sleep(seconds):
         if naps is not None:
             naps.append(seconds)
+        due = now[0] + seconds
         await asyncio.sleep(0)
+        now[0] = max(now[0], due)
 
-    options = {"pin": PIN, "prices": PRICES, "clearance_id": "c", "run_id": "run-1", "sleep": sleep}
+    manners = Manners(sleep=sleep, clock=lambda: now[0])
+    options = {"pin": PIN, "prices": PRICES, "clearance_id": "c", "run_id": "run-1", "pace": manners}
     return LedgeredTeacher(script, store.ledger, **{**options, **changes})
 
 
@@ -171,18 +177,28 @@ def test_transient_faults_are_retried_with_growing_waits(store):
 
 def test_retry_after_is_obeyed_by_every_worker(store):
     """What the provider asks one worker to wait, the next call of any worker waits for as well."""
-    naps = []
+    naps, now, one, two = [], [1000.0], asyncio.Event(), asyncio.Event()
     script = Script([outcome("transient", reason="429", status=429, wait=30.0), ok(), ok("b")])
-    teacher = wrap(store, script, naps=naps)
+
+    async def sleep(seconds):
+        due = now[0] + seconds
+        naps.append(seconds)
+        (two if one.is_set() else one).set()
+        if seconds > 1:
+            await two.wait()  # time stands still until the other worker waits too
+        now[0] = max(now[0], due)
+
+    teacher = wrap(store, script, pace=Manners(sleep=sleep, clock=lambda: now[0]))
 
     async def go():
-        await teacher.sample(request(1), n=1)
-        await teacher.sample(request(2), n=1)
+        first = asyncio.create_task(teacher.sample(request(1), n=1))
+        await one.wait()
+        await asyncio.wait_for(teacher.sample(request(2), n=1), timeout=10)
+        await first
 
     asyncio.run(go())
     assert naps[0] == 30.0
-    assert all(25 < nap <= 30.0 for nap in naps[1:])
-    assert len(naps) == 3
+    assert 25 < naps[1] <= 30.0
 
 
 def test_an_absurd_retry_after_stops_the_run(store):

@@ -145,12 +145,8 @@ def _result(door: Door, result: RunResult, what: str, *, today: str) -> None:
 
 
 def _ceiling(data: Any) -> Iterable[str]:
-    from overproof.measure.labels import agreement_ceiling
-    from overproof.steps.headlines import said
-
-    pairs = data.self_agreement if data is not None else None
-    if pairs is not None:
-        yield f"two samples of the teacher agree on {said(pairs)}: no student can agree with one on more than {agreement_ceiling(pairs):.1%}"
+    if data is not None and data.ceiling is not None and data.ceiling.source:
+        yield data.ceiling.sentence
 
 
 def _missing(what: str) -> NoReturn:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from overproof.data import (
-    Answered,
     Answers,
+    Asking,
     Clearance,
+    Committee,
     Folder,
     Gap,
     Labelled,
@@ -19,9 +20,8 @@ from overproof.data import (
     SliceShare,
     TeacherPin,
 )
-from overproof.evidence import EvalReport, Figure, Trained
-from overproof.measure.intervals import figure
-from overproof.measure.slices import one_per_session
+from overproof.evidence import EvalReport, Trained
+from overproof.steps.ceiling import Ceiling, CeilingRecipe, ceiling
 from overproof.steps.flips import FlipReport
 from overproof.steps.groups import GroupReport
 from overproof.store.artifacts import Step
@@ -60,8 +60,6 @@ class DataEvidence:
     """"SPLIT: REASON" to rows, kept ones included."""
     rows: Mapping[str, int]
     """Split name to labelled rows."""
-    self_agreement: Figure | None = None
-    """How often the teacher's first two samples agree, on rows that are not sealed; None where it was asked once."""
     distances: tuple[MixDistance, ...] = ()
     """Live traffic against prompt set, before and after matching."""
     shares: tuple[SliceShare, ...] = ()
@@ -76,14 +74,20 @@ class DataEvidence:
     """Sealed rows that are as good as a training row by their words."""
     written: int = 0
     """Training rows that are no traffic."""
+    ceiling: Ceiling | None = None
+    """The teacher against itself."""
+    asking: Asking | None = None
+    """Extra samples, fingerprints, canary prompts; without the rows that were asked twice."""
+    committee: Committee | None = None
+    """Who decided; None where one teacher did."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SummariseRecipe:
-    """What was asked of every row."""
+    """What the teacher's agreement with itself is read from."""
 
     samples: int = 1
-    """Samples that every row took; further ones of hard rows don't count, they were bought where samples differed."""
+    """First samples of every row."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,10 +133,11 @@ def summarise(
         clearance: the permission that was minted.
         answers: all that the teacher said.
         labelled: what the filter kept and left out.
-        recipe: how many samples every row took.
+        recipe: how many first samples there are.
 
     Returns: counts, shares and pins; no request text but the gaps' examples.
     """
+    found = ceiling(answers, CeilingRecipe(samples=recipe.samples))
     every = (*answers.train, *answers.calibration, *answers.test)
     models = Counter(c.model for row in every for c in row.completions if c.value is not None)
     return DataEvidence(
@@ -145,7 +150,7 @@ def summarise(
         match=prompts.match,
         distance=prompts.distance,
         leaks=dict(prompts.leaks),
-        notes=prompts.notes,
+        notes=(*prompts.notes, *_how_asked(answers)),
         labels=labelled.test.labels,
         counts=dict(labelled.counts),
         rows={
@@ -153,7 +158,6 @@ def summarise(
             "calibration": len(labelled.calibration.examples),
             "test": len(labelled.test.examples),
         },
-        self_agreement=self_agreement((*answers.train, *answers.calibration)) if recipe.samples > 1 else None,
         distances=prompts.distances,
         shares=prompts.shares,
         gaps=prompts.gaps,
@@ -161,24 +165,38 @@ def summarise(
         boosted=Counter(name for row in labelled.test.examples for name in row.boost),
         familiar=sum((row.near_train or 0.0) >= SAME for row in labelled.test.examples),
         written=sum(row.origin != "traffic" for row in prompts.train),
+        ceiling=found,
+        asking=replace(answers.asking, repeats=()),
+        committee=answers.committee,
     )
 
 
-def self_agreement(rows: Sequence[Answered]) -> Figure | None:
-    """
-    How often the teacher's first two samples of a row are the same label.
-
-    Args:
-        rows: rows that all were asked at least twice; sealed ones don't belong here.
-
-    Returns: the share with its interval, one row of each near-duplicate group; None where no row has two answers. An
-        answer that is no label agrees with nothing.
-    """
-    ids, groups = [a.row.request.id for a in rows], [a.row.group for a in rows]
-    alone = one_per_session(groups, ids, "self-agreement")
-    twice = [a.completions[:2] for a, ok in zip(rows, alone, strict=True) if ok and len(a.completions) > 1]
-    same = sum(one.value is not None and one.value == two.value for one, two in twice)
-    return figure(same, len(twice), metric="self-agreement") if twice else None
+def _how_asked(answers: Answers) -> Iterator[str]:
+    """What a reader should know about how the labels were bought, one sentence each."""
+    asking, panel = answers.asking, answers.committee
+    if asking.extra_rows:
+        why = ", ".join(f"{reason}: {n:,}" for reason, n in asking.extra_reasons.items())
+        yield (
+            f"{asking.extra_bought:,} extra samples were taken on {asking.extra_rows:,} rows ({why}); they changed the"
+            f" label of {asking.extra_changed:,}."
+        )
+    if len(asking.fingerprints) > 1:
+        names = ", ".join(f"{name or 'none named'} {n:,}" for name, n in asking.fingerprints.items())
+        yield f"The teacher's answers carry more than one fingerprint ({names}): the provider changed something between them."
+    watch = asking.canaries
+    if watch is not None and watch.n:
+        word = "more than noise explains: the teacher changed" if watch.alarm else "no more than noise explains"
+        yield (
+            f"Canary prompts: {watch.differ} of {watch.n} answers differ from the reference, {word}"
+            f" (alarm from {watch.alarm_at}, chance {watch.p:.2g} if nothing had changed)."
+        )
+    if panel is not None:
+        who = ", ".join(f"{m.name} was followed on {m.agreed:,} of {m.answered:,}" for m in panel.members)
+        yield (
+            f"The labels are those of {len(panel.members)} teachers by {panel.rule}: {panel.unanimous:,} of"
+            f" {panel.rows:,} rows unanimous, {panel.tied:,} ties, {panel.arbitrated:,} decided by an arbiter,"
+            f" {panel.overruled:,} against the most votes; {who}."
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,6 @@ from typing import Any
 
 from overproof.data import Folder
 from overproof.evidence import CandidateReport, EvalReport, Figure, Refusal, Release, SliceReport
-from overproof.measure.labels import agreement_ceiling
 from overproof.steps.ahead import outlook_lines
 from overproof.steps.certificates import other_words, walk_words, whole_traffic
 from overproof.steps.collect import Evidence
@@ -124,7 +123,7 @@ def page(evidence: Evidence, verdict: Release | Refusal, recipe: DossierRecipe) 
     )
     environment.filters.update(
         pct=percent, figure=in_words, usd=dollars, amount=amount, count=count, seconds=seconds, size=size_words,
-        word=WORDS.__getitem__, ceiling=agreement_ceiling, sentence=sentence, full_stop=full_stop,
+        word=WORDS.__getitem__, sentence=sentence, full_stop=full_stop,
     )
     report = evidence.report
     chosen = next((c for c in report.candidates if c.name == report.chosen), None) if report else None

@@ -211,13 +211,15 @@ def _empty(split: str, n: int, counts: Mapping[str, int]) -> DataError:
 
 
 def _example(answered: Answered, recipe: FilterRecipe, output: Classes) -> Example | None:
-    """The row with the label that most of its samples gave; the first sample's among those that tie."""
+    """The row with a committee's label, or that of most samples; the first sample's among those that tie."""
     usable = [c for c in answered.completions if _usable(c, recipe)]
     votes = Counter(c.value for c in usable if c.value is not None)
     if not votes:
         return None
     most = max(votes.values())
     target = next(c.value for c in usable if c.value is not None and votes[c.value] == most)
+    if answered.decided is not None and answered.decided in votes:
+        target, most = answered.decided, votes[answered.decided]
     row = answered.row
     return Example(
         request=row.request,

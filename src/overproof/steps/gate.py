@@ -249,12 +249,22 @@ def _terms(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
     wrong += shortfalls(
         clearance, today=recipe.today, student_kind=recipe.student_kind, distribution=recipe.distribution
     )
+    for member in data.committee.members if data.committee is not None else ():
+        if member.clearance.pin != member.pin:
+            wrong.append(f"the committee's {member.name!r} answered under a clearance for another teacher")
+        if member.clearance.expires is not None and member.clearance.expires < recipe.today:
+            wrong.append(f"the attestation of the committee's {member.name!r} ran out on {member.clearance.expires}")
     if wrong:
         yield _finding("G01", "fail", "; ".join(wrong), "renew the attestation in the terms record, then run again")
         return
     until = f"until {clearance.expires}" if clearance.expires else "without an end date"
     who = f"{clearance.attested_by} attested on {clearance.attested_on} for {clearance.registry_id}"
     yield _finding("G01", "pass", f"{who} ({clearance.posture}), {until}; this is not legal advice")
+
+
+def _pinned(data: DataEvidence) -> set[str]:
+    """The models that may have answered: the teacher's, and those of a committee."""
+    return {data.pin.model} | ({m.pin.model for m in data.committee.members} if data.committee is not None else set())
 
 
 def _pin(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
@@ -266,7 +276,7 @@ def _pin(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
         yield _finding("G02", "fail", f"answers are from {pin.model!r}, cleared was {data.clearance.pin.model!r}", mend)
     elif not data.models:
         yield _finding("G02", "not-run", "no usable answer names the model that gave it", mend)
-    elif set(data.models) != {pin.model}:
+    elif set(data.models) - _pinned(data) or (data.committee is None and set(data.models) != {pin.model}):
         names = ", ".join(f"{name!r} {n:,}" for name, n in data.models.items())
         yield _finding("G02", "fail", f"pinned is {pin.model!r}, the answers came from {names}", mend)
     else:

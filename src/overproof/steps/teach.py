@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from overproof import registry
-from overproof.data import Answered, Answers, Clearance, Completion, PromptRow, PromptSet, Request, TeacherPin
+from overproof.data import (
+    Answered,
+    Answers,
+    Asking,
+    CanaryRound,
+    Clearance,
+    Completion,
+    PromptRow,
+    PromptSet,
+    Repeat,
+    Request,
+    TeacherPin,
+)
 from overproof.errors import DataError, NotCleared
-from overproof.measure.labels import samples_wanted
+from overproof.measure.labels import agreement, samples_wanted
 from overproof.measure.slices import Functions, assign
 from overproof.progress import reporter
 from overproof.store.artifacts import Step
@@ -43,6 +57,25 @@ class TeachRecipe:
     """Digest of the policy by which answers are redacted before they are kept; empty for the usual one."""
     extra_on: tuple[Slice, ...] = ()
     """Slices that always take `hard_samples`; one on `label` counts as soon as any first sample names the label."""
+    extra_below: float | None = None
+    """A row takes `hard_samples` too where the teacher gives its first answer less than this chance."""
+    samples_by: tuple[tuple[Slice, int], ...] = ()
+    """Slices with another number of first samples; the first that a row falls in holds."""
+    repeat: int = 0
+    """Random rows that are asked a second time, to see how often the teacher agrees with itself."""
+    seed: int = 0
+    """Chooses those rows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Asked:
+    answered: Answered
+    repeat: Repeat | None = None
+    extra: int = 0
+    why: str = ""
+    changed: bool = False
+    beside_usd: float = 0.0
+    """What the second answer cost where it is no sample of the row."""
 
 
 def teach(
@@ -53,6 +86,7 @@ def teach(
     teacher: Sampler,
     concurrency: int = 16,
     grace_s: float = 10.0,
+    watch: Callable[[], Awaitable[CanaryRound]] | None = None,
 ) -> Answers:
     """
     Collect the teacher's samples for all rows of all splits.
@@ -64,6 +98,7 @@ def teach(
         teacher: answers, and keeps what it answered.
         concurrency: rows in flight at once.
         grace_s: after a failure or an interrupt, seconds that calls in flight get to finish, since they are paid for.
+        watch: re-asks the canary prompts before anything else, and raises where that has to stop the run.
 
     Returns: the answers; a row on which every try failed has no completions, and the reason.
     Raises: NotCleared if the clearance is for another teacher; TeacherError where the teacher stops the run;
@@ -71,7 +106,19 @@ def teach(
     """
     _check(clearance, recipe, concurrency)
     rows = (*prompts.train, *prompts.calibration, *prompts.test)
-    answered = asyncio.run(_ask_all(rows, recipe, teacher, concurrency=concurrency, grace_s=grace_s))
+    rounds: list[CanaryRound] = []
+
+    async def ask() -> tuple[_Asked, ...]:
+        if watch is not None and rows:
+            try:
+                rounds.append(await watch())
+            except BaseException:
+                await teacher.close()
+                raise
+        return await _ask_all(rows, recipe, teacher, concurrency=concurrency, grace_s=grace_s)
+
+    asked = asyncio.run(ask())
+    answered = tuple(one.answered for one in asked)
     first, second = len(prompts.train), len(prompts.train) + len(prompts.calibration)
     return Answers(
         train=answered[:first],
@@ -79,7 +126,21 @@ def teach(
         test=answered[second:],
         pin=recipe.pin,
         clearance_id=clearance.id,
-        spent_usd=sum(c.cost_usd or 0.0 for a in answered for c in a.completions),
+        spent_usd=sum(c.cost_usd or 0.0 for a in answered for c in a.completions) + sum(a.beside_usd for a in asked),
+        asking=_asking(asked, rounds[0] if rounds else None),
+    )
+
+
+def _asking(asked: Sequence[_Asked], canaries: CanaryRound | None) -> Asking:
+    said = [c for one in asked for c in one.answered.completions if c.value is not None]
+    return Asking(
+        repeats=tuple(one.repeat for one in asked if one.repeat is not None),
+        extra_bought=sum(one.extra for one in asked),
+        extra_rows=sum(one.extra > 0 for one in asked),
+        extra_changed=sum(one.changed for one in asked),
+        extra_reasons=dict(sorted(Counter(one.why for one in asked if one.extra).items())),
+        fingerprints=dict(sorted(Counter(c.fingerprint or "" for c in said).items())),
+        canaries=canaries,
     )
 
 
@@ -101,16 +162,18 @@ def _check(clearance: Clearance, recipe: TeachRecipe, concurrency: int) -> None:
 
 async def _ask_all(
     rows: Sequence[PromptRow], recipe: TeachRecipe, teacher: Sampler, *, concurrency: int, grace_s: float
-) -> tuple[Answered, ...]:
-    answered: list[Answered | None] = [None] * len(rows)
-    functions = {f: registry.resolve("slices", f) for part in recipe.extra_on if (f := part.function) is not None}
+) -> tuple[_Asked, ...]:
+    answered: list[_Asked | None] = [None] * len(rows)
+    named = (*recipe.extra_on, *(part for part, _ in recipe.samples_by))
+    functions = {f: registry.resolve("slices", f) for part in named if (f := part.function) is not None}
+    twice = _twice(rows, recipe)
     queue = iter(range(len(rows)))
     advance = reporter.get().start("teacher answers", len(rows))
     stop = asyncio.Event()
 
     async def work() -> None:
         for place in _until(stop, queue):
-            answered[place] = await _ask(rows[place], recipe, teacher, functions)
+            answered[place] = await _ask(rows[place], recipe, teacher, functions, twice=place in twice)
             advance(1)
 
     tasks = [asyncio.create_task(work()) for _ in range(min(concurrency, len(rows)))]
@@ -138,22 +201,66 @@ def _until(stop: asyncio.Event, queue: Iterator[int]) -> Iterator[int]:
         yield place
 
 
-async def _ask(row: PromptRow, recipe: TeachRecipe, teacher: Sampler, functions: Functions) -> Answered:
-    found = await teacher.sample(row.request, n=recipe.samples, recorded=row.recorded)
-    if recipe.hard_samples > recipe.samples and _is_hard(row.request, found, recipe, functions):
-        found = await teacher.sample(row.request, n=recipe.hard_samples, recorded=row.recorded)
+def _twice(rows: Sequence[PromptRow], recipe: TeachRecipe) -> set[int]:
+    """Places of the rows to ask twice: drawn by a hash, so that a resumed run draws the same ones."""
+    if not recipe.repeat:
+        return set()
+
+    def draw(place: int) -> bytes:
+        return hashlib.sha256(f"{recipe.seed} asked twice {rows[place].request.digest} {place}".encode()).digest()
+
+    return set(sorted(range(len(rows)), key=draw)[: recipe.repeat])
+
+
+async def _ask(
+    row: PromptRow, recipe: TeachRecipe, teacher: Sampler, functions: Functions, *, twice: bool
+) -> _Asked:
+    first = _first_samples(row.request, recipe, functions)
+    both = await teacher.sample(row.request, n=max(first, 2) if twice else first, recorded=row.recorded)
+    found, why = list(both[:first]), ""
+    if recipe.hard_samples > first:
+        why = _why_hard(row.request, found, recipe, functions)
+    before = _majority(found)
+    if why:
+        found = list(await teacher.sample(row.request, n=recipe.hard_samples, recorded=row.recorded))
     said = tuple(c for c in found if c.value is not None or c.text)
-    if said:
-        return Answered(row=row, completions=said)
     reasons = [c.reason for c in found if c.reason]
-    return Answered(row=row, completions=(), reason=reasons[0] if reasons else "the teacher gave no answer")
+    repeat = None
+    if twice and both[0].value is not None and both[1].value is not None:
+        repeat = Repeat(request_id=row.request.id, first=both[0].value, second=both[1].value)
+    return _Asked(
+        answered=Answered(
+            row=row, completions=said, reason="" if said else reasons[0] if reasons else "the teacher gave no answer"
+        ),
+        repeat=repeat,
+        extra=len(found) - first,
+        why=why,
+        changed=bool(why) and _majority(found) != before,
+        beside_usd=sum(c.cost_usd or 0.0 for c in both[len(found) :]),
+    )
 
 
-def _is_hard(request: Request, found: Sequence[Completion], recipe: TeachRecipe, functions: Functions) -> bool:
+def _majority(found: Sequence[Completion]) -> str | None:
+    values = [c.value for c in found if c.value is not None]
+    return agreement(values).value if values else None
+
+
+def _first_samples(request: Request, recipe: TeachRecipe, functions: Functions) -> int:
+    for part, number in recipe.samples_by:
+        if bool(assign((part,), [request], [""], functions=functions).any()):
+            return number
+    return recipe.samples
+
+
+def _why_hard(request: Request, found: Sequence[Completion], recipe: TeachRecipe, functions: Functions) -> str:
     values = [c.value or "" for c in found]
-    if recipe.samples > 1 and samples_wanted(values, first=recipe.samples, most=recipe.hard_samples):
-        return True
-    return bool(assign(recipe.extra_on, [request] * len(values), values, functions=functions).any())
+    if len(values) > 1 and samples_wanted(values, first=len(values), most=recipe.hard_samples):
+        return "the first samples differ"
+    if bool(assign(recipe.extra_on, [request] * len(values), values, functions=functions).any()):
+        return "named in extra_on"
+    chance = found[0].probability
+    unsure = recipe.extra_below is not None and chance is not None and chance < recipe.extra_below
+    return "the teacher was unsure" if unsure else ""
 
 
-TEACH = Step(name="teach", version=1, fn=teach)
+TEACH = Step(name="teach", version=2, fn=teach)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import random
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import apsw
 
@@ -16,6 +15,8 @@ from overproof.data import Completion, Outcome, Request, TeacherPin, digest_of
 from overproof.errors import BudgetExceeded, PinMismatch, StoreError, TeacherError
 from overproof.store.group import GroupCommit
 from overproof.store.local import Db, Row
+from overproof.store.money import Prices, to_micro
+from overproof.store.pacing import Breaker, Manners, Pacer
 
 State = Literal["ok", "bad", "transient", "permanent", "fatal"]
 
@@ -40,16 +41,6 @@ _RELEASE = "UPDATE budget SET held_micro=held_micro-?, spent_micro=spent_micro+?
 _BUDGET = "SELECT cap_micro, held_micro, spent_micro FROM budget WHERE name=?"
 SET_ASIDE = "quarantined: bought under a clearance that no present terms record takes over"
 _LABEL = "INSERT OR IGNORE INTO label VALUES(?, ?, ?, ?)"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Prices:
-    """What the provider charges."""
-
-    usd_per_million_in: float
-    """US dollars for a million prompt tokens."""
-    usd_per_million_out: float
-    """US dollars for a million answer tokens."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,14 +158,21 @@ class LabelLedger:
                 "INSERT INTO budget VALUES(?, ?, 0, 0) ON CONFLICT(name) DO UPDATE SET cap_micro=excluded.cap_micro",
                 (BUDGET, to_micro(cap_usd or 0.0, up=False)),
             )
+            # Rows of a batch are not lost: the batch is still there to be asked for, see `store.batches`.
             lost: list[Row] = connection.execute(
-                "UPDATE attempt SET state='lost', cost_micro=max_micro WHERE state='reserved' RETURNING max_micro"
+                "UPDATE attempt SET state='lost', cost_micro=max_micro WHERE state='reserved'"
+                " AND id NOT IN (SELECT attempt FROM batch_row) RETURNING max_micro"
             ).fetchall()
             connection.execute(
-                "UPDATE budget SET held_micro=0, spent_micro=spent_micro+? WHERE name=?",
+                "UPDATE budget SET held_micro=(SELECT coalesce(sum(max_micro), 0) FROM attempt WHERE state='reserved'),"
+                " spent_micro=spent_micro+? WHERE name=?",
                 (sum(int(row[0]) for row in lost), BUDGET),
             )
         return len(lost)
+
+    def rows(self, query: str, values: Sequence[Any] = ()) -> list[Row]:
+        """Read the ledger's tables; for its neighbours in this room."""
+        return self._db.rows(query, tuple(values))
 
     def get(self, key: str) -> Completion | None:
         """The answer that was bought under this key, without a value where its clearance isn't honoured; None where there is none."""
@@ -298,7 +296,7 @@ class LedgeredTeacher:
         clearance_id: the permission under which labels are made.
         run_id: for the record.
         output_digest: digest of what the task accepts as an answer; another one means other labels.
-        sleep: waits; replaced in tests.
+        pace: how fast to ask, and what to do where the system behind the model changes; see `Manners`.
     """
 
     def __init__(
@@ -311,7 +309,7 @@ class LedgeredTeacher:
         clearance_id: str,
         run_id: str,
         output_digest: str = "",
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        pace: Manners | None = None,
     ) -> None:
         self._teacher = teacher
         self._ledger = ledger
@@ -321,7 +319,15 @@ class LedgeredTeacher:
         self._clearance_id = clearance_id
         self._run_id = run_id
         self._output_digest = output_digest
-        self._sleep = sleep
+        self._manners = pace or Manners()
+        self._sleep = self._manners.sleep
+        self._pacer = Pacer(
+            requests_per_minute=self._manners.requests_per_minute,
+            tokens_per_minute=self._manners.tokens_per_minute,
+            clock=self._manners.clock,
+        )
+        self._breaker = Breaker(clock=self._manners.clock)
+        self._fingerprint: str | None = None
         self._random = random.Random()  # noqa: S311 - jitter, no secret
         self._flying: dict[str, asyncio.Task[Completion]] = {}
         self._dropped: dict[str, Completion] = {}
@@ -329,7 +335,6 @@ class LedgeredTeacher:
         self._oks = 0
         self._calls = 0
         self._settled = asyncio.Event()
-        self._not_before = 0.0
 
     def key_of(self, request: Request, sample_index: int) -> str:
         """The key under which an answer is bought once."""
@@ -361,6 +366,10 @@ class LedgeredTeacher:
         # One after the other, so that calls in flight are never more than rows in flight.
         return [await self._one(request, index, recorded) for index in range(n)]
 
+    async def one(self, request: Request, index: int) -> Completion:
+        """The answer with this number, for prompts that are asked again and again."""
+        return await self._one(request, index, None)
+
     async def close(self) -> None:
         """Let go of connections."""
         await self._teacher.close()
@@ -390,6 +399,7 @@ class LedgeredTeacher:
         found = self._ledger.get(key) or self._dropped.get(key)
         if found is not None:
             self._rows += 1
+            self._fingerprint = self._fingerprint or found.fingerprint
             return found
         rejected = self._ledger.rejected(key)
         if len(rejected) >= BAD_TRIES:  # by an earlier run, which has counted it
@@ -426,13 +436,19 @@ class LedgeredTeacher:
     async def _attempt(self, key: str, request: Request, index: int) -> Outcome:
         """One reserved, made and settled call."""
         max_micro = self._most(request)
-        wait_s = self._not_before - asyncio.get_running_loop().time()
-        if wait_s > 0:
-            await self._sleep(wait_s)
+        if (trouble := self._breaker.trouble):
+            raise TeacherError(
+                f"the teacher {self._pin.model!r} limps: {trouble}; {self._ledger.counts().labels:,} labels are kept and"
+                f" ${self._ledger.spent_usd:.2f} is spent",
+                next_action="run again later: it goes on where it stopped",
+            )
+        await self._pacer.turn(self._sleep)
         number = await self._reserve(key, max_micro)
         self._calls += 1
         try:
             outcome = await self._teacher.attempt(request, sample_index=index)
+            self._pacer.learn(outcome)
+            self._breaker.record(failed=outcome.kind == "transient" and outcome.http_status != 429)
             cost = self._cost(outcome, max_micro)
             settlement = self._settlement(number, outcome, cost)
             await self._ledger.group.write(lambda connection: self._ledger.settle_in(connection, settlement))
@@ -445,7 +461,20 @@ class LedgeredTeacher:
                 f"a call cost ${cost / 1e6:.6f}, more than its upper bound ${max_micro / 1e6:.6f}: the cap can't be kept",
                 next_action="correct the prices and max_tokens in [teacher]",
             )
+        self._same_system(outcome)
         return replace(outcome, completion=settlement.completion)
+
+    def _same_system(self, outcome: Outcome) -> None:
+        """The first fingerprint seen is the reference; a label keeps its own, so a change shows in the report."""
+        if outcome.kind != "ok" or outcome.fingerprint is None:
+            return
+        before, self._fingerprint = self._fingerprint, self._fingerprint or outcome.fingerprint
+        if before is not None and before != outcome.fingerprint and self._manners.stop_on_fingerprint:
+            raise PinMismatch(
+                f"{self._pin.model!r} now answers with fingerprint {outcome.fingerprint[:80]!r}; earlier labels have"
+                f" {before[:80]!r}",
+                next_action='look at canary prompts, then label anew or set on_fingerprint = "report" in [teacher]',
+            )
 
     def _settlement(self, number: int, outcome: Outcome, cost: int) -> Settlement:
         completion = outcome.completion
@@ -491,8 +520,8 @@ class LedgeredTeacher:
                 f"the provider asks to wait {asked:.0f} s: {outcome.reason}",
                 next_action="run again then: answers that are paid for are kept",
             )
-        if asked:  # it holds for every worker, not only for the one that was told
-            self._not_before = max(self._not_before, asyncio.get_running_loop().time() + asked)
+        if asked:
+            self._pacer.hold(asked)
         jitter = self._random.uniform(0.0, min(LONGEST_PAUSE_S, 0.5 * 2**tries))
         await self._sleep(max(asked, jitter))
 
@@ -502,8 +531,9 @@ class LedgeredTeacher:
                 f"the prices of {self._pin.model!r} are unknown, so no call can be kept under the cap",
                 next_action="add prices to [teacher]",
             )
-        bound = self._teacher.worst_case_tokens(request)
-        return self._price(bound.tokens_in, bound.tokens_out)
+        bound, prices = self._teacher.worst_case_tokens(request), self._prices
+        low = max(prices.usd_per_million_in, prices.usd_per_million_dearest)
+        return to_micro((bound.tokens_in * low + bound.tokens_out * prices.usd_per_million_out) / 1e6)
 
     def _price(self, tokens_in: int, tokens_out: int) -> int:
         assert self._prices is not None
@@ -551,25 +581,6 @@ class LedgeredTeacher:
             f"the teacher {self._pin.model!r} stopped the run: {outcome.reason}",
             next_action="mend [teacher] or the account, then run again: answers that are paid for are kept",
         )
-
-
-def to_micro(usd: float, *, up: bool = True) -> int:
-    """
-    Dollars in whole millionths.
-
-    Args:
-        usd: US dollars, finite, from 0.
-        up: round up (what is charged) or down (what is allowed).
-
-    Returns: millionths of a dollar.
-    Raises: StoreError for a negative or infinite sum.
-    """
-    if not math.isfinite(usd) or usd < 0:
-        raise StoreError(
-            f"{usd!r} is not a sum of money", next_action="mend prices and budget_usd in [teacher]"
-        )
-    exact = round(usd * 1e6, 3)  # the noise of binary fractions must not cost a millionth
-    return math.ceil(exact) if up else math.floor(exact)
 
 
 def _clean(text: str) -> str:

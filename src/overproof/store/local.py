@@ -113,6 +113,17 @@ PROJECT_SCHEMA = (
     CREATE TRIGGER review_stays BEFORE UPDATE ON review BEGIN SELECT RAISE(ABORT, 'reviews are append-only'); END;
     CREATE TRIGGER review_kept BEFORE DELETE ON review BEGIN SELECT RAISE(ABORT, 'reviews are append-only'); END;
     """,
+    """
+    CREATE TABLE batch(
+        tag TEXT PRIMARY KEY, pin TEXT NOT NULL, provider_id TEXT, at REAL NOT NULL,
+        state TEXT NOT NULL CHECK(state IN ('planned','open','closed','gone'))) STRICT;
+    CREATE TABLE batch_row(
+        attempt INTEGER PRIMARY KEY REFERENCES attempt(id), tag TEXT NOT NULL REFERENCES batch(tag)) STRICT;
+    CREATE INDEX batch_row_of ON batch_row(tag);
+    CREATE TABLE canary_round(
+        pin TEXT NOT NULL, prompts TEXT NOT NULL, round INTEGER NOT NULL, n INTEGER NOT NULL, differ INTEGER NOT NULL,
+        alarm INTEGER NOT NULL, PRIMARY KEY(pin, prompts, round)) STRICT;
+    """,
 )
 
 

@@ -9,6 +9,7 @@ from typing import Literal, Self
 
 from overproof.errors import StoreError
 from overproof.store.artifacts import Memo, StepEvent
+from overproof.store.canaries import CanaryRounds
 from overproof.store.labels import LabelLedger
 from overproof.store.local import PROJECT_SCHEMA, TRAFFIC_SCHEMA, Db, Role
 from overproof.store.logs import Decisions, TrafficLog
@@ -43,6 +44,11 @@ class Store:
     def ledger(self) -> LabelLedger:
         """The teacher's answers and what they cost."""
         return LabelLedger(self._project_db)
+
+    @cached_property
+    def canaries(self) -> CanaryRounds:
+        """Rounds of canary prompts."""
+        return CanaryRounds(self._project_db)
 
     @cached_property
     def decisions(self) -> Decisions:
@@ -96,7 +102,7 @@ class Store:
         for name in ("_traffic_db", "_project_db"):
             if name in self.__dict__:
                 self.__dict__.pop(name).close()
-        for name in ("traffic", "ledger", "decisions", "releases", "looks", "reviews"):
+        for name in ("traffic", "ledger", "canaries", "decisions", "releases", "looks", "reviews"):
             self.__dict__.pop(name, None)
         self.objects.close()
 

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from overproof.data import Completion, Outcome, Request
-from overproof.errors import DataError, MissingExtra, TeacherError
+from overproof.data import BatchResult, BatchState, Completion, Outcome, Request
+from overproof.errors import MissingExtra, TeacherError
 from overproof.task import Task
 from overproof.teachers import TokenBound, messages_for
-from overproof.teachers.replies import Answer, Reply, provider_message, read_reply, retry_after_s, status_kind
+from overproof.teachers.replies import (
+    Answer,
+    Reply,
+    judged,
+    provider_message,
+    read_reply,
+    retry_after_s,
+    status_kind,
+)
 
 try:
-    import aiohttp
-
-    from overproof.teachers.address import CheckedResolver, PrivateAddress, check_base_url
-except ModuleNotFoundError as error:
+    from overproof.teachers.address import check_base_url
+    from overproof.teachers.batch_openai import OpenAIBatches
+    from overproof.teachers.wire import CHUNK_BYTES, MAX_BODY_BYTES, Pricing, Wire, key_in
+except (ModuleNotFoundError, MissingExtra) as error:
     raise MissingExtra("openai.v1", extra="teach") from error
 
-MAX_BODY_BYTES = 8 * 1024 * 1024
-CHUNK_BYTES = 64 * 1024
+__all__ = ["CHUNK_BYTES", "MAX_BODY_BYTES", "OpenAIOptions", "OpenAITeacher"]
 # Byte-level tokenizers never make more tokens than bytes; the rest is what chat templates add.
 TOKENS_PER_MESSAGE = 16
 RESERVED_FIELDS = frozenset({"model", "messages", "stream", "n", "stream_options"})
-Kind = Literal["ok", "bad", "transient", "permanent", "fatal"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +61,10 @@ class OpenAIOptions:
     """Price of a million prompt tokens."""
     price_out_usd_per_million: float | None = None
     """Price of a million answer tokens."""
+    price_cached_usd_per_million: float | None = None
+    """Price of a million prompt tokens that the provider reads from its cache; as any other where absent."""
+    logprobs: bool = False
+    """Ask for token probabilities, so that unsure answers can be asked again."""
     timeout_s: float = 60.0
     """Deadline of one attempt from connecting to the last byte."""
     allow_private: bool = False
@@ -92,8 +99,16 @@ class OpenAITeacher:
             )
         self._task = task
         self._options = options
-        self._url = options.base_url.rstrip("/") + "/chat/completions"
-        self._session: aiohttp.ClientSession | None = None
+        self._base = options.base_url.rstrip("/")
+        self._wire = Wire(
+            allow_private=options.allow_private, timeout_s=options.timeout_s, limits_prefix="x-ratelimit-"
+        )
+        self._pricing = Pricing(
+            usd_in=options.price_in_usd_per_million,
+            usd_out=options.price_out_usd_per_million,
+            usd_cached=options.price_cached_usd_per_million,
+        )
+        self._batches = OpenAIBatches(wire=self._wire, base=self._base)
 
     @property
     def parameters(self) -> dict[str, float | int | str]:
@@ -102,6 +117,8 @@ class OpenAITeacher:
         found: dict[str, float | int | str] = {options.max_tokens_field: options.max_tokens, **options.extra}
         if options.temperature is not None:
             found["temperature"] = options.temperature
+        if options.logprobs:
+            found["logprobs"] = True
         if options.seed is not None:
             found["seed"] = options.seed
         return dict(sorted(found.items()))
@@ -117,39 +134,52 @@ class OpenAITeacher:
     ) -> Outcome:
         """Make exactly one wire request; see `Teacher`. What a log holds is not looked at."""
         del recorded
-        key = self._key()
+        key = key_in(self._options.api_key_env)
         if isinstance(key, Outcome):
             return key
         started = time.perf_counter()
-        try:
-            async with asyncio.timeout(self._options.timeout_s):
-                reply = await self._send(self._body(request, sample_index), key)
-        except TimeoutError:
-            return _failed("transient", f"no complete answer within {self._options.timeout_s:g} s", sent=True)
-        except aiohttp.InvalidURL:
-            return _failed("fatal", "base_url is not a URL that can be asked", sent=False)
-        except aiohttp.ClientError as error:
-            if isinstance(_root(error), PrivateAddress):
-                return _failed("fatal", str(_root(error)), sent=False)
-            reached = not isinstance(error, aiohttp.ClientConnectorError)
-            return _failed("transient", f"the connection failed: {type(error).__name__}", sent=reached)
-        return self._judge(reply, latency_s=time.perf_counter() - started, key=key)
+        reply = await self._send(self._body(request, sample_index), key)
+        if isinstance(reply, Outcome):
+            return reply
+        found = self._judge(reply, key=key)
+        if found.completion is None:
+            return found
+        return replace(found, completion=replace(found.completion, latency_s=time.perf_counter() - started))
 
     async def close(self) -> None:
         """Close the connections; the next attempt opens new ones."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self._wire.close()
 
-    def _key(self) -> str | Outcome:
-        name = self._options.api_key_env
-        if not name:
-            return ""
-        key = os.environ.get(name, "").strip()
-        if not key:
-            return _failed("fatal", f"the environment variable {name!r} is not set", sent=False)
-        if not re.fullmatch(r"[\x21-\x7e]+", key):  # a line break here would write further headers
-            return _failed("fatal", f"the environment variable {name!r} holds characters that no header may hold", sent=False)
+    def batch_line(self, custom_id: str, request: Request, *, sample_index: int) -> bytes:
+        """One request as a line of a batch; see `BatchCaller`."""
+        return self._batches.line(custom_id, json.loads(self._body(request, sample_index)))
+
+    async def submit(self, lines: Sequence[bytes], *, tag: str) -> str:
+        """Hand a batch in; see `BatchCaller`."""
+        return await self._batches.submit(lines, tag=tag, key=self._needed_key())
+
+    async def find(self, tag: str, *, rows: int, since: float) -> str | None:
+        """The batch that carries this tag; see `BatchCaller`."""
+        del rows, since
+        return await self._batches.find(tag, key=self._needed_key())
+
+    async def poll(self, batch_id: str) -> BatchState:
+        """How a batch stands; see `BatchCaller`."""
+        return await self._batches.poll(batch_id, key=self._needed_key())
+
+    async def fetch(self, state: BatchState) -> Sequence[BatchResult]:
+        """What became of each row; see `BatchCaller`."""
+        key = self._needed_key()
+        replies = await self._batches.fetch(state, key=key)
+        return [
+            BatchResult(custom_id=name, outcome=said if isinstance(said, Outcome) else self._judge(said, key=key))
+            for name, said in replies
+        ]
+
+    def _needed_key(self) -> str:
+        key = key_in(self._options.api_key_env)
+        if isinstance(key, Outcome):
+            raise TeacherError(key.reason, next_action="set the variable that [teacher] api_key_env names")
         return key
 
     def _body(self, request: Request, sample_index: int) -> bytes:
@@ -163,37 +193,13 @@ class OpenAITeacher:
             body["seed"] = self._options.seed + sample_index
         return json.dumps(body).encode("ascii")
 
-    async def _send(self, body: bytes, key: str) -> Reply:
+    async def _send(self, body: bytes, key: str) -> Reply | Outcome:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if key:
             headers["Authorization"] = f"Bearer {key}"
-        session = self._open_session()
-        async with session.post(self._url, data=body, headers=headers, allow_redirects=False) as response:
-            received = bytearray()
-            async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-                received += chunk
-                if len(received) > MAX_BODY_BYTES:
-                    break
-            return Reply(
-                status=response.status,
-                body=bytes(received),
-                retry_after=response.headers.get("Retry-After"),
-                request_id=response.headers.get("x-request-id"),
-            )
+        return await self._wire.send("POST", f"{self._base}/chat/completions", headers=headers, data=body)
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            resolver = CheckedResolver(allow_private=self._options.allow_private)
-            self._session = aiohttp.ClientSession(
-                # limit=0: how many run at once is settled by who calls, or waiting would eat the deadline
-                connector=aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False, limit=0),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None),
-                trust_env=False,
-            )
-        return self._session
-
-    def _judge(self, reply: Reply, *, latency_s: float, key: str) -> Outcome:
+    def _judge(self, reply: Reply, *, key: str) -> Outcome:
         heard = Outcome(
             kind="bad",
             completion=None,
@@ -202,6 +208,7 @@ class OpenAITeacher:
             retry_after_s=retry_after_s(reply.retry_after),
             fingerprint=None,
             request_id=reply.request_id,
+            limits=reply.limits,
         )
         if len(reply.body) > MAX_BODY_BYTES:
             return heard
@@ -211,26 +218,10 @@ class OpenAITeacher:
                 said += "; no key was sent, since [teacher] api_key_env names none"
             return replace(heard, kind=status_kind(reply), reason=f"HTTP {reply.status}: {said}")
         answer = read_reply(reply.body, secret=key)
-        foreign = self._foreign(answer)
-        reason, value = foreign or answer.reason, None
-        if not reason:
-            try:
-                value = self._task.output.parse(answer.text)
-            except DataError as error:
-                reason = error.what
-        kind: Kind = "fatal" if foreign else "bad" if reason else "ok"
-        completion = Completion(
-            text=answer.text,
-            value=value,
-            model=answer.model or self._options.model,
-            finish=answer.finish,
-            tokens_in=answer.tokens_in,
-            tokens_out=answer.tokens_out,
-            latency_s=latency_s,
-            cost_usd=self._cost(answer.tokens_in, answer.tokens_out),
-            reason=reason or None,
+        cost = self._pricing.cost_usd(answer.tokens_in, answer.tokens_out, cached=answer.tokens_cached)
+        return judged(
+            answer, heard, output=self._task.output, foreign=self._foreign(answer), pinned=self._options.model, cost_usd=cost
         )
-        return replace(heard, kind=kind, reason=reason, completion=completion, fingerprint=answer.fingerprint)
 
     def _foreign(self, answer: Answer) -> str:
         """Why the answer is not the pinned teacher's, good or bad as it may be; empty where it is."""
@@ -240,22 +231,3 @@ class OpenAITeacher:
         if options.fingerprint and answer.model and answer.fingerprint != options.fingerprint:
             return f"fingerprint {answer.fingerprint!r} answered, pinned is {options.fingerprint!r}"
         return ""
-
-    def _cost(self, tokens_in: int | None, tokens_out: int | None) -> float | None:
-        prices = (self._options.price_in_usd_per_million, self._options.price_out_usd_per_million)
-        if tokens_in is None or tokens_out is None or prices[0] is None or prices[1] is None:
-            return None
-        return (tokens_in * prices[0] + tokens_out * prices[1]) / 1e6
-
-
-def _failed(kind: Kind, reason: str, *, sent: bool) -> Outcome:
-    return Outcome(
-        kind=kind, completion=None, reason=reason, http_status=None,
-        retry_after_s=None, fingerprint=None, request_id=None, sent=sent,
-    )
-
-
-def _root(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error

@@ -1,18 +1,26 @@
-"""What a chat-completions reply says, read strictly: anything doubtful is a reason, never an answer."""
+"""What a provider's reply says, read strictly: anything doubtful is a reason, never an answer."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
-from overproof.data import Completeness
+from overproof.data import Completeness, Completion, Outcome, RateLimits
+from overproof.errors import DataError
+from overproof.task import Classes
 
-Kind = Literal["transient", "permanent", "fatal"]
+Kind = Literal["ok", "bad", "transient", "permanent", "fatal"]
 FINISH: dict[str, Completeness] = {"stop": "stop", "length": "length", "content_filter": "filtered"}
+STOP_REASONS: dict[str, Completeness] = {
+    "end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "model_context_window_exceeded": "length",
+    "refusal": "filtered", "tool_use": "error", "pause_turn": "error",
+}  # fmt: skip
 KEY_LIKE = re.compile(r"\b(?:sk|pk|key|gsk|xai|hf|AIza)[-_][A-Za-z0-9_*\-]{6,200}")
 
 
@@ -25,6 +33,8 @@ class Reply:
     retry_after: str | None
     """The `Retry-After` header as sent."""
     request_id: str | None
+    limits: RateLimits | None = None
+    """What the headers said about rate limits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +47,14 @@ class Answer:
     model: str | None = None
     fingerprint: str | None = None
     tokens_in: int | None = None
+    """All prompt tokens, those from the cache included."""
     tokens_out: int | None = None
+    tokens_cached: int = 0
+    """Prompt tokens read from the provider's cache."""
+    tokens_written: int = 0
+    """Prompt tokens written to it."""
+    probability: float | None = None
+    """See `Completion.probability`."""
 
 
 class _DoubtfulJson(ValueError):
@@ -46,7 +63,7 @@ class _DoubtfulJson(ValueError):
 
 def read_reply(body: bytes, *, secret: str = "") -> Answer:
     """
-    Read the body of a 200 response.
+    Read the body of a 200 response of chat completions.
 
     Args:
         body: the whole body.
@@ -54,15 +71,13 @@ def read_reply(body: bytes, *, secret: str = "") -> Answer:
 
     Returns: the answer; `reason` says why it can't be used, or is empty.
     """
-    try:
-        said = _strict_json(body)
-    except _DoubtfulJson as error:
-        return Answer(reason=str(error))
-    if not isinstance(said, dict):
-        return Answer(reason="the body is not a JSON object")
-    usage = said.get("usage")
-    usage = usage if isinstance(usage, dict) else {}
+    said = _object(body)
+    if isinstance(said, Answer):
+        return said
+    usage = _dict(said.get("usage"))
+    cached = _count(_dict(usage.get("prompt_tokens_details")).get("cached_tokens")) or 0
     answer = Answer(
+        tokens_cached=min(cached, _count(usage.get("prompt_tokens")) or 0),
         model=_text_or_none(said.get("model"), secret),
         fingerprint=_text_or_none(said.get("system_fingerprint"), secret),
         tokens_in=_count(usage.get("prompt_tokens")),
@@ -83,7 +98,163 @@ def read_reply(body: bytes, *, secret: str = "") -> Answer:
         text=_clean(text, secret),
         reason=_why_not(message, finish, content, answer.model),
         finish=FINISH.get(finish, "unknown") if isinstance(finish, str) else "unknown",
+        probability=_probability(choices[0].get("logprobs")),
     )
+
+
+def read_message(body: bytes, *, secret: str = "") -> Answer:
+    """
+    Read the body of a 200 response of Anthropic's Messages API.
+
+    Args:
+        body: the whole body.
+        secret: the API key, which is taken out of all that is kept.
+
+    Returns: the answer; `reason` says why it can't be used, or is empty.
+    """
+    said = _object(body)
+    if isinstance(said, Answer):
+        return said
+    usage = _dict(said.get("usage"))
+    read, written = (_count(usage.get(f"cache_{how}_input_tokens")) or 0 for how in ("read", "creation"))
+    plain, stop = _count(usage.get("input_tokens")), said.get("stop_reason")
+    answer = Answer(
+        model=_text_or_none(said.get("model"), secret),
+        tokens_in=None if plain is None else plain + read + written,  # "input_tokens" leaves the cached ones out
+        tokens_out=_count(usage.get("output_tokens")),
+        tokens_cached=read,
+        tokens_written=written,
+        finish=STOP_REASONS.get(stop, "unknown") if isinstance(stop, str) else "unknown",
+    )
+    if said.get("type") == "error" or said.get("error") is not None:
+        return replace(answer, reason=f"200 with an error: {provider_message(body, secret=secret)}", finish="error")
+    blocks = said.get("content")
+    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+        return replace(answer, reason="the body has no content blocks", finish="error")
+    texts = [block["text"] for block in blocks if block.get("type") == "text" and isinstance(block.get("text"), str)]
+    strange = {str(b.get("type"))[:40] for b in blocks} - {"text", "thinking", "redacted_thinking"}
+    reason = ""
+    if answer.model is None:
+        reason = "the body names no model"
+    elif stop not in ("end_turn", "stop_sequence"):
+        reason = "the model refused" if stop == "refusal" else f"stop_reason is {stop!r}, not 'end_turn'"[:200]
+    elif strange:
+        reason = f"the model answered with {min(strange)!r} instead of text"
+    elif not "".join(texts).strip():
+        reason = "the answer is empty"
+    return replace(answer, text=_clean("".join(texts), secret), reason=reason)
+
+
+def judged(answer: Answer, heard: Outcome, *, output: Classes, foreign: str, pinned: str, cost_usd: float | None) -> Outcome:
+    """
+    The outcome of an answer that was read.
+
+    Args:
+        answer: from `read_reply` or `read_message`.
+        heard: status, ids and limits of the response.
+        output: what the task accepts.
+        foreign: why the answer is not the pinned teacher's; empty where it is.
+        pinned: the pinned model, for answers that name none.
+        cost_usd: what the answer cost, where known.
+
+    Returns: "ok" with a value, "bad" or "fatal" with a reason.
+    """
+    reason, value = foreign or answer.reason, None
+    if not reason:
+        try:
+            value = output.parse(answer.text)
+        except DataError as error:
+            reason = error.what
+    kind: Kind = "fatal" if foreign else "bad" if reason else "ok"
+    completion = Completion(
+        text=answer.text,
+        value=value,
+        model=answer.model or pinned,
+        finish=answer.finish,
+        tokens_in=answer.tokens_in,
+        tokens_out=answer.tokens_out,
+        cost_usd=cost_usd,
+        reason=reason or None,
+        tokens_cached=answer.tokens_cached or None,
+        probability=answer.probability,
+        fingerprint=answer.fingerprint,
+    )
+    return replace(heard, kind=kind, reason=reason, completion=completion, fingerprint=answer.fingerprint)
+
+
+def _object(body: bytes) -> dict[str, Any] | Answer:
+    try:
+        said = _strict_json(body)
+    except _DoubtfulJson as error:
+        return Answer(reason=str(error))
+    return said if isinstance(said, dict) else Answer(reason="the body is not a JSON object")
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _probability(logprobs: object) -> float | None:
+    """The chance of the whole answer: the product over its tokens; None where one token's is missing or odd."""
+    tokens = _dict(logprobs).get("content")
+    if not isinstance(tokens, list) or not tokens:
+        return None
+    total = 0.0
+    for token in tokens:
+        value = _dict(token).get("logprob")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value <= 0.001:
+            return None
+        total += value
+    return math.exp(min(0.0, total))
+
+
+def limits_of(headers: Mapping[str, str], *, prefix: str, now: datetime | None = None) -> RateLimits | None:
+    """
+    What response headers say about rate limits.
+
+    Args:
+        headers: names in lower case.
+        prefix: "x-ratelimit-" (OpenAI's order of words) or "anthropic-ratelimit-".
+        now: for tests.
+
+    Returns: the limits; None where no header speaks of them.
+    """
+    first = prefix.startswith("x-")  # x-ratelimit-limit-requests, but anthropic-ratelimit-requests-limit
+
+    def said(what: str, word: str) -> str | None:
+        return headers.get(f"{prefix}{word}-{what}" if first else f"{prefix}{what}-{word}")
+
+    found = RateLimits(
+        requests_per_minute=_amount(said("requests", "limit")),
+        tokens_per_minute=_amount(said("tokens", "limit")),
+        requests_left=_amount(said("requests", "remaining")),
+        tokens_left=_amount(said("tokens", "remaining")),
+        requests_reset_s=_reset_s(said("requests", "reset"), now),
+        tokens_reset_s=_reset_s(said("tokens", "reset"), now),
+    )
+    return None if found == RateLimits() else found
+
+
+def _amount(text: str | None) -> float | None:
+    return float(text) if text and re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,6})?", text.strip()) else None
+
+
+def _reset_s(text: str | None, now: datetime | None) -> float | None:
+    """Seconds: "6m0s", "120ms", "1.5s", a bare number, or a moment in RFC 3339."""
+    if not text:
+        return None
+    parts = re.findall(r"([0-9.]{1,12})(ms|d|h|m|s)", text)
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+    try:
+        if parts and "".join(a + b for a, b in parts) == text.strip():
+            return sum(float(amount) * units[unit] for amount, unit in parts)
+        if (bare := _amount(text)) is not None:
+            return bare
+        when = datetime.fromisoformat(text.strip())
+    except ValueError:
+        return None
+    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())
 
 
 def _clean(text: str, secret: str) -> str:
