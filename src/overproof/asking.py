@@ -10,7 +10,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from overproof import registry
-from overproof.data import BatchResult, BatchState, CanaryRound, Clearance, Completion, Outcome, Request, TeacherPin, digest_of
+from overproof.data import (
+    BatchResult,
+    BatchState,
+    CanaryRound,
+    Clearance,
+    Completion,
+    Outcome,
+    Request,
+    TeacherPin,
+    digest_of,
+)
 from overproof.errors import OverproofError, TermsError
 from overproof.privacy.redact import Redactor, redactor_of
 from overproof.project import Project

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,16 +12,38 @@ from typing import Any, NoReturn
 import overproof
 from overproof import registry
 from overproof.asking import Buyer, clear_recipe, terms_of
-from overproof.data import Answers, CalibrationSet, Clearance, Labelled, PromptSet, TestSet, TrainSet, digest_of
+from overproof.data import (
+    Answers,
+    CalibrationSet,
+    Clearance,
+    Labelled,
+    PromptSet,
+    TestSet,
+    TrainSet,
+    digest_of,
+)
 from overproof.errors import DataError
 from overproof.evidence import Calibration, EvalReport, Plan, Refusal, Release, Scores, Trained
 from overproof.importers import ColumnMapping, read_file
-from overproof.measure.intervals import rows_needed
-from overproof.privacy.redact import policy_digest
 from overproof.project import Project
-from overproof.settings import Part, TeacherTable, expand_slices
+from overproof.recipes import (
+    calibrate_recipe,
+    decided,
+    features_recipe,
+    flip_recipe,
+    functions_of,
+    gate_recipe,
+    group_recipe,
+    plan_recipe,
+    predict_recipe,
+    promptset_recipe,
+    routed_slices,
+    slices_of,
+    teach_recipe,
+)
+from overproof.settings import Part, TeacherTable
 from overproof.steps.baseline import ASK_DEV, ASK_TEST, SHOTS, AskRecipe, ShotsRecipe
-from overproof.steps.calibrate import CALIBRATE, CalibrateRecipe
+from overproof.steps.calibrate import CALIBRATE
 from overproof.steps.capture import CAPTURE, CaptureRecipe, LogSnapshot
 from overproof.steps.certificates import GOLD
 from overproof.steps.clear import CLEAR, recheck, student_kind
@@ -47,21 +68,20 @@ from overproof.steps.filter import (
     NoRecipe,
     verifier_spec,
 )
-from overproof.steps.flips import BUILT_IN, FLIPS, FlipRecipe, read_swaps
-from overproof.steps.gate import GATE, GateRecipe
-from overproof.steps.groups import GROUPS, GroupRecipe, check_attributes
+from overproof.steps.flips import FLIPS
+from overproof.steps.gate import GATE
+from overproof.steps.groups import GROUPS, check_attributes
 from overproof.steps.mend import (
     FEATURES,
     MEND,
     TAKE_LABELLED,
-    FeaturesRecipe,
     MendRecipe,
     TakeRecipe,
 )
 from overproof.steps.pack import PACK, PackRecipe
-from overproof.steps.plan import PLAN, PlanRecipe, certified_by
-from overproof.steps.predict import PREDICT_DEV, PREDICT_TEST, TEACHER_SCORES, PredictRecipe
-from overproof.steps.promptset import PROMPTSET, PromptSetRecipe
+from overproof.steps.plan import PLAN
+from overproof.steps.predict import PREDICT_DEV, PREDICT_TEST, TEACHER_SCORES
+from overproof.steps.promptset import PROMPTSET
 from overproof.steps.supplement import SUPPLEMENT, SupplementRecipe, written
 from overproof.steps.survey import SURVEY, Survey, SurveyRecipe
 from overproof.steps.teach import TEACH, TeachRecipe
@@ -178,7 +198,7 @@ class Road:
         window = p.traffic.window_days
         kept["traffic"] = traffic = run(CAPTURE, log, recipe=CaptureRecipe(fields=p.task.input, window_days=window))
         yield "capture"
-        kept["prompts"] = prompts = self._supplemented(run(PROMPTSET, traffic, recipe=_promptset_recipe(p)))
+        kept["prompts"] = prompts = self._supplemented(run(PROMPTSET, traffic, recipe=promptset_recipe(p)))
         yield "promptset"
         kept["clearance"] = clearance = self._cleared(p.teacher)
         members = [self._cleared(member) for member in p.committee]
@@ -203,20 +223,20 @@ class Road:
         candidates = _Candidates()
         for part in (*p.students, *p.baselines):
             self._candidate(part, candidates, train_rows, dev_rows, test_rows)
-        candidates.test.append(run(TEACHER_SCORES, test_rows, recipe=self._predict_recipe()))
+        candidates.test.append(run(TEACHER_SCORES, test_rows, recipe=predict_recipe(self.project)))
         yield "train"
-        reading = self._calibrate_recipe(surveyed.value)
-        functions = self._functions(reading.slices)
+        reading = calibrate_recipe(p, surveyed.value)
+        functions = functions_of(reading.slices)
         for scores in candidates.dev:
             candidates.calibrations.append(run(CALIBRATE, scores, dev_rows, recipe=reading, functions=functions))
         yield "calibrate"
         kept["report"] = report = self._evaluate(candidates, dev_rows, test_rows, surveyed)
         yield "evaluate"
         chosen = candidates.trained[report.value.chosen]
-        slices = self._routed(surveyed.value)
+        slices = routed_slices(p, surveyed.value)
         bundle = run(PACK, chosen, report, recipe=PackRecipe(task=p.task.name, input=p.task.input, slices=slices, on_expiry=p.proof.on_expiry))
         if p.fairness.swaps:
-            kept["flips"] = run(FLIPS, bundle, dev_rows, recipe=self._flip_recipe())
+            kept["flips"] = run(FLIPS, bundle, dev_rows, recipe=flip_recipe(p))
         volume = p.serve.requests_per_month or surveyed.value.requests_per_month
         digests = {name: artifact.digest for name, artifact in kept.items()}
         collecting = CollectRecipe(requests_per_month=volume, digests=digests)
@@ -227,8 +247,8 @@ class Road:
             if name in kept:
                 evidence = run(step, evidence, kept[name], recipe=AddRecipe())
         kept["evidence"] = evidence
-        kept["verdict"] = verdict = run(GATE, evidence, recipe=self._gate_recipe(report.value))
-        writing = DossierRecipe(today=_decided(report.value).isoformat(), version=overproof.__version__)
+        kept["verdict"] = verdict = run(GATE, evidence, recipe=gate_recipe(p, report.value))
+        writing = DossierRecipe(today=decided(report.value).isoformat(), version=overproof.__version__)
         kept["dossier"] = run(DOSSIER, evidence, verdict, recipe=writing)
         yield "gate"
 
@@ -295,7 +315,7 @@ class Road:
     ) -> Artifact[Answers]:
         """What the teacher says; with a committee what all of them came to."""
         p, run = self.project, self.memo.run
-        teacher, recipe = self.buyer.teacher(clearance), self._teach_recipe()
+        teacher, recipe = self.buyer.teacher(clearance), teach_recipe(self.project)
         first = run(
             TEACH, prompts, clearance, recipe=recipe, teacher=teacher, concurrency=_at_once(p.teacher),
             watch=self.buyer.watch(teacher),
@@ -320,43 +340,6 @@ class Road:
             rule=p.teacher.agreement, names=names, labels=p.task.output.labels, arbiter=arbiter
         )
         return run(DECIDE, self.memo.gather(said), self.memo.gather([clearance, *(members[i] for i in order)]), recipe=deciding)
-
-    def _teach_recipe(self) -> TeachRecipe:
-        t, labels = self.project.teacher, set(self.project.task.output.labels)
-        by_label = [Slice(name=n, where=(("label", (n,)),)) for n in t.extra_on if n in labels]
-        slices = expand_slices(self.project.slices, {})
-        named = [s for s in slices if s.name in t.extra_on and s.name not in labels]
-        unknown = sorted(set(t.extra_on) - {s.name for s in (*by_label, *named)})
-        if unknown:
-            known = registry.suggest(unknown[0], sorted(labels | {s.name for s in expand_slices(self.project.slices, {})}))
-            raise DataError(f"[teacher] extra_on names {unknown[0]!r}. {known}", next_action="name a label or a [[slice]]")
-        return TeachRecipe(
-            pin=self.project.pin, samples=t.samples, hard_samples=t.hard_samples or 0, extra_on=(*by_label, *named),
-            privacy=policy_digest(self.project.privacy),
-            extra_below=t.extra_below,
-            samples_by=tuple((s, t.samples_by[s.name]) for s in slices if s.name in t.samples_by),
-            repeat=t.repeat if t.samples == 1 else 0, seed=self.project.promptset.seed,
-        )  # fmt: skip
-
-    def _slices(self, survey: Survey) -> tuple[Slice, ...]:
-        return expand_slices(self.project.slices, survey.values)
-
-    def _functions(self, slices: Sequence[Slice]) -> Mapping[str, Any]:
-        return {s.function: registry.resolve("slices", s.function) for s in slices if s.function is not None}
-
-    def _routed(self, survey: Survey) -> tuple[Slice, ...]:
-        p = self.project
-        return certified_by(self._slices(survey), one_for_all=p.serve.wrong_when_served is not None and not p.proof.by_cost)
-
-    def _calibrate_recipe(self, survey: Survey) -> CalibrateRecipe:
-        return CalibrateRecipe(
-            slices=self._routed(survey),
-            out_of_scope=self.project.task.out_of_scope,
-            scope_share=self.project.serve.out_of_scope_share,
-        )
-
-    def _predict_recipe(self) -> PredictRecipe:
-        return PredictRecipe(cost_usd_per_cpu_hour=self.project.serve.cpu_usd_per_hour)
 
     def _candidate(
         self,
@@ -390,8 +373,8 @@ class Road:
             ),
         )
         into.trained[part.name] = fitted
-        into.dev.append(run(PREDICT_DEV, fitted, dev_rows, recipe=self._predict_recipe()))
-        into.test.append(run(PREDICT_TEST, fitted, test_rows, recipe=self._predict_recipe()))
+        into.dev.append(run(PREDICT_DEV, fitted, dev_rows, recipe=predict_recipe(self.project)))
+        into.test.append(run(PREDICT_TEST, fitted, test_rows, recipe=predict_recipe(self.project)))
 
     def _evaluate(
         self,
@@ -402,8 +385,8 @@ class Road:
     ) -> Artifact[EvalReport]:
         """Fix the plan on calibration rows, count the use of the sealed rows, and only then read their labels."""
         p, memo, found = self.project, self.memo, surveyed.value
-        slices = self._slices(found)
-        functions = self._functions(slices)
+        slices = slices_of(p, found)
+        functions = functions_of(slices)
         calibrations, dev = memo.gather(candidates.calibrations), memo.gather(candidates.dev)
         facts: dict[str, Any] = {"n_sealed": found.n_test, "n_sealed_gold": found.n_test_gold, "digests": self._fixed(candidates, slices, found)}
         anchor = self._anchor(facts["digests"], [calibrations.digest, dev.digest, dev_rows.digest])
@@ -414,11 +397,11 @@ class Road:
             calibrations,
             dev,
             dev_rows,
-            recipe=self._plan_recipe(slices, facts),
+            recipe=plan_recipe(p, slices, facts),
             functions=functions,
         )
         groups = check_attributes(p.fairness.groups, found.values)  # before anything is opened for them
-        study = memo.run(STUDY, plan, calibrations, dev, dev_rows, recipe=StudyRecipe(slices=self._routed(found)), functions=functions)
+        study = memo.run(STUDY, plan, calibrations, dev, dev_rows, recipe=StudyRecipe(slices=routed_slices(p, found)), functions=functions)
         first = planned.sealed_digest if planned and planned.plan_hash == plan.digest else found.sealed_digest
         opened = self._unseal(plan, found, first)
         use = opened[plan.value.label_kind]
@@ -441,42 +424,13 @@ class Road:
         scores = memo.gather(candidates.test)
         report = memo.run(EVALUATE, plan, study, scores, test_rows, recipe=recipe, functions=functions)
         if groups:
-            comparing = self._group_recipe(groups, slices, use_k=recipe.uses.get(GOLD, recipe.use_k))
+            comparing = group_recipe(p, groups, slices, use_k=recipe.uses.get(GOLD, recipe.use_k))
             compared = memo.run(GROUPS, plan, report, scores, test_rows, recipe=comparing, functions=functions)
             self.artifacts["groups"] = compared
         if look is not None and not memo.dry:
             both = [c for c in (report.value.certificate, report.value.other) if c is not None]
             self.store.looks.keep(plan.digest, look.look, both)
         return report
-
-    def _group_recipe(
-        self, groups: Mapping[str, tuple[str, ...]], slices: tuple[Slice, ...], *, use_k: int
-    ) -> GroupRecipe:
-        table = self.project.fairness
-        return GroupRecipe(
-            values=groups, tolerance=table.tolerance, selected=table.selected, slices=slices, use_k=use_k
-        )
-
-    def _plan_recipe(self, slices: tuple[Slice, ...], facts: Mapping[str, Any]) -> PlanRecipe:
-        p = self.project
-        return PlanRecipe(
-            bars=p.bars.bars,
-            slices=slices,
-            accuracy_when_confident=p.serve.kept_right,
-            wrong_when_served=p.serve.wrong_when_served,
-            n_sealed=facts["n_sealed"],
-            n_sealed_gold=facts["n_sealed_gold"],
-            teacher=p.pin.model or p.pin.revision,
-            label=p.proof.label,
-            delta=p.proof.delta,
-            certify_share=p.proof.certify_share,
-            margin=p.proof.margin,
-            novelty=p.proof.novelty,
-            digests=facts["digests"],
-            ship=p.proof.ship,
-            by_cost=p.proof.by_cost,
-            looks=p.proof.looks,
-        )
 
     def _anchor(self, digests: Mapping[str, str], parts: Sequence[str]) -> str:
         """What identifies a plan whatever the sealed rows and their labels are: planned looks go on from it."""
@@ -501,11 +455,6 @@ class Road:
     def _due(self, why: str) -> NoReturn:
         self.memo.events.append(StepEvent(step="evaluate", subject="", action="stale", seconds=0.0, why=why, digest=None))
         raise NotBuilt(f"evaluate is due: {why}", next_action="overproof run")
-
-    def _flip_recipe(self) -> FlipRecipe:
-        p = self.project
-        file = None if p.fairness.swaps == BUILT_IN else p.root / p.fairness.swaps
-        return FlipRecipe(lists=read_swaps(file), at_most=p.fairness.flips_at_most, delta=p.proof.delta)
 
     def _fixed(self, candidates: _Candidates, slices: Sequence[Slice], found: Survey) -> dict[str, str]:
         """Digests of everything that is fixed before a sealed label is read; the plan's hash covers them."""
@@ -546,21 +495,6 @@ class Road:
             )
             for kind in kinds
         }
-
-    def _gate_recipe(self, report: EvalReport) -> GateRecipe:
-        p, owner = self.project, self.project.owner
-        return GateRecipe(
-            task=p.task.name,
-            owner=owner.name if owner else "",
-            deputy=owner.deputy if owner else "",
-            review_every_days=owner.review_days if owner else 0,
-            today=_decided(report).isoformat(),
-            student_kind=student_kind([s.use for s in p.students]),
-            distribution=p.teacher.distribution,
-            ece_at_most=p.bars.ece,
-            gap_at_most=p.fairness.tolerance,
-            swaps=bool(p.fairness.swaps),
-        )
 
     def _record(self, verdict: Release | Refusal) -> str:
         """The run's id: a new entry of the decision log only where the outcome is new."""
@@ -651,63 +585,3 @@ def today_of(store: Store) -> date:
     """
     newest = max((d.at[:10] for d in store.decisions.read()), default="")
     return max(datetime.now(UTC).date(), date.fromisoformat(newest) if newest else date.min)
-
-
-def _decided(report: EvalReport) -> date:
-    """The day of this look at the sealed rows: a repeated run decides nothing anew."""
-    return date.fromisoformat(report.decided)
-
-
-def features_recipe(project: Project) -> FeaturesRecipe:
-    """
-    How rows are read for mending: as the project's first encoder.v1 reads, else by n-grams.
-
-    Args:
-        project: the checked project file.
-
-    Returns: the recipe, the encoder's weights named by content.
-    """
-    encoders = [s for s in project.students if s.use == "encoder.v1"]
-    if not encoders:
-        return FeaturesRecipe(reading="ngrams", seed=project.promptset.seed)
-    options = pinned(encoders[0].options, root=project.root)
-    used = {k: v for k, v in options.items() if k in ("model", "weights", "sha256", "max_tokens")}
-    return FeaturesRecipe(reading="encoder", options=used)
-
-
-def _promptset_recipe(project: Project) -> PromptSetRecipe:
-    table = project.promptset
-    critical = rare_slices(project) if table.boost else ()
-    return PromptSetRecipe(
-        requests=table.requests,
-        seed=table.seed,
-        test_share=table.test_share,
-        calibration_share=table.calibration_share,
-        split=table.split,
-        match=table.match,
-        near_duplicates=bool(table.near_duplicates),
-        clusters=table.clusters,
-        critical=critical,
-        floors={one.name: _floor(one, project) for one in critical},
-    )
-
-
-def rare_slices(project: Project) -> tuple[Slice, ...]:
-    """
-    Critical slices of which more rows can be drawn: those that the request's attributes tell before any label.
-
-    Args:
-        project: the checked project file.
-
-    Returns: in file order; slices by label, by function, or one for each value of an attribute are none of them.
-    """
-    named = expand_slices(project.slices, {})
-    return tuple(s for s in named if s.critical and s.where and s.function is None and not s.reads_label)
-
-
-def _floor(one: Slice, project: Project) -> int:
-    """Test rows with which a student of half the admitted error clears the slice's bars, most often."""
-    bars = {bar.metric: bar for bar in (*project.bars.bars, *one.bars)}.values()
-    needed = [rows_needed(1 - b.at_least, (1 - b.at_least) / 2, project.proof.delta) for b in bars if b.at_least < 1]
-    rows = max([*(n or 0 for n in needed), *(b.min_n for b in bars)], default=0)
-    return math.ceil(rows / (1 - project.proof.certify_share))

@@ -1,0 +1,292 @@
+"""From the user's file to the recipe of each step: what it says, in the words that the step takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any
+
+from overproof import registry
+from overproof.errors import DataError
+from overproof.evidence import EvalReport
+from overproof.measure.intervals import rows_needed
+from overproof.privacy.redact import policy_digest
+from overproof.project import Project
+from overproof.settings import expand_slices
+from overproof.steps.calibrate import CalibrateRecipe
+from overproof.steps.clear import student_kind
+from overproof.steps.flips import BUILT_IN, FlipRecipe, read_swaps
+from overproof.steps.gate import GateRecipe
+from overproof.steps.groups import GroupRecipe
+from overproof.steps.mend import FeaturesRecipe
+from overproof.steps.plan import PlanRecipe, certified_by
+from overproof.steps.predict import PredictRecipe
+from overproof.steps.promptset import PromptSetRecipe
+from overproof.steps.survey import Survey
+from overproof.steps.teach import TeachRecipe
+from overproof.students.weights import pinned
+from overproof.task import Slice
+
+
+def teach_recipe(project: Project) -> TeachRecipe:
+    """
+    What the teacher is asked, and how often.
+
+    Args:
+        project: the checked project file.
+
+    Returns: the recipe.
+    Raises: DataError where `extra_on` names nothing that there is.
+    """
+    t, labels = project.teacher, set(project.task.output.labels)
+    by_label = [Slice(name=n, where=(("label", (n,)),)) for n in t.extra_on if n in labels]
+    slices = expand_slices(project.slices, {})
+    named = [s for s in slices if s.name in t.extra_on and s.name not in labels]
+    unknown = sorted(set(t.extra_on) - {s.name for s in (*by_label, *named)})
+    if unknown:
+        known = registry.suggest(unknown[0], sorted(labels | {s.name for s in expand_slices(project.slices, {})}))
+        raise DataError(f"[teacher] extra_on names {unknown[0]!r}. {known}", next_action="name a label or a [[slice]]")
+    return TeachRecipe(
+        pin=project.pin, samples=t.samples, hard_samples=t.hard_samples or 0, extra_on=(*by_label, *named),
+        privacy=policy_digest(project.privacy),
+        extra_below=t.extra_below,
+        samples_by=tuple((s, t.samples_by[s.name]) for s in slices if s.name in t.samples_by),
+        repeat=t.repeat if t.samples == 1 else 0, seed=project.promptset.seed,
+    )  # fmt: skip
+
+
+def slices_of(project: Project, survey: Survey) -> tuple[Slice, ...]:
+    """
+    All slices of a project, with one for each value that the data has where the file says `by`.
+
+    Args:
+        project: the checked project file.
+        survey: what the labelled rows hold.
+
+    Returns: in file order.
+    """
+    return expand_slices(project.slices, survey.values)
+
+
+def functions_of(slices: Sequence[Slice]) -> Mapping[str, Any]:
+    """
+    The functions that slices are cut by.
+
+    Args:
+        slices: any.
+
+    Returns: "module:function" to the function.
+    Raises: RegistryError for one that can't be loaded.
+    """
+    return {s.function: registry.resolve("slices", s.function) for s in slices if s.function is not None}
+
+
+def routed_slices(project: Project, survey: Survey) -> tuple[Slice, ...]:
+    """
+    The slices that get a threshold of their own.
+
+    Args:
+        project: the checked project file.
+        survey: what the labelled rows hold.
+
+    Returns: see `steps.plan.certified_by`.
+    """
+    p = project
+    return certified_by(slices_of(p, survey), one_for_all=p.serve.wrong_when_served is not None and not p.proof.by_cost)
+
+
+def calibrate_recipe(project: Project, survey: Survey) -> CalibrateRecipe:
+    """
+    How confidence is read.
+
+    Args:
+        project: the checked project file.
+        survey: what the labelled rows hold.
+
+    Returns: the recipe.
+    """
+    return CalibrateRecipe(
+        slices=routed_slices(project, survey),
+        out_of_scope=project.task.out_of_scope,
+        scope_share=project.serve.out_of_scope_share,
+    )
+
+
+def predict_recipe(project: Project) -> PredictRecipe:
+    """
+    What answering costs.
+
+    Args:
+        project: the checked project file.
+
+    Returns: the recipe.
+    """
+    return PredictRecipe(cost_usd_per_cpu_hour=project.serve.cpu_usd_per_hour)
+
+
+def group_recipe(
+    project: Project, groups: Mapping[str, tuple[str, ...]], slices: tuple[Slice, ...], *, use_k: int
+) -> GroupRecipe:
+    """
+    Which groups are compared.
+
+    Args:
+        project: the checked project file.
+        groups: attribute to its values.
+        slices: of the project.
+        use_k: which use of the sealed gold labels this is.
+
+    Returns: the recipe.
+    """
+    table = project.fairness
+    return GroupRecipe(
+        values=groups, tolerance=table.tolerance, selected=table.selected, slices=slices, use_k=use_k
+    )
+
+
+def plan_recipe(project: Project, slices: tuple[Slice, ...], facts: Mapping[str, Any]) -> PlanRecipe:
+    """
+    What is fixed before a sealed label is read.
+
+    Args:
+        project: the checked project file.
+        slices: of the project.
+        facts: "n_sealed", "n_sealed_gold" and "digests".
+
+    Returns: the recipe.
+    """
+    p = project
+    return PlanRecipe(
+        bars=p.bars.bars,
+        slices=slices,
+        accuracy_when_confident=p.serve.kept_right,
+        wrong_when_served=p.serve.wrong_when_served,
+        n_sealed=facts["n_sealed"],
+        n_sealed_gold=facts["n_sealed_gold"],
+        teacher=p.pin.model or p.pin.revision,
+        label=p.proof.label,
+        delta=p.proof.delta,
+        certify_share=p.proof.certify_share,
+        margin=p.proof.margin,
+        novelty=p.proof.novelty,
+        digests=facts["digests"],
+        ship=p.proof.ship,
+        by_cost=p.proof.by_cost,
+        looks=p.proof.looks,
+    )
+
+
+def flip_recipe(project: Project) -> FlipRecipe:
+    """
+    Which terms are swapped.
+
+    Args:
+        project: the checked project file.
+
+    Returns: the recipe.
+    Raises: DataError for a list that can't be read.
+    """
+    p = project
+    file = None if p.fairness.swaps == BUILT_IN else p.root / p.fairness.swaps
+    return FlipRecipe(lists=read_swaps(file), at_most=p.fairness.flips_at_most, delta=p.proof.delta)
+
+
+def gate_recipe(project: Project, report: EvalReport) -> GateRecipe:
+    """
+    What the gate asks.
+
+    Args:
+        project: the checked project file.
+        report: the evaluation, which says on which day it was decided.
+
+    Returns: the recipe.
+    """
+    p, owner = project, project.owner
+    return GateRecipe(
+        task=p.task.name,
+        owner=owner.name if owner else "",
+        deputy=owner.deputy if owner else "",
+        review_every_days=owner.review_days if owner else 0,
+        today=decided(report).isoformat(),
+        student_kind=student_kind([s.use for s in p.students]),
+        distribution=p.teacher.distribution,
+        ece_at_most=p.bars.ece,
+        gap_at_most=p.fairness.tolerance,
+        swaps=bool(p.fairness.swaps),
+    )
+
+
+def decided(report: EvalReport) -> date:
+    """
+    The day of this look at the sealed rows: a repeated run decides nothing anew.
+
+    Args:
+        report: any report.
+
+    Returns: the day.
+    """
+    return date.fromisoformat(report.decided)
+
+
+def features_recipe(project: Project) -> FeaturesRecipe:
+    """
+    How rows are read for mending: as the project's first encoder.v1 reads, else by n-grams.
+
+    Args:
+        project: the checked project file.
+
+    Returns: the recipe, the encoder's weights named by content.
+    """
+    encoders = [s for s in project.students if s.use == "encoder.v1"]
+    if not encoders:
+        return FeaturesRecipe(reading="ngrams", seed=project.promptset.seed)
+    options = pinned(encoders[0].options, root=project.root)
+    used = {k: v for k, v in options.items() if k in ("model", "weights", "sha256", "max_tokens")}
+    return FeaturesRecipe(reading="encoder", options=used)
+
+
+def promptset_recipe(project: Project) -> PromptSetRecipe:
+    """
+    How rows are chosen and split.
+
+    Args:
+        project: the checked project file.
+
+    Returns: the recipe.
+    """
+    table = project.promptset
+    critical = rare_slices(project) if table.boost else ()
+    return PromptSetRecipe(
+        requests=table.requests,
+        seed=table.seed,
+        test_share=table.test_share,
+        calibration_share=table.calibration_share,
+        split=table.split,
+        match=table.match,
+        near_duplicates=bool(table.near_duplicates),
+        clusters=table.clusters,
+        critical=critical,
+        floors={one.name: _floor(one, project) for one in critical},
+    )
+
+
+def rare_slices(project: Project) -> tuple[Slice, ...]:
+    """
+    Critical slices of which more rows can be drawn: those that the request's attributes tell before any label.
+
+    Args:
+        project: the checked project file.
+
+    Returns: in file order; slices by label, by function, or one for each value of an attribute are none of them.
+    """
+    named = expand_slices(project.slices, {})
+    return tuple(s for s in named if s.critical and s.where and s.function is None and not s.reads_label)
+
+
+def _floor(one: Slice, project: Project) -> int:
+    """Test rows with which a student of half the admitted error clears the slice's bars, most often."""
+    bars = {bar.metric: bar for bar in (*project.bars.bars, *one.bars)}.values()
+    needed = [rows_needed(1 - b.at_least, (1 - b.at_least) / 2, project.proof.delta) for b in bars if b.at_least < 1]
+    rows = max([*(n or 0 for n in needed), *(b.min_n for b in bars)], default=0)
+    return math.ceil(rows / (1 - project.proof.certify_share))
