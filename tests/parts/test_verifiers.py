@@ -16,6 +16,8 @@ OPTIONS = {
     "regex.v1": [{"pattern": "^b"}, {"pattern": "x", "on": "input", "must": "not match"}],
     "schema.v1": [{}, {"schema": {"minLength": 4}}],
     "agreement.v1": [{}, {"min": 1}],
+    "command.v1": [{"command": ["true"]}, {"command": ["false"]}],
+    "grounding.v1": [{}, {"fields": ["total"], "derived": False}],
 }
 
 

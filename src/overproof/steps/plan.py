@@ -152,8 +152,8 @@ def make_plan(
     expected = [_expect(s, readings[s.name], dev, recipe) for s in students]
     best = choose(expected)
     second = _second(recipe, dev, rows, functions)
-    reading = readings[best.name]
     protected = best_baseline(scores, rows, dev.sheet)
+    margin = margin_of(recipe, dev.sheet, protected)
     return Plan(
         chosen=best.name,
         reason=reason_of(best, expected, n=len(rows.examples)),
@@ -166,10 +166,10 @@ def make_plan(
         digests=dict(recipe.digests),
         guarantee="kept" if recipe.wrong_when_served is None else "budget",
         other_label=second.label,
-        other_slices=_other_slices(best, reading, second),
+        other_slices=_other_slices(best, readings[best.name], second),
         truth_note=second.note,
-        margin=margin_of(recipe, dev.sheet, protected).value,
-        margin_from=margin_of(recipe, dev.sheet, protected).why,
+        margin=margin.value,
+        margin_from=margin.why,
         baseline=protected.name,
         novelty_below=dev.novelty_below,
         moved=recipe.moved,

@@ -1,0 +1,43 @@
+"""The rows that flow through the house: requests, completions, sets. Frozen, keyword-only, no I/O."""
+
+from overproof.data.answers import (
+    Answered,
+    Answers,
+    Asking,
+    BatchResult,
+    BatchState,
+    CanaryRound,
+    Clearance,
+    Committee,
+    Member,
+    Outcome,
+    RateLimits,
+    Repeat,
+    TeacherPin,
+)
+from overproof.data.labels import (
+    CalibrationSet,
+    Dropped,
+    Example,
+    Judgement,
+    Labelled,
+    Prediction,
+    TestSet,
+    TrainSet,
+)
+from overproof.data.prompts import Gap, MixDistance, PromptRow, PromptSet, SliceMatch, SliceShare
+from overproof.data.traffic import (
+    GOLD_SOURCES,
+    Completeness,
+    Completion,
+    Folder,
+    Request,
+    Skipped,
+    ToolCall,
+    Traffic,
+    TrafficRecord,
+    Turn,
+    digest_of,
+)
+
+__all__ = ["GOLD_SOURCES", "Answered", "Answers", "Asking", "BatchResult", "BatchState", "CalibrationSet", "CanaryRound", "Clearance", "Committee", "Completeness", "Completion", "Dropped", "Example", "Folder", "Gap", "Judgement", "Labelled", "Member", "MixDistance", "Outcome", "Prediction", "PromptRow", "PromptSet", "RateLimits", "Repeat", "Request", "Skipped", "SliceMatch", "SliceShare", "TeacherPin", "TestSet", "ToolCall", "Traffic", "TrafficRecord", "TrainSet", "Turn", "digest_of"]
