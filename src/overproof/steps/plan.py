@@ -149,8 +149,7 @@ def make_plan(
         raise DataError("no calibrated student to choose from", next_action="add a [[student]] to the project file")
     names = slice_names(rows, certified_by(recipe.slices, one_for_all=recipe.one_for_all), functions)
     readings = {s.name: reading_of(s, rows, by_name[s.name].confidence, slices=names) for s in students}
-    expected = [_expect(s, readings[s.name], dev, recipe) for s in students]
-    best = choose(expected)
+    best = choose(expected := [_expect(s, readings[s.name], dev, recipe) for s in students])
     second = _second(recipe, dev, rows, functions)
     protected = best_baseline(scores, rows, dev.sheet)
     margin = margin_of(recipe, dev.sheet, protected)
