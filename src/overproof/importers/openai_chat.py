@@ -219,13 +219,41 @@ def _attributes(row: Mapping[str, Any], call: _Call, reader: ColumnReader) -> di
             if isinstance(nested, dict):
                 pairs = [(str(name), scalar_text(value)) for name, value in nested.items()]
                 found |= {name: text for name, text in pairs if text and len(text) <= ATTRIBUTE_CHARS}
-    system = "\n".join(_text(one) for one in call.messages if one.get("role") in ("system", "developer"))
-    if system:
-        found["system_prompt"] = hashlib.sha256(system.encode("utf-8", "replace")).hexdigest()[:12]
+    if system := _system(call.messages):
+        found["system_prompt"] = _digest(system)
     found["turns"] = str(sum(one.get("role") == "user" for one in call.messages))
     if reader.mapping.attributes is None:
         row = {name: value for name, value in row.items() if name not in CALL_KEYS}
     return found | reader.attributes(row)
+
+
+def _system(messages: Sequence[Mapping[str, Any]]) -> str:
+    return "\n".join(_text(one) for one in messages if one.get("role") in ("system", "developer"))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12]
+
+
+def system_prompt_of(path: Path, digest: str) -> str | None:
+    """
+    The system prompt behind the attribute of a row, which holds its digest only.
+
+    Args:
+        path: a chat log; any other file has none.
+        digest: the attribute "system_prompt".
+
+    Returns: the text as the log has it, not redacted; None where no call of the file has it.
+    """
+    for line in lines(path):
+        if not isinstance(line, Skipped):
+            try:
+                text = _system(_call_of(parse_object(line.data)).messages)
+            except BadRow:
+                continue
+            if text and _digest(text) == digest:
+                return text
+    return None
 
 
 _Take = Callable[[Sequence[Mapping[str, Any]]], dict[str, str]]
