@@ -195,6 +195,7 @@ def test_the_topics_and_languages_of_one_task_stay_one_candidate() -> None:
 
 def test_fields_are_a_yes_only_where_values_are_bounded_and_say_that_they_come_later() -> None:
     """Values copied from the request count, invented ones don't; other keys are another task, an absent key isn't."""
+
     def log(note: str) -> list[TrafficRecord]:
         rows = []
         for n in range(9000):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,8 @@ MOST_SHARED = 0.02
 MOST_COMMON = 0.95
 """A part with one answer more frequent than this is a label, not a task."""
 SEED = 20_240_501
+_WORD = re.compile(r"[^\W\d]+")
+_NUMBERS = re.compile(r"\d+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,9 +64,9 @@ def split_by_content(texts: Sequence[str], answers: Sequence[str]) -> Parts:
     Returns: the parts of the division with the most parts; of several, the one from the fewest clusters.
     """
     folded = [normalised(text) for text in texts]
-    distinct = sorted(set(folded))
+    distinct = sorted({_NUMBERS.sub("", text): text for text in folded}.values())  # a number is no content
     if len(distinct) < LEAST_TEXTS:
-        return _one(texts, f"{len(distinct)} different requests are too few to look for tasks by content ({LEAST_TEXTS})")
+        return _one(texts, f"{len(distinct)} requests that differ in words are too few to look for tasks by content ({LEAST_TEXTS})")
     sample = distinct[:: math.ceil(len(distinct) / SAMPLE)]
     given = Counter(a for a in answers if a)
     if given and len(given) > len(distinct) / 2:  # nothing repeats, and words alone also tell languages apart
@@ -89,7 +93,7 @@ class _Space:
         from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
         self._hash = HashingVectorizer(
-            ngram_range=(1, 2), n_features=2**15, alternate_sign=False, norm=None, token_pattern=r"(?u)\b[^\W\d]+\b"
+            tokenizer=_WORD.findall, token_pattern=None, ngram_range=(1, 2), n_features=2**15, alternate_sign=False, norm=None
         )
         counts = self._hash.transform(texts)
         self._rarity = TfidfTransformer(sublinear_tf=True).fit(counts)
@@ -136,12 +140,11 @@ def _joined(index: NDArray[np.int64], answers: Sequence[str]) -> NDArray[np.int6
         if answer:
             counts[cluster][answer] += 1
     part = {c: c for c in counts}
-    for one in counts:
-        for two in counts:
-            least = min(counts[one].total(), counts[two].total())
-            if one < two and (counts[one] & counts[two]).total() > JOINS * least - (least == 0):
-                old, new = part[two], part[one]
-                part = {c: new if p == old else p for c, p in part.items()}
+    for (one, left), (two, right) in combinations(sorted(counts.items()), 2):
+        least = min(left.total(), right.total())
+        if (left & right).total() > JOINS * least or least == 0:
+            old, new = part[two], part[one]
+            part = {c: new if p == old else p for c, p in part.items()}
     names: dict[int, int] = {}
     return np.array([names.setdefault(part[c], len(names)) for c in index.tolist()], dtype=np.int64)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os.path
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -336,13 +335,18 @@ def _frame(texts: Sequence[str]) -> str | None:
     """What all requests begin and end with, cut at white space so that no shared letter of what varies is in it."""
     if len(set(texts)) < 2:
         return None
-    start = re.match(r"(?s)(.*\s)?", os.path.commonprefix(list(texts)))
+    start = re.match(r"(?s)(.*\s)?", _shared_start(texts))
     rest = [t[len(start[0]) if start else 0 :] for t in texts]
-    end = re.search(r"(?s)(\s.*)?$", os.path.commonprefix([t[::-1] for t in rest])[::-1])
+    end = re.search(r"(?s)(\s.*)?$", _shared_start([t[::-1] for t in rest])[::-1])
     before, after = start[0] if start else "", end[0] if end else ""
     if "{" in before + after or len(before) + len(after) < LEAST_FRAME:
         return None
     return f"{before}{{text}}{after}"
+
+
+def _shared_start(texts: Sequence[str]) -> str:
+    low, high = min(texts), max(texts)  # what the first and the last in order share, all share
+    return low[: next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))]
 
 
 def _spelling(text: str) -> str:
