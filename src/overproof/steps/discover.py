@@ -12,10 +12,10 @@ from typing import Literal
 
 from overproof.data import TrafficRecord
 from overproof.evidence import Figure
+from overproof.measure.contents import split_by_content
 from overproof.measure.intervals import figure, rows_needed
 from overproof.measure.leakage import clusters, jaccard, normalised
 from overproof.steps.capture import instant
-from overproof.steps.contents import split_by_content
 from overproof.task import normal_label
 
 Kind = Literal["classes", "fields", "text"]
