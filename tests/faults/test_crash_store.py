@@ -1,11 +1,13 @@
 """Kill -9 at random moments, full disks and read-only folders: what was acknowledged is there, nothing else is believed."""
 
 import errno
+import io
 import json
 import os
 import random
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -15,9 +17,12 @@ from pathlib import Path
 import pytest
 
 from overproof.data import Folder, Request, TrafficRecord
-from overproof.errors import StoreError
+from overproof.errors import CorruptArtifact, StoreError
+from overproof.privacy.redact import Policy, Redactor
 from overproof.store.local import PROJECT_SCHEMA, TRAFFIC_SCHEMA, Db
 from overproof.store.project_store import open_store
+from overproof.store.secret import NAME as SECRET
+from overproof.store.secret import project_secret
 
 HERE = Path(__file__)
 KILLS = 30
@@ -157,6 +162,34 @@ def work_migrate(root: Path) -> None:
 OLD = ("CREATE TABLE t(x INTEGER) STRICT",)
 
 
+def work_secret(root: Path) -> None:
+    """Make the project's secret and be killed before, or torn in, the call whose number is in the file `at`."""
+    from overproof.store import secret
+
+    left = int((root / "at").read_text())
+
+    def killed(call):
+        def counted(*args, **more):
+            nonlocal left
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*args, **more)
+
+        return counted
+
+    class Torn(io.FileIO):
+        def write(self, data):
+            for i in range(0, len(data), 8):  # any of these may be the last
+                killed(super().write)(bytes(data[i : i + 8]))
+            return len(data)
+
+    for name in ("open", "fsync", "link", "close", "unlink"):
+        setattr(secret.os, name, killed(getattr(os, name)))
+    secret.os.fdopen = Torn
+    acknowledge(root, secret.project_secret(root).hex())
+
+
 def ready() -> None:
     """Tell the test that the work has begun."""
     print("READY", flush=True)
@@ -289,6 +322,68 @@ def test_killed_migrations_leave_the_old_or_the_new_schema(tmp_path):
     assert versions == {4}
 
 
+def test_a_kill_at_any_call_leaves_the_secret_whole_or_none_and_the_surrogates_stay(tmp_path):
+    """Before each write, sync and link: what the next process finds is no key or a whole one, and then always the same."""
+    whole = 0
+    for at in range(1, 100):
+        root = tmp_path / str(at)
+        root.mkdir()
+        (root / "at").write_text(str(at))
+        done = subprocess.run([sys.executable, str(HERE), "secret", str(root)], check=False, capture_output=True)
+        there = (root / SECRET).exists()
+        kept = (root / SECRET).read_bytes() if there else None
+        key = project_secret(root)
+        assert len(key) == 32
+        assert kept in (None, key)
+        assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in root.glob(f"{SECRET}*"))
+        assert project_secret(root) == key
+        policy = Policy()
+        texts = {Redactor(policy, key=project_secret(root)).text("mail maria@example.com") for _ in range(2)}
+        assert len(texts) == 1
+        whole += there
+        if done.returncode == 0:
+            assert acks(root) == [key.hex()]
+            break
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    assert at >= 4 + 5  # four writes and the calls about them
+    assert 2 <= whole < at - 4
+
+
+def test_a_torn_or_empty_secret_is_refused_and_never_made_anew(tmp_path):
+    """A new key in its place would part what belongs together without a word."""
+    project_secret(tmp_path)
+    for length in (0, 1, 31, 33):
+        (tmp_path / SECRET).write_bytes(b"x" * length)
+        with pytest.raises(CorruptArtifact, match=f"{length} bytes"):
+            project_secret(tmp_path)
+        assert (tmp_path / SECRET).read_bytes() == b"x" * length
+
+
+def test_processes_that_make_the_secret_at_once_get_the_same(tmp_path):
+    """The first link wins; the others read it."""
+    code = "import sys; from pathlib import Path; from overproof.store.secret import project_secret; sys.stdin.read(1); print(project_secret(Path(sys.argv[1])).hex())"
+    running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(4)]
+    for one in running:
+        one.stdin.write(b"g")
+        one.stdin.flush()
+    keys = {one.communicate()[0].decode().strip() for one in running}
+    assert keys == {project_secret(tmp_path).hex()}
+    assert [path.name for path in tmp_path.iterdir()] == [SECRET]
+
+
+def test_a_full_disk_leaves_no_secret_and_the_next_try_makes_one(tmp_path):
+    """Said as a store error; nothing of the key stays, and nothing but space is needed to go on."""
+    with tiny_disk(tmp_path / "disk", "64k"):
+        root = tmp_path / "disk"
+        with suppress_full():
+            (root / "ballast").write_bytes(b"x" * 200_000)
+        with pytest.raises(StoreError, match="No space"):
+            project_secret(root)
+        assert [path.name for path in root.iterdir()] == ["ballast"]
+        (root / "ballast").unlink()
+        assert project_secret(root) == project_secret(root)
+
+
 @contextmanager
 def tiny_disk(place: Path, size: str, *, options: str = ""):
     place.mkdir()
@@ -392,4 +487,5 @@ if __name__ == "__main__":
         "decisions": work_decisions,
         "labels": work_labels,
         "migrate": work_migrate,
+        "secret": work_secret,
     }[sys.argv[1]](Path(sys.argv[2]))

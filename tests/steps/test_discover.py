@@ -85,8 +85,17 @@ def test_the_closed_task_is_worth_it_only_where_rows_and_money_suffice() -> None
     assert worth == {"classes": "unclear", "fields": "unclear", "text": "no"}  # 2,700 rows of 3,860
     twice = [replace(r, request=replace(r.request, id=f"{r.request.id}/{k}")) for r in dear for k in range(2)]
     assert {c.kind: c.worth for c in discover(twice, DiscoverRecipe()).candidates}["classes"] == "unclear"  # repeats prove nothing
-    many = [replace(r, request=replace(r.request, fields={"text": r.request.text + " and again" * (i % 2)})) for i, r in enumerate(twice)]
-    assert {c.kind: c.worth for c in discover(many, DiscoverRecipe()).candidates}["classes"] == "yes"
+    once = [replace(r, request=replace(r.request, fields={"text": r.request.text + " and again" * (i % 2)})) for i, r in enumerate(twice)]
+    unmeasured = {c.kind: c for c in discover(once, DiscoverRecipe()).candidates}["classes"]
+    assert (unmeasured.worth, unmeasured.agreement.n) == ("unclear", 0)  # nothing but the repeats is missing
+    assert "isn't measured" in unmeasured.reasons[0]
+    many = [*once, *(replace(r, request=replace(r.request, id=f"{r.request.id}/r")) for r in once[:900])]
+    judged = {c.kind: c for c in discover(many, DiscoverRecipe()).candidates}
+    assert (judged["classes"].worth, judged["text"].worth) == ("yes", "no")
+    sum_ = judged["classes"].payback
+    assert sum_.once_usd == pytest.approx(sum_.labels * sum_.label_usd + sum_.reviews * sum_.review_usd + sum_.training_usd)
+    assert sum_.months == pytest.approx(sum_.once_usd / (sum_.monthly_usd * 0.7))
+    assert any(f"{sum_.reviews} reviews x 0.25" in r for r in judged["classes"].reasons)
     free = [replace(r, completion=replace(r.completion, cost_usd=None)) for r in many]
     assert {c.kind: c.worth for c in discover(free, DiscoverRecipe()).candidates}["classes"] == "unclear"
     priced = discover(free, DiscoverRecipe(usd_per_million_in=10.0, usd_per_million_out=100.0)).candidates[0]
@@ -115,7 +124,7 @@ def test_the_verb_reads_files_masks_what_it_shows_and_writes_a_project_that_load
     log = tmp_path / "calls.jsonl"
     with log.open("w", encoding="utf-8") as out:
         for i, m in enumerate(INBOX[:600]):
-            messages = [{"role": "system", "content": "Sort the message."}, {"role": "user", "content": f"maria{i}@example.com: {m['text']}"}]
+            messages = [{"role": "system", "content": "Sort the message. Ask tom@example.com if unsure."}, {"role": "user", "content": f"maria{i}@example.com: {m['text']}"}]
             answer = {"created": 1_760_000_000 + 3600 * i, "model": "m-2025-01-01", "usage": {"prompt_tokens": 300, "completion_tokens": 4},
                       "choices": [{"message": {"role": "assistant", "content": m["queue"]}, "finish_reason": "stop"}]}  # fmt: skip
             out.write(json.dumps({"request": {"messages": messages}, "response": answer}) + "\n")
@@ -127,6 +136,7 @@ def test_the_verb_reads_files_masks_what_it_shows_and_writes_a_project_that_load
     assert body["candidates"][0]["kind"] == "classes"
     assert body["candidates"][0]["usd_per_month"] > 0
     assert "maria" not in done.output
+    assert (target / "prompts" / "task.md").read_text() == "Sort the message. Ask <EMAIL> if unsure.\n"
     written = (target / "overproof.toml").read_text()
     assert all(json.dumps(m["queue"]) in written for m in INBOX[:600])
     with pytest.raises(Exception, match="mistake") as told:
@@ -143,3 +153,69 @@ def test_answers_that_keep_being_new_are_no_closed_set() -> None:
     untimed = [replace(r, request=replace(r.request, at=None)) for r in rows]
     (one,) = discover(untimed, DiscoverRecipe()).candidates
     assert (one.closed.good, one.closed.n, one.kind, one.worth) == (0, 30, "text", "no")
+
+
+def reviews(count: int) -> list[tuple[str, str]]:
+    draw = random.Random(3)
+    words = {"positive": ["wonderful", "moving and clever", "a delight"], "negative": ["dull", "a waste of time", "badly written"]}
+    rows = []
+    for i in range(count):
+        side = draw.choice(list(words))
+        text = (
+            f"{draw.choice(['This', 'The new', 'Their second'])} {draw.choice(['film', 'novel', 'album', 'play'])} was {draw.choice(words[side])}, "
+            f"{draw.choice(['the plot', 'the music', 'the cast'])} {draw.choice(words[side])}, seen {i} times"
+        )
+        rows.append((text, side))
+    return rows
+
+
+def test_two_tasks_that_share_all_but_their_content_are_told_apart() -> None:
+    """No prompt, no opening, short answers both; what content finds is in the report with its n."""
+    plans = [("inbox", m["text"], ANSWERS[m["id"]]) for m in INBOX] + [("reviews", *one) for one in reviews(900)]
+    random.Random(5).shuffle(plans)
+    rows = [row(i, text, said, system=None) for i, (_, text, said) in enumerate(plans)]
+    found = discover(rows, DiscoverRecipe()).candidates
+    assert len(found) == 2
+    for c, task in zip(found, ("inbox", "reviews"), strict=True):
+        tasks = [plans[int(i[1:])][0] for i in c.row_ids]
+        assert tasks.count(task) >= 0.99 * len(tasks)
+        assert "told apart by content" in c.division
+        assert f"n = {len(rows)}" in c.division
+    assert {name for name, _ in found[1].labels} == {"positive", "negative"}
+
+
+def test_the_topics_and_languages_of_one_task_stay_one_candidate() -> None:
+    """The inbox has three languages and 15 queues, reviews have two labels: neither falls apart, and the report says why not."""
+    for pairs in ([(m["text"], ANSWERS[m["id"]]) for m in INBOX], reviews(600)):
+        (one,) = discover([row(i, text, said, system=None) for i, (text, said) in enumerate(pairs)], DiscoverRecipe()).candidates
+        assert "stays one: no clear division" in one.division
+    (few,) = discover([row(i, f"m {i}", "ab"[i % 2], system=None) for i in range(80)], DiscoverRecipe()).candidates
+    assert "too few" in few.division
+
+
+def test_fields_are_a_yes_only_where_values_are_bounded_and_say_that_they_come_later() -> None:
+    """Values copied from the request count, invented ones don't; other keys are another task, an absent key isn't."""
+
+    def log(note: str) -> list[TrafficRecord]:
+        rows = []
+        for n in range(9000):
+            i = n % 8000
+            fields = {"order": f"{i}", "carrier": "Nord", **({"gift": "no"} if i % 2 else {}), **({"note": f"{note} {i * 7919}"} if note else {})}
+            rows.append(row(n, f"order {i} came with Nord", json.dumps(fields), system="s", cost=0.2))
+        return rows
+    (good,) = discover(log(""), DiscoverRecipe()).candidates
+    assert (good.kind, good.worth) == ("fields", "yes")
+    assert "comes later" in good.reasons[-1]
+    (free,) = discover(log("I thought of"), DiscoverRecipe()).candidates
+    assert (free.kind, free.worth) == ("fields", "unclear")
+    other = [row(i, f"weather {i}", json.dumps({"city": "Oslo", "degrees": i}), system="s") for i in range(3000)]
+    assert len(discover([*log(""), *other], DiscoverRecipe()).candidates) == 2
+
+
+def test_a_frame_that_all_requests_share_becomes_the_prompt() -> None:
+    """Cut at white space: letters that what varies happens to share stay in it."""
+    texts = [f"Which queue is this for?\n\nMessage: {word} {i}\n\nOne word only." for i, word in enumerate(["apple", "apricot"] * 40)]
+    (one,) = discover([row(i, t, "ab"[i % 2], system=None) for i, t in enumerate(texts)], DiscoverRecipe()).candidates
+    assert one.frame == "Which queue is this for?\n\nMessage: {text}\n\nOne word only."
+    (bare,) = discover([row(i, f"m {i}", "ab"[i % 2], system=None) for i in range(80)], DiscoverRecipe()).candidates
+    assert bare.frame is None

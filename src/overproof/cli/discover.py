@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from overproof.data import TrafficRecord
     from overproof.steps.discover import Candidate, Discovery
 
-PROJECT_FILE = "overproof.toml"
+PROJECT_FILE, PROMPT_FILE = "overproof.toml", "prompts/task.md"
 SHOWN_LABELS = 8
 
 
@@ -49,12 +49,18 @@ def discover_tasks(
         raise DataError(f"no row could be read ({len(skipped)} skipped{why})", next_action="name the request's column: --map text=COLUMN")
     recipe = DiscoverRecipe(usd_per_million_in=price_in, usd_per_million_out=price_out, review_usd=review_usd)
     found = redacted(discover(records, recipe), scrub)
-    written = None if folder is None else write_project(folder, _chosen(found, task))
+    written, prompt = None, ""
+    if folder is not None:
+        one = _chosen(found, task)
+        prompt = _prompt(one, records, scrub)
+        written = write_project(folder, one, prompt)
     body = {
         "rows": found.rows, "skipped": len(skipped), "left_over": found.left_over, "assumptions": recipe,
         "candidates": [_told(c) for c in found.candidates], "written": written,
+        "prompt_found": bool(prompt),
     }  # fmt: skip
-    door.emit(body, *_page(found, len(skipped), recipe), *([f"written: {', '.join(written)}"] if written else []))
+    where = "the prompt is the log's" if prompt else "the log has no prompt: write prompts/task.md"
+    door.emit(body, *_page(found, len(skipped), recipe), *([f"written: {', '.join(written)}; {where}"] if written else []))
     return EXIT_PASS
 
 
@@ -93,7 +99,7 @@ def _log(door: Door) -> Iterator[TrafficRecord]:
     if not (door.root / HOME).is_dir():
         raise DataError("there is neither a file to read nor a project here", next_action="name log files: `overproof discover FILES`")
     with open_store(door.root) as store:
-        yield from store.traffic.read()
+        yield from store.traffic.read(context=True)
 
 
 def _chosen(found: Discovery, name: str | None) -> Candidate:
@@ -114,13 +120,25 @@ def _chosen(found: Discovery, name: str | None) -> Candidate:
     )
 
 
-def write_project(folder: Path, candidate: Candidate) -> list[str]:
+def _prompt(candidate: Candidate, records: Sequence[TrafficRecord], redact: Callable[[str], str]) -> str:
+    """The task's prompt as the log has it: the system prompt and the frame of the requests; empty where it has neither."""
+    from overproof.steps.discover import SYSTEM
+
+    digest, system = candidate.system_prompt, ""
+    mine = (r for r in records if digest and r.request.attributes.get(SYSTEM) == digest and r.context)
+    if (row := next(mine, None)) is not None:
+        system = "\n".join(turn.text for turn in row.context if turn.role == "system")
+    return "\n\n".join([redact(text.strip()) for text in (system, candidate.frame) if text])
+
+
+def write_project(folder: Path, candidate: Candidate, prompt: str = "") -> list[str]:
     """
     A starter project for one candidate: its labels filled in, the rest as `init` leaves it.
 
     Args:
         folder: gets the files; nothing is overwritten.
         candidate: one of kind "classes".
+        prompt: what was found of the task's prompt; `init`'s stands where it is empty.
 
     Returns: names of the files.
     Raises: DataError where a file is there already, or two answers differ only in case and punctuation.
@@ -134,6 +152,8 @@ def write_project(folder: Path, candidate: Candidate) -> list[str]:
     texts[PROJECT_FILE] = re.sub(
         r"^output = .*$", lambda _: f"output = {{ classes = [\n  {listed},\n] }}", texts[PROJECT_FILE], count=1, flags=re.MULTILINE
     )
+    if prompt:
+        texts[PROMPT_FILE] = prompt + "\n"
     if taken := [name for name in texts if (folder / name).exists()]:
         raise DataError(f"{', '.join(taken)} already there; nothing was written", next_action="give another folder to --write")
     for name, text in texts.items():
@@ -163,6 +183,8 @@ def _page(found: Discovery, skipped: int, recipe: Any) -> Iterator[Any]:
     yield table
     for c in found.candidates:
         yield f"[bold]{c.name}[/], {escape(c.prompt)}: worth distilling? [bold]{c.worth}[/]"
+        if c.division:
+            yield f"  {escape(c.division)}"
         for reason in c.reasons:
             yield f"  - {escape(reason)}"
         top = ", ".join(f"{name!r} {n}" for name, n in c.labels[:SHOWN_LABELS])

@@ -12,8 +12,9 @@ from typing import Literal
 
 from overproof.data import TrafficRecord
 from overproof.evidence import Figure
+from overproof.measure.contents import split_by_content
 from overproof.measure.intervals import figure, rows_needed
-from overproof.measure.leakage import clusters, normalised
+from overproof.measure.leakage import clusters, jaccard, normalised
 from overproof.steps.capture import instant
 from overproof.task import normal_label
 
@@ -35,6 +36,10 @@ DAYS_PER_MONTH = 30.44
 LEAST_DAYS = 1.0
 NEAR_ROWS = 20_000
 SHOWN = 5
+TRAINED: tuple[Kind, ...] = ("classes",)
+"""Kinds that a project can train today."""
+LEAST_FRAME = 12
+"""Characters that requests share before or after what varies, for them to be the task's frame."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +67,37 @@ class DiscoverRecipe:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Payback:
+    """What a student costs once, against what it saves each month."""
+
+    labels: int
+    """Answers that are missing and have to be bought: different requests needed less those answered already."""
+    label_usd: float
+    """Mean cost of one answer in the log."""
+    reviews: int
+    """Answers that a person checks: the rows that judge the bar."""
+    review_usd: float
+    """Of one."""
+    training_usd: float
+    """Once."""
+    once_usd: float
+    """labels x label_usd + reviews x review_usd + training_usd."""
+    monthly_usd: float
+    """What the task costs a month now."""
+    kept_share: float
+    """Part of it that a student saves."""
+    months: float
+    """once_usd / (monthly_usd x kept_share)."""
+
+    def __str__(self) -> str:
+        """The sum, for a person to check."""
+        return (
+            f"{self.labels} labels x {self.label_usd:.4f} + {self.reviews} reviews x {self.review_usd:.2f} + training {self.training_usd:.2f} "
+            f"= {self.once_usd:.2f} USD, against {self.monthly_usd:.2f} USD a month x {self.kept_share:.0%} kept"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
     """One job that the large model does, as the log shows it. Each share carries its n and interval."""
 
@@ -69,6 +105,12 @@ class Candidate:
     """task-1 has the most rows."""
     prompt: str
     """How its requests are told from others: "system prompt 3fa…", "opening …" or "no common prompt"."""
+    system_prompt: str | None
+    """Digest of the system prompt that its requests share."""
+    frame: str | None
+    """What its requests share about "{text}", the part that varies; None where that is nothing."""
+    division: str
+    """What a look at the content of the group found; empty where none was needed."""
     kind: Kind
     """What an answer is."""
     rows: int
@@ -97,8 +139,8 @@ class Candidate:
     """Share of exactly repeated requests that were answered as the first time: the teacher's agreement with itself."""
     rows_needed: int
     """Different requests with which the bar can be proven, if the student errs half as often as the bar admits."""
-    pays_back_months: float | None
-    """Months until labelling, review and training are paid; None where the cost per month isn't known."""
+    payback: Payback | None
+    """When labelling, review and training are paid, with the sum; None where the cost per month isn't known."""
     worth: Worth
     """Worth distilling, as far as the log can tell."""
     reasons: tuple[str, ...]
@@ -125,8 +167,9 @@ def discover(records: Sequence[TrafficRecord], recipe: DiscoverRecipe) -> Discov
     """
     Group a mixed log into candidate tasks and weigh each.
 
-    Rows are told apart by system prompt, else by an opening that many requests share, then by the shape of the answer:
-    JSON, short, long. Two tasks with neither prompt nor shape to tell them apart stay one candidate.
+    Rows are told apart by system prompt, else by an opening that many requests share; then by the shape of the answer:
+    short, long, JSON with the same keys; then by content, where short answers confirm it. A group that content doesn't
+    divide clearly stays one candidate, which says so.
 
     Args:
         records: the log.
@@ -135,16 +178,47 @@ def discover(records: Sequence[TrafficRecord], recipe: DiscoverRecipe) -> Discov
     Returns: candidates, and how many rows are in none.
     """
     rows = sorted(records, key=lambda r: instant(r.request.at))
-    groups: dict[tuple[str, str], list[TrafficRecord]] = {}
-    for prompt, members in _by_prompt(rows).items():
-        for shape, some in _by_shape(members).items():
-            groups.setdefault((prompt, shape), []).extend(some)
-    large = sorted(((k, v) for k, v in groups.items() if len(v) >= LEAST_ROWS), key=lambda kv: (-len(kv[1]), kv[0]))
-    found = tuple(
-        _candidate(f"task-{i}", prompt, shape, rows=members, total=len(rows), recipe=recipe)
-        for i, ((prompt, shape), members) in enumerate(large, 1)
-    )
+    groups = [
+        group
+        for prompt, members in _by_prompt(rows).items()
+        for shape, some in _by_shape(members).items()
+        for group in _by_content(_Group(prompt=prompt, shape=shape, rows=some))
+    ]
+    large = sorted((g for g in groups if len(g.rows) >= LEAST_ROWS), key=lambda g: (-len(g.rows), g.prompt, g.shape))
+    found = tuple(_candidate(f"task-{i}", group, total=len(rows), recipe=recipe) for i, group in enumerate(large, 1))
     return Discovery(candidates=found, rows=len(rows), left_over=len(rows) - sum(c.rows for c in found))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Group:
+    """Rows of one job."""
+
+    prompt: str
+    """How they are told from others."""
+    shape: str
+    """Of their answers."""
+    rows: Sequence[TrafficRecord]
+    """Oldest first."""
+    division: str = ""
+    """What a look at the content found."""
+
+
+def _by_content(group: _Group) -> Sequence[_Group]:
+    several = group.shape.startswith("{") and ", " in group.shape  # keys tell tasks apart already
+    if several or len(group.rows) < 2 * LEAST_ROWS:
+        return [group]
+    if group.shape in ("long", ""):
+        return [replace(group, division="not divided by content: answers are free text, which confirms no division")]
+    found = split_by_content([r.request.text for r in group.rows], [_folded(_answer(r)) if _answer(r) else "" for r in group.rows])
+    if found.count == 1:
+        return [replace(group, division=f"stays one: {found.why}")]
+    return [
+        _Group(
+            prompt=f"{group.prompt}, content {part + 1} of {found.count}", shape=group.shape, division=found.why,
+            rows=[r for r, p in zip(group.rows, found.index.tolist(), strict=True) if p == part],
+        )
+        for part in range(found.count)
+    ]  # fmt: skip
 
 
 def _by_prompt(rows: Sequence[TrafficRecord]) -> Mapping[str, list[TrafficRecord]]:
@@ -166,6 +240,8 @@ def _opening(row: TrafficRecord) -> str:
 
 def _by_shape(rows: Sequence[TrafficRecord]) -> Mapping[str, list[TrafficRecord]]:
     shapes = [_shape(_answer(r)) for r in rows]
+    alike = _alike(Counter(s for s in shapes if s))
+    shapes = [alike.get(s, "") for s in shapes]
     known = Counter(s for s in shapes if s)
     if not known:
         return {"": list(rows)}
@@ -177,6 +253,17 @@ def _by_shape(rows: Sequence[TrafficRecord]) -> Mapping[str, list[TrafficRecord]
     return found
 
 
+def _alike(counts: Counter[str]) -> Mapping[str, str]:
+    """JSON answers that share half of their keys are of one task, some of whose keys may be absent."""
+    main, found = list[str](), dict[str, str]()
+    for shape, _ in sorted(counts.items(), key=lambda kv: (-kv[1], kv[0])):
+        keys = frozenset(shape[1:-1].split(", ")) if shape.startswith("{") else frozenset({shape})
+        found[shape] = next((m for m in main if jaccard(keys, frozenset(m[1:-1].split(", "))) >= 0.5 and m[0] == shape[0] == "{"), shape)
+        if found[shape] == shape:
+            main.append(shape)
+    return found
+
+
 def _answer(row: TrafficRecord) -> str:
     done = row.completion
     return done.text.strip() if done is not None and done.finish in ("stop", "unknown") else ""
@@ -185,8 +272,8 @@ def _answer(row: TrafficRecord) -> str:
 def _shape(text: str) -> str:
     if not text:
         return ""
-    if isinstance(_json(text), dict):
-        return "json"
+    if isinstance(value := _json(text), dict):
+        return "{" + ", ".join(sorted(map(str, value))) + "}"
     return "short" if len(text) <= SHORT_CHARS and len(text.split()) <= SHORT_WORDS else "long"
 
 
@@ -206,16 +293,14 @@ def _folded(text: str) -> str:
     return normal_label(text)
 
 
-def _candidate(
-    name: str, prompt: str, shape: str, *, rows: Sequence[TrafficRecord], total: int, recipe: DiscoverRecipe
-) -> Candidate:
+def _candidate(name: str, group: _Group, *, total: int, recipe: DiscoverRecipe) -> Candidate:
+    rows = group.rows
     said = [(r, _folded(_answer(r))) for r in rows if _answer(r)]
     answers = [a for _, a in said]
-    counts, half = Counter(answers), len(answers) // 2
-    before = set(answers[:half])
-    closed = figure(sum(a in before for a in answers[half:]), len(answers) - half, metric="closed")
-    keys = _keys([_answer(r) for r, _ in said]) if shape == "json" else []
-    kind = _kind(shape, closed, len(counts), keys)
+    counts = Counter(answers)
+    closed = _closed(answers)
+    keys = _keys([_answer(r) for r, _ in said]) if group.shape.startswith("{") else []
+    kind = _kind(group.shape, closed, len(counts), keys)
     shown = {a: _answer(r) for r, a in reversed(said)}
     labels = [(_spelling(shown[a]), n) for a, n in counts.most_common(MOST_LABELS if kind == "classes" else SHOWN)]
     per_month, (usd, priced) = _per_month(rows), _cost(rows, recipe)
@@ -223,17 +308,45 @@ def _candidate(
     monthly = None if per_month is None or usd is None else per_month * usd
     again = _agreement(said)
     there = len({normalised(r.request.text) for r, _ in said})  # a repeat proves nothing more
-    months = _payback(monthly, usd, there, needed, recipe)
-    worth, reasons = _worth(kind, closed, again, there=there, needed=needed, months=months, recipe=recipe)
+    payback = _payback(monthly, usd, there, needed, recipe)
+    bounded = _bounded(kind, closed, [r for r, _ in said])
+    worth, reasons = _worth(bounded, again, there=there, needed=needed, payback=payback, recipe=recipe)
+    if kind != "text" and kind not in TRAINED:
+        reasons = (*reasons, f"output kind {kind!r} comes later: a project can't train it yet")
     return Candidate(
-        name=name, prompt=prompt, kind=kind, rows=len(rows), share=len(rows) / total, per_month=per_month,
-        usd_per_month=monthly, priced_rows=priced, answered=len(said), distinct=len(counts), closed=closed,
+        name=name, prompt=group.prompt, system_prompt=rows[0].request.attributes.get(SYSTEM),
+        frame=_frame([r.request.text for r in rows]), division=group.division, kind=kind, rows=len(rows), share=len(rows) / total,
+        per_month=per_month, usd_per_month=monthly, priced_rows=priced, answered=len(said), distinct=len(counts), closed=closed,
         entropy_bits=_entropy(counts), labels=tuple(keys if kind == "fields" else labels),
         repeated=_repeated([r.request.text for r in rows]), agreement=again, rows_needed=needed,
-        pays_back_months=months, worth=worth, reasons=reasons,
+        payback=payback, worth=worth, reasons=reasons,
         examples=tuple(r.request.text[:200] for r in rows[:: max(1, len(rows) // SHOWN)][:SHOWN]),
         row_ids=tuple(r.request.id for r in rows),
     )  # fmt: skip
+
+
+def _closed(answers: Sequence[str]) -> Figure:
+    half = len(answers) // 2
+    before = set(answers[:half])
+    return figure(sum(a in before for a in answers[half:]), len(answers) - half, metric="closed")
+
+
+def _frame(texts: Sequence[str]) -> str | None:
+    """What all requests begin and end with, cut at white space so that no shared letter of what varies is in it."""
+    if len(set(texts)) < 2:
+        return None
+    start = re.match(r"(?s)(.*\s)?", _shared_start(texts))
+    rest = [t[len(start[0]) if start else 0 :] for t in texts]
+    end = re.search(r"(?s)(\s.*)?$", _shared_start([t[::-1] for t in rest])[::-1])
+    before, after = start[0] if start else "", end[0] if end else ""
+    if "{" in before + after or len(before) + len(after) < LEAST_FRAME:
+        return None
+    return f"{before}{{text}}{after}"
+
+
+def _shared_start(texts: Sequence[str]) -> str:
+    low, high = min(texts), max(texts)  # what the first and the last in order share, all share
+    return low[: next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))]
 
 
 def _spelling(text: str) -> str:
@@ -250,7 +363,7 @@ def _keys(answers: Sequence[str]) -> list[tuple[str, int]]:
 def _kind(shape: str, closed: Figure, distinct: int, keys: Sequence[object]) -> Kind:
     if 2 <= distinct <= MOST_LABELS and (closed.value or 0.0) >= CLOSED and (shape == "short" or len(keys) == 1):
         return "classes"
-    return "fields" if shape == "json" and keys else "text"
+    return "fields" if keys else "text"
 
 
 def _per_month(rows: Sequence[TrafficRecord]) -> float | None:
@@ -301,47 +414,86 @@ def _agreement(said: Sequence[tuple[TrafficRecord, str]]) -> Figure:
     return figure(same, n, metric="agreement")
 
 
-def _payback(monthly: float | None, usd: float | None, there: int, needed: int, recipe: DiscoverRecipe) -> float | None:
+def _payback(monthly: float | None, usd: float | None, there: int, needed: int, recipe: DiscoverRecipe) -> Payback | None:
     """Answers of the log are labels already; what is missing is bought, and what judges the bar is reviewed."""
     if monthly is None or usd is None or monthly <= 0:
         return None
-    judged = needed * recipe.judged_share
-    once = max(0, needed - there) * usd + judged * recipe.review_usd + recipe.training_usd
-    return once / (monthly * recipe.kept_share)
+    labels, reviews = max(0, needed - there), math.ceil(needed * recipe.judged_share)
+    once = labels * usd + reviews * recipe.review_usd + recipe.training_usd
+    return Payback(
+        labels=labels, label_usd=usd, reviews=reviews, review_usd=recipe.review_usd, training_usd=recipe.training_usd,
+        once_usd=once, monthly_usd=monthly, kept_share=recipe.kept_share, months=once / (monthly * recipe.kept_share),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Finding:
+    """One reason."""
+
+    verdict: Worth
+    """"yes" speaks for it, "no" against, "unclear" leaves it open."""
+    text: str
+    """A sentence."""
+
+
+def _bounded(kind: Kind, closed: Figure, said: Sequence[TrafficRecord]) -> _Finding:
+    if kind == "text":
+        return _Finding(verdict="no", text=f"not bounded: {_words(closed)} of the later answers had been given before")
+    if kind == "fields":
+        known = _supported(said)
+        what = f"in {_words(known)} of the later answers every value is in the request or had been given for its key before"
+        return _Finding(verdict="yes", text=f"bounded by its keys: {what}") if known.low >= CLOSED else _Finding(
+            verdict="unclear", text=f"the same keys, but whether values are bounded isn't shown: only {what}"
+        )  # fmt: skip
+    text = f"{_words(closed)} of the later answers had been given before"
+    if closed.low >= CLOSED:
+        return _Finding(verdict="yes", text=f"bounded: {text}")
+    return _Finding(verdict="unclear", text=f"whether the set of answers is closed isn't shown: {text}")
+
+
+def _supported(said: Sequence[TrafficRecord]) -> Figure:
+    """Share of the later half's JSON answers of which each value is in the request, or was its key's value before."""
+    half, before = len(said) // 2, set[tuple[str, str]]()
+    fine = 0
+    for i, row in enumerate(said):
+        value = _json(_answer(row))
+        pairs = {(k, normalised(str(v))) for k, v in value.items()} if isinstance(value, dict) else set()
+        if i >= half:
+            text = normalised(row.request.text)
+            fine += bool(pairs) and all(pair in before or pair[1] in text for pair in pairs)
+        else:
+            before |= pairs
+    return figure(fine, len(said) - half, metric="supported")
 
 
 def _worth(
-    kind: Kind, closed: Figure, again: Figure, *, there: int, needed: int, months: float | None, recipe: DiscoverRecipe
+    bounded: _Finding, again: Figure, *, there: int, needed: int, payback: Payback | None, recipe: DiscoverRecipe
 ) -> tuple[Worth, tuple[str, ...]]:
-    against, open_questions, good = list[str](), list[str](), list[str]()
-    if kind == "text":
-        against.append(f"not bounded: {_words(closed)} of the later answers had been given before")
-    elif kind == "fields":
-        open_questions.append("answers are fields, bounded by their keys and not by a set: whether a student copies them is for a pilot")
-    elif closed.low >= CLOSED:
-        good.append(f"bounded: {_words(closed)} of the later answers had been given before")
-    else:
-        open_questions.append(f"whether the set of answers is closed isn't shown: {_words(closed)} had been given before")
+    found = [bounded]
     if there < needed:
         text = f"{there} different answered requests; about {needed} are needed to prove an error of at most {recipe.alpha:.0%} at delta {recipe.delta:g}"
-        open_questions.append(text)
+        found.append(_Finding(verdict="unclear", text=text))
     else:
-        good.append(f"{there} different answered requests, about {needed} needed")
+        found.append(_Finding(verdict="yes", text=f"{there} different answered requests, about {needed} needed"))
     if again.n and again.high < 1 - recipe.alpha:
-        against.append(f"the teacher disagrees with itself: only {_words(again)} of repeated requests got the first answer again")
+        text = f"the teacher disagrees with itself: only {_words(again)} of repeated requests got the first answer again"
+        found.append(_Finding(verdict="no", text=text))
     elif again.n and again.low >= 1 - 2 * recipe.alpha:
-        good.append(f"{_words(again)} of repeated requests got the first answer again")
+        found.append(_Finding(verdict="yes", text=f"{_words(again)} of repeated requests got the first answer again"))
     else:
-        open_questions.append(f"too few repeated requests ({again.n}) to say how often the teacher agrees with itself")
-    if months is None:
-        open_questions.append("no cost per month: costs or prices, and times, are missing")
-    elif months > recipe.months:
-        against.append(f"pays back after {months:.0f} months; {recipe.months:.0f} is the limit")
+        seen = f"only {again.n} repeated requests" if again.n == 0 else f"{_words(again)} of repeated requests got the first answer again"
+        text = f"how often the teacher agrees with itself isn't measured well enough: {seen}; ask it some requests twice"
+        found.append(_Finding(verdict="unclear", text=text))
+    if payback is None:
+        found.append(_Finding(verdict="unclear", text="no cost per month: costs or prices, and times, are missing"))
+    elif payback.months > recipe.months:
+        text = f"pays back after {payback.months:.0f} months, {recipe.months:.0f} is the limit: {payback}"
+        found.append(_Finding(verdict="no", text=text))
     else:
-        good.append(f"pays back after {months:.1f} months")
-    silent = [q for q in open_questions if not q.startswith("too few repeated")]  # said, but decides nothing alone
-    worth: Worth = "no" if against else "unclear" if silent else "yes"
-    return worth, (*against, *open_questions, *good)
+        found.append(_Finding(verdict="yes", text=f"pays back after {payback.months:.1f} months: {payback}"))
+    order: tuple[Worth, ...] = ("no", "unclear", "yes")
+    found.sort(key=lambda one: order.index(one.verdict))
+    return found[0].verdict, tuple(one.text for one in found)
 
 
 def _words(one: Figure) -> str:
@@ -361,7 +513,7 @@ def redacted(found: Discovery, redact: Callable[[str], str]) -> Discovery:
     return replace(
         found,
         candidates=tuple(
-            replace(c, prompt=redact(c.prompt), labels=tuple((redact(k), n) for k, n in c.labels), examples=tuple(map(redact, c.examples)))
+            replace(c, prompt=redact(c.prompt), frame=None if c.frame is None else redact(c.frame), labels=tuple((redact(k), n) for k, n in c.labels), examples=tuple(map(redact, c.examples)))
             for c in found.candidates
         ),
     )
