@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from overproof import registry
 from overproof.data import CanaryRound, Clearance, Completion, Request, TeacherPin, digest_of
 from overproof.project import Project
+from overproof.recordings import imported_answers
 from overproof.settings import Part, TeacherTable
 from overproof.steps.canaries import ask_canaries, read_canaries
 from overproof.steps.teach import Sampler
@@ -145,9 +146,14 @@ class Buyer:
         factor = given["price_batch_factor"] if batch else 1.0
         money = {k: v * factor for k, v in given.items() if k.startswith("price_") and k in known and v is not None}
         options = {k: v for k, v in {**given, **money}.items() if k in known and v not in ("", None)}
+        more: dict[str, Any] = {}
         if options.get("path"):
             options["path"] = str(self._project.root / options["path"])
-        teacher = part(task=task, options=part.Options(**options))
+            if use == "recorded.v1":
+                columns = options.get("columns", {})
+                imported = imported_answers(options["path"], task=task, use=options.get("format", ""), columns=columns)
+                more = {"answers": imported} if imported is not None else {}
+        teacher = part(task=task, options=part.Options(**options), **more)
         wrapped: dict[str, Any] = {
             "pin": pin,
             "prices": _prices(given, factor),
