@@ -24,6 +24,7 @@ from overproof.data import (
 from overproof.errors import OverproofError, TermsError
 from overproof.privacy.redact import Redactor, redactor_of
 from overproof.project import Project
+from overproof.recordings import imported_answers
 from overproof.settings import Part, TeacherTable
 from overproof.steps.canaries import ask_canaries, read_canaries
 from overproof.steps.clear import ClearRecipe, decisive_day, student_kind
@@ -235,11 +236,18 @@ class Buyer:
         factor = given["price_batch_factor"] if batch else 1.0
         money = {k: v * factor for k, v in given.items() if k.startswith("price_") and k in known and v is not None}
         options = {k: v for k, v in {**given, **money}.items() if k in known and v not in ("", None)}
-        if options.get("path"):
-            options["path"] = str(self._project.root / options["path"])
+        more: dict[str, Any] = {}
         privacy = self._project.privacy
         redactor = redactor_of(privacy, key=self._store.secret, keep=task.output.labels)
-        asked: Any = part(task=task, options=part.Options(**options))
+        if options.get("path"):
+            options["path"] = str(self._project.root / options["path"])
+            if use == "recorded.v1":
+                columns = options.get("columns", {})
+                imported = imported_answers(
+                    options["path"], task=task, use=options.get("format", ""), columns=columns, redact=redactor.request
+                )
+                more = {"answers": imported} if imported is not None else {}
+        asked: Any = part(task=task, options=part.Options(**options), **more)
         if callable(rekey := getattr(asked, "rekey", None)):  # a recording names its rows as the log named them once
             rekey(redactor.text)
         wrapped: dict[str, Any] = {

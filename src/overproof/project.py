@@ -93,7 +93,9 @@ class Project:
         recorded = t.use.startswith("recorded.")
         asked = {"temperature": t.temperature, "max_tokens": t.max_tokens, **t.options}  # all of it changes the answer
         texts = {k: v if isinstance(v, str | int | float) else json.dumps(v, sort_keys=True) for k, v in asked.items()}
-        parameters = {} if recorded else texts
+        # A revision that somebody wrote down doesn't change with the file, and other answers are another teacher.
+        replayed = {k: texts[k] for k in t.options} | ({"recording": recording} if t.revision and recording else {})
+        parameters = replayed if recorded else texts
         provider = t.provider or ("recording" if recorded else urlsplit(t.base_url).hostname or "")
         return TeacherPin(
             use=t.use, provider=provider, model=t.model, revision=t.revision or recording,
@@ -157,6 +159,18 @@ def load_project(path: Path, *, overrides: Sequence[str] = ()) -> Project:
     except ValueError as error:  # not UTF-8, or not TOML: both say where
         raise ProjectError([f"syntax: {error}"], file=path.name) from error
     return _Reading(path=path, raw=raw).project(overrides, text)
+
+
+def files_of(path: Path) -> list[Path]:
+    """
+    The files that a path with `*`, `?` or `[` in its last part stands for, in order; any other path stands for itself.
+
+    Args:
+        path: as the project file names it.
+
+    Returns: at least one path, which need not exist.
+    """
+    return (sorted(path.parent.glob(path.name)) if re.search(r"[*?\[]", path.name) else []) or [path]
 
 
 class _Reading:
@@ -279,7 +293,7 @@ class _Reading:
 
     def file(self, where: str, key: str, name: str) -> bytes | None:
         try:
-            data = (self.path.parent / name).read_bytes()
+            data = b"".join(one.read_bytes() for one in files_of(self.path.parent / name))
         except OSError as error:
             self.problems.append(f"{where}: {key} = {name!r}: {error.strerror or 'can not be read'}, looked beside {self.path.name}")
             return None

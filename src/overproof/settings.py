@@ -151,7 +151,7 @@ class TeacherTable:
     distribution: Literal["internal", "hosted", "distributed"] = "internal"
     """Who gets the student: own use, callers of a service, or whoever gets the weights."""
     path: str = ""
-    """recorded.v1: file of the recording; absent where the traffic log holds the answers."""
+    """recorded.v1: file of the recording, in its own form or in any that `overproof import` reads, or several by a pattern; absent where the traffic log holds the answers."""
     samples: Count = 1
     """Answers per request."""
     hard_samples: Count | None = None

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import hashlib
 import json
+import math
 import random
 import sys
 import time
@@ -73,6 +74,10 @@ class BatchProvider(FaultTeacher):
         """Content of a row to how often it was answered, and so billed."""
         self.bodies: list[dict[str, Any]] = []
         """Bodies of single messages, as they came."""
+        self.system = ""
+        """`system_fingerprint` of single chat completions; may change while it runs."""
+        self.chance: Callable[[str], float] | None = None
+        """The last message's text to the chance that single chat completions give their answer, as logprobs."""
         self._files: dict[str, bytes] = {}
         self._made: dict[str, dict[str, Any]] = {}
         self._creates = 0
@@ -92,6 +97,8 @@ class BatchProvider(FaultTeacher):
         path, _, _query = path.partition("?")
         if (method, path) == ("GET", "/batch_stats"):
             return _json(self.batch_stats())
+        if (method, path) == ("POST", "/v1/chat/completions") and (self.system or self.chance):
+            return self._chat(body)
         if (method, path) == ("POST", "/v1/messages"):
             return self._message(headers, body)
         if (method, path) == ("POST", "/v1/files"):
@@ -203,6 +210,16 @@ class BatchProvider(FaultTeacher):
             if draw < 0:
                 return fate
         return OK
+
+    def _chat(self, body: bytes) -> bytes:
+        said = json.loads(body)
+        self._fates[OK] += 1
+        text = _asked(said)
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": self._answer(text)}}
+        if said.get("logprobs") and self.chance is not None:
+            choice["logprobs"] = {"content": [{"token": self._answer(text), "logprob": math.log(self.chance(text))}]}
+        usage = {"prompt_tokens": 40, "completion_tokens": 3}
+        return _json({"model": said["model"], "choices": [choice], "usage": usage, "system_fingerprint": self.system or None})
 
     def _message(self, headers: Mapping[str, str], body: bytes) -> bytes:
         given = headers.get("x-api-key", "")

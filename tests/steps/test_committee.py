@@ -121,6 +121,10 @@ def test_self_agreement_comes_from_random_repeats_or_first_samples_never_from_ha
     assert (found.agreement.good, found.agreement.n, found.source) == (90, 100, SUBSET)
     assert found.at_most > found.agreement.high > 0.9
     assert "no student can agree" in found.sentence
+    panel = decided(answers(["a"] * 3, asking=Asking(repeats=repeats)), answers(["a"] * 3))
+    several = ceiling(panel, CeilingRecipe())
+    assert (several.agreement.n, several.at_most) == (100, 1.0)
+    assert "no ceiling follows" in several.sentence
     pairs = ceiling(answers([("a", "a", "b"), ("a", "b", "b"), "a"]), CeilingRecipe(samples=2))
     assert (pairs.agreement.good, pairs.agreement.n, pairs.source) == (1, 2, EVERY_ROW)
     none = ceiling(answers([("a", "b"), "a"]), CeilingRecipe(samples=1))

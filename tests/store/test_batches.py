@@ -91,6 +91,15 @@ def test_only_the_rows_that_a_batch_left_out_are_sent_again(tmp_path: Path, use:
 
 
 @pytest.mark.parametrize("use", KINDS)
+def test_a_row_without_a_result_is_charged_at_its_most(tmp_path: Path, use: str) -> None:
+    """Nobody can say whether it was answered and billed, so the ledger holds more than the answers cost."""
+    with BatchProvider(ANSWER, batch=BatchFaults(rates={"missing": 0.5}, seed=3)) as server:
+        answers, counts = ask_all(tmp_path, use, server.base_url)
+    answered = sum(found[0].cost_usd for found in answers)
+    assert counts.spent_usd > answered * 1.01
+
+
+@pytest.mark.parametrize("use", KINDS)
 @pytest.mark.parametrize("fault", [{"create_cut": 1}, {"create_busy": 2}])
 def test_a_batch_whose_making_went_unheard_is_found_and_not_made_twice(tmp_path: Path, use: str, fault: dict) -> None:
     """The answer to the making is lost, or the provider is busy: there is one batch in the end."""

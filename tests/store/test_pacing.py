@@ -144,3 +144,41 @@ def test_calls_that_wait_for_their_turn_start_at_the_pace_that_is_known_when_the
     gaps = [b - a for a, b in pairwise(found)]
     assert len(found) == 16
     assert min(gaps[1:]) > 0.99
+
+
+def test_what_is_learned_while_a_call_waits_holds_for_that_call() -> None:
+    """A Retry-After that another call brings home keeps back the one that is already waiting, and all behind it, in order."""
+    clock, found, held = Clock(), [], []
+    pacer = Pacer(requests_per_minute=60, clock=clock)
+
+    async def sleep(seconds: float) -> None:
+        if len(held) == 0:
+            held.append(clock.now)
+            pacer.hold(30.0)
+        due = clock.now + seconds
+        await asyncio.sleep(0)
+        clock.now = max(clock.now, due)
+
+    async def work(name: int) -> None:
+        await pacer.turn(sleep)
+        found.append((name, clock.now))
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(work(name) for name in range(4)))
+
+    asyncio.run(all_of_them())
+    assert [name for name, _ in found] == [0, 1, 2, 3]
+    assert found[1][1] - found[0][1] >= 30.0
+
+
+def test_a_pause_is_not_made_up_for_by_a_burst() -> None:
+    """After ten idle seconds a few missed slots start at once, and no more."""
+    clock = Clock()
+    pacer = Pacer(requests_per_minute=600, clock=clock)
+    pacer.started()
+    clock.now += 10
+    at_once = 0
+    while pacer.delay_s() == 0:
+        pacer.started()
+        at_once += 1
+    assert 1 <= at_once <= 4

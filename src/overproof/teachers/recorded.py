@@ -6,8 +6,8 @@ import gzip
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,6 +28,10 @@ class RecordedOptions:
     """Model id that the answers must come from; empty admits any, and names rows without one "recorded"."""
     path: str | None = None
     """JSONL (or .jsonl.gz) with `id` and `output`; None replays what the traffic log holds."""
+    format: str = ""
+    """Importer that reads the recording; empty takes the form of this part, or else the importer that knows the file."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """For an importer: role or input field to column, as in [traffic]; what is absent is guessed."""
     unknown_is_complete: bool = True
     """Whether answers whose end nobody wrote down count as complete; "length", "filtered", "error" never do."""
 
@@ -43,6 +47,8 @@ class RecordedTeacher:
     Args:
         task: the labels that an answer must be one of.
         options: see `RecordedOptions`.
+        answers: a recording that somebody else has read: digest of a request's fields to its answers in order; the
+            path is not opened then.
 
     Raises: DataError for a recording that can't be read, with file and line.
     """
@@ -50,13 +56,16 @@ class RecordedTeacher:
     Options: ClassVar[type[RecordedOptions]] = RecordedOptions
     free = True
 
-    def __init__(self, *, task: Task, options: RecordedOptions) -> None:
+    def __init__(
+        self, *, task: Task, options: RecordedOptions, answers: Mapping[str, Sequence[Completion]] | None = None
+    ) -> None:
         self._task = task
         self._options = options
+        self._answers = answers
         self._lines: dict[tuple[str, int], _Line] = {}
         self.digest = ""
         """SHA-256 of the recording's bytes as stored, the pin's revision; empty for a log."""
-        if options.path is not None:
+        if options.path is not None and answers is None:
             path = Path(options.path)
             self._lines = _read(path)
             self.digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -75,6 +84,11 @@ class RecordedTeacher:
         self, request: Request, *, sample_index: int, recorded: Completion | None = None
     ) -> Outcome:
         """Look one answer up; see `Teacher`."""
+        if self._answers is not None:
+            said = self._answers.get(request.digest, ())
+            if sample_index >= len(said):
+                return _permanent("not in the recording" if not said else "the recording holds no further answer")
+            return self._judge(said[sample_index])
         if self._options.path is None:
             found = recorded if sample_index == 0 else None
             return self._judge(found) if found else _permanent("the log holds no answer for this sample")
