@@ -23,7 +23,7 @@ from overproof.steps.capture import CAPTURE, CaptureRecipe, LogSnapshot
 from overproof.steps.certificates import GOLD
 from overproof.steps.clear import CLEAR, ClearRecipe, decisive_day, student_kind
 from overproof.steps.collect import COLLECT, SUMMARISE, CollectRecipe, SummariseRecipe
-from overproof.steps.dossier import DOSSIER, DossierRecipe
+from overproof.steps.dossier import DOSSIER, REVIEWED_DOSSIER, DossierRecipe
 from overproof.steps.evaluate import EVALUATE, STUDY, EvaluateRecipe, StudyRecipe, teacher_kind
 from overproof.steps.filter import (
     FILTER,
@@ -206,7 +206,10 @@ class Road:
         )
         kept["verdict"] = verdict = run(GATE, evidence, recipe=self._gate_recipe(report.value))
         writing = DossierRecipe(today=_decided(report.value).isoformat(), version=overproof.__version__)
-        kept["dossier"] = run(DOSSIER, evidence, verdict, recipe=writing)
+        if "teacher" in kept:  # people have reviewed rows
+            kept["dossier"] = run(REVIEWED_DOSSIER, evidence, verdict, kept["teacher"], recipe=writing)
+        else:
+            kept["dossier"] = run(DOSSIER, evidence, verdict, recipe=writing)
         yield "gate"
 
     def _reviewed(self, labelled: Artifact[Labelled], attributes: tuple[str, ...]) -> Artifact[Labelled]:

@@ -15,11 +15,12 @@ from overproof.evidence import CandidateReport, EvalReport, Figure, Refusal, Rel
 from overproof.steps.certificates import other_words
 from overproof.steps.collect import Evidence
 from overproof.steps.evaluate import bars_judged, served_cost_usd_per_1000, teacher_of
+from overproof.steps.teacher_errors import TeacherErrors
 from overproof.store.artifacts import Step
 
 FORMAT = 1
 HALF = 0.5
-TEXT_FIELDS = frozenset({"disagreements"})  # people's own words stay in the page; the JSON travels with the bundle
+TEXT_FIELDS = frozenset({"disagreements", "examples"})  # people's own words stay in the page; the JSON travels with the bundle
 WORDS = {
     "pass": "pass",
     "fail": "fail",
@@ -52,15 +53,42 @@ def write_dossier(evidence: Evidence, verdict: Release | Refusal, recipe: Dossie
 
     Returns: the folder with both files.
     """
+    return _written(evidence, verdict, None, recipe, workdir)
+
+
+def write_reviewed_dossier(
+    evidence: Evidence, verdict: Release | Refusal, teacher: TeacherErrors, recipe: DossierRecipe, *, workdir: Path
+) -> Folder:
+    """
+    Write `index.html` and `dossier.json` of a run with reviews.
+
+    Args:
+        evidence: what the gate read.
+        verdict: what it decided.
+        teacher: where reviews found the teacher to be wrong.
+        recipe: date and version.
+        workdir: a fresh folder.
+
+    Returns: the folder with both files.
+    """
+    return _written(evidence, verdict, teacher, recipe, workdir)
+
+
+def _written(
+    evidence: Evidence, verdict: Release | Refusal, teacher: TeacherErrors | None, recipe: DossierRecipe, workdir: Path
+) -> Folder:
     target = workdir / "dossier"
     target.mkdir()
-    (target / "index.html").write_text(page(evidence, verdict, recipe), encoding="utf-8")
-    text = json.dumps(facts(evidence, verdict, recipe), indent=1, ensure_ascii=False, allow_nan=False)
+    (target / "index.html").write_text(page(evidence, verdict, recipe, teacher=teacher), encoding="utf-8")
+    values = facts(evidence, verdict, recipe, teacher=teacher)
+    text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
     (target / "dossier.json").write_text(text + "\n", encoding="utf-8")
     return Folder(path=target)
 
 
-def facts(evidence: Evidence, verdict: Release | Refusal, recipe: DossierRecipe) -> dict[str, Any]:
+def facts(
+    evidence: Evidence, verdict: Release | Refusal, recipe: DossierRecipe, *, teacher: TeacherErrors | None = None
+) -> dict[str, Any]:
     """
     The dossier as plain values: no request text, no path of any machine.
 
@@ -68,6 +96,7 @@ def facts(evidence: Evidence, verdict: Release | Refusal, recipe: DossierRecipe)
         evidence: what the gate read.
         verdict: what it decided.
         recipe: date and version.
+        teacher: what reviews found, where there are any.
 
     Returns: JSON values.
     """
@@ -78,6 +107,7 @@ def facts(evidence: Evidence, verdict: Release | Refusal, recipe: DossierRecipe)
         "verdict": "release" if isinstance(verdict, Release) else "refusal",
         "decision": _plain(verdict),
         "evidence": _plain(evidence),
+        **({} if teacher is None else {"teacher_errors": _plain(teacher)}),
         "cost_as_served_usd_per_1000": served_cost_usd_per_1000(evidence.report) if evidence.report else None,
     }
 
@@ -95,7 +125,9 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def page(evidence: Evidence, verdict: Release | Refusal, recipe: DossierRecipe) -> str:
+def page(
+    evidence: Evidence, verdict: Release | Refusal, recipe: DossierRecipe, *, teacher: TeacherErrors | None = None
+) -> str:
     """
     The HTML page.
 
@@ -103,6 +135,7 @@ def page(evidence: Evidence, verdict: Release | Refusal, recipe: DossierRecipe) 
         evidence: what the gate read.
         verdict: what it decided.
         recipe: date and version.
+        teacher: what reviews found, where there are any.
 
     Returns: one self-contained document: no script, no outside request, every value escaped.
     """
@@ -132,6 +165,7 @@ def page(evidence: Evidence, verdict: Release | Refusal, recipe: DossierRecipe) 
         verdict=verdict,
         released=isinstance(verdict, Release),
         recipe=recipe,
+        errors=teacher,
         stops=[f for f in verdict.findings if f.outcome not in ("pass", "waived")],
         chosen=chosen,
         weak=weak_view(report),
@@ -419,3 +453,4 @@ def _place_labels(points: list[dict[str, Any]]) -> None:
 
 
 DOSSIER = Step(name="dossier", version=2, fn=write_dossier, workdir=True)
+REVIEWED_DOSSIER = Step(name="reviewed_dossier", version=1, fn=write_reviewed_dossier, workdir=True)
