@@ -89,6 +89,15 @@ def test_a_teacher_with_one_answer_only_is_no_error() -> None:
     assert (found.chance.argmax(axis=1) == truth)[100:].mean() > 0.9
 
 
+def test_a_fold_that_knows_one_label_only_says_that_label() -> None:
+    """The teacher has one answer, and all but one review agree: the fold without that review has nothing to weigh."""
+    x, _, _ = world(8)
+    truth = (np.arange(60) == 0).astype(int)
+    found = mended_posterior(x, np.zeros(600, dtype=int), np.arange(60), truth, classes=4)
+    assert found.held_out[0] == 0
+    assert np.isfinite(found.chance).all()
+
+
 def test_held_out_guesses_do_not_see_their_own_review() -> None:
     """With reviews that are noise, held-out guesses are right by chance; a model that saw them would know them."""
     x, _, _ = world(4)

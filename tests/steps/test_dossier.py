@@ -309,7 +309,8 @@ def test_what_reviews_found_of_the_teacher_is_on_the_page_as_text(made, reviewed
     for words in ("The first 20 of 25.", "The first 15 of 18.", "4 / 9", "✕ systematic", "? may be chance",
                   "right on about 31% of 140 rows", "an estimate that proves nothing", "500 reviews about 77", "somebody's words"):
         assert words in found.words, words
-    assert "49" not in HOSTILE
+    assert "{{ 7 * 7 }} 19" in found.words
+    assert "{{ 7 * 7 }} 20" not in found.words
     assert HOSTILE.split("'")[1] in text  # a template in a label is not run
     assert "What reviews found" not in page(*made, RECIPE)
 
