@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import hashlib
 import json
 import os
 import platform
@@ -29,6 +30,8 @@ FIRST = 200  # rows of the audit queue, drawn at random, before the model choose
 STEPS = (200, 300, 400, 500, 750, 1000, 1500, 2000)  # the order is made anew after each of them
 TEACHER_PLUS = 0.05
 C = 0.03  # of encoder.v1
+FIRST_SEED = 10  # 0 to 3 and 100 to 105 were looked at while the method was chosen
+FOUND, FALSE = 10, 2  # labels on which the teacher fails, from 500 reviews: at least, at most
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +48,21 @@ class World:
     gold_test: NDArray[np.int64]
 
 
-def read(data: Path) -> World:
+def embedded(texts: list[str], cache: Path | None) -> NDArray[np.float32]:
+    """The texts as encoder.v1 reads them; kept under `cache` by what was read."""
+    digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+    kept = cache / f"{digest}.npy" if cache is not None else None
+    if kept is not None and kept.exists():
+        found: NDArray[np.float32] = np.load(kept, allow_pickle=False)
+        return found
+    found = read_texts(texts, reading="encoder", options={})
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        np.save(kept, found)
+    return found
+
+
+def read(data: Path, cache: Path | None) -> World:
     """The recording under `data`; training rows whose answer is no label are left out, as the filter does."""
     with gzip.open(data / "banking77.jsonl.gz", "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
@@ -53,7 +70,7 @@ def read(data: Path) -> World:
     at = {label: i for i, label in enumerate(labels)}
     train = [r for r in rows if r["split"] == "train" and r["teacher_label"] in at]
     test = [r for r in rows if r["split"] == "test"]
-    x = read_texts([r["text"] for r in train + test], reading="encoder", options={})
+    x = embedded([r["text"] for r in train + test], cache)
     return World(
         labels=labels, x=x[: len(train)], x_test=x[len(train) :],
         said=np.array([at[r["teacher_label"]] for r in train]), gold=np.array([at[r["gold"]] for r in train]),
@@ -67,15 +84,22 @@ def right(world: World, target: NDArray[np.int64], weight: NDArray[np.float64]) 
     examples = tuple(
         Example(request=blank, target=world.labels[t], weight=float(w)) for t, w in zip(target.tolist(), weight, strict=True)
     )
-    centre, spread = world.x.mean(axis=0, dtype=np.float64), world.x.std(axis=0, dtype=np.float64) + 1e-6
+    centre, spread = world.x.mean(axis=0), world.x.std(axis=0) + np.float32(1e-6)  # in single precision twice as fast
     train = TrainSet(examples=examples, labels=world.labels)
     head = fit_logistic((world.x - centre) / spread, train, c=C, tolerance=1e-4)
     scores = ((world.x_test - centre) / spread) @ head.weight.T + head.bias
     return int((scores.argmax(axis=1) == world.gold_test).sum())
 
 
-def curve(world: World, *, order: str, seed: int) -> dict[int, dict[str, Any]]:
-    """Review up to 2,000 rows in one order, and train at each budget."""
+def replaced(world: World, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The teacher's labels, but for the reviewed rows."""
+    found = world.said.copy()
+    found[rows] = world.gold[rows]
+    return found
+
+
+def curve(world: World, *, order: str, seed: int, alone: bool) -> dict[int, dict[str, Any]]:
+    """Review up to 2,000 rows in one order, and train at each budget; with `alone` also without any relabelling."""
     n, k = len(world.said), len(world.labels)
     drawn = np.random.default_rng(seed).permutation(n)
     rows, found = drawn[:FIRST], {}
@@ -85,12 +109,10 @@ def curve(world: World, *, order: str, seed: int) -> dict[int, dict[str, Any]]:
             mended = mended_posterior(world.x, world.said, rows, world.gold[rows], classes=k)
         if step in BUDGETS:
             target, sure = mended.chance.argmax(axis=1), mended.chance.max(axis=1)
-            replaced = world.said.copy()
-            replaced[rows] = world.gold[rows]
             flagged = set(np.flatnonzero(np.nan_to_num(share_believed(mended.chance, world.said), nan=1.0) < 0.5).tolist())
             found[step] = {
                 "right": right(world, target, sure),
-                "right, reviewed rows replaced only": right(world, replaced, flat),
+                "alone": right(world, replaced(world, rows), flat) if alone else None,
                 "targets right": float((target == world.gold).mean()),
                 "flagged": flagged,
             }
@@ -117,9 +139,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with banking77.jsonl.gz")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
+    parser.add_argument("--cache", type=Path, help="folder that keeps the embedded texts for the next time")
     given = parser.parse_args()
     began = time.monotonic()
-    world = read(given.data)
+    world = read(given.data, given.cache)
+    print(f"texts embedded after {time.monotonic() - began:.0f} s")
     n = len(world.gold_test)
     teacher = int((world.said_test == world.gold_test).sum())
     plain = right(world, world.said, np.ones(len(world.said)))
@@ -129,29 +154,35 @@ def main() -> int:
         print(f"{name:<22} {100 * good / n:5.1f}  [{100 * bounds.low:.1f}, {100 * bounds.high:.1f}] n={n}")
     truth, pooled = failing(world, train_too=False), failing(world, train_too=True)
     broken = []
-    print(f"order     reviews  accuracy, mean of {given.seeds} seeds ± sd  worst 95% interval   only replaced  targets right")
+    print(f"order     reviews  accuracy, mean of {given.seeds} seeds ± sd  worst 95% interval   targets right   only replaced (first seed)")
+    means: dict[tuple[str, int], float] = {}
     for order in ("random", "proposed"):
-        seeds = [curve(world, order=order, seed=s) for s in range(given.seeds)]
+        seeds = [curve(world, order=order, seed=given.first_seed + i, alone=i == 0) for i in range(given.seeds)]
         for budget in BUDGETS:
             each = [s[budget] for s in seeds]
             scores = [e["right"] / n for e in each]
             bounds = cp_interval(min(e["right"] for e in each), n)
             mean, spread = statistics.mean(scores), statistics.stdev(scores) if len(scores) > 1 else 0.0
-            alone = statistics.mean(e["right, reviewed rows replaced only"] / n for e in each)
+            alone = each[0]["alone"] / n
+            means[order, budget] = mean
             clean = statistics.mean(e["targets right"] for e in each)
             print(
                 f"{order:<9} {budget:>7}  {100 * mean:13.1f} ± {100 * spread:.1f}  "
-                f"{' ' * 12}[{100 * bounds.low:.1f}, {100 * bounds.high:.1f}]  {100 * alone:15.1f} {100 * clean:14.1f}"
+                f"{' ' * 12}[{100 * bounds.low:.1f}, {100 * bounds.high:.1f}]  {100 * clean:15.1f} {100 * alone:15.1f}"
             )
             if order == "proposed":
                 if min(scores) < REACH[budget]:
                     broken.append(f"{budget} reviews reach {100 * min(scores):.1f} on the worst seed, {100 * REACH[budget]:.0f} was promised")
+                if mean < means["random", budget]:
+                    broken.append(f"{budget} reviews in random order do better: {100 * means['random', budget]:.1f} against {100 * mean:.1f}")
                 if budget == 1000 and min(scores) < teacher / n + TEACHER_PLUS:
                     broken.append("the teacher is not beaten by 5 points at 1,000 reviews")
         if order == "proposed":
             for name, fails in (("test rows alone", truth), ("test and training rows", pooled)):
                 hits = [(len(s[500]["flagged"] & fails), len(s[500]["flagged"] - fails)) for s in seeds]
                 print(f"labels that the teacher fails on by gold of the {name}: {len(fails)}; found from 500 reviews (true, false): {hits}")
+                if fails is truth and any(good < FOUND or bad > FALSE for good, bad in hits):
+                    broken.append(f"labels found from 500 reviews: not at least {FOUND} of {len(fails)} and at most {FALSE} false on every seed")
     print(f"{time.monotonic() - began:.0f} s")
     print("\n".join(f"BROKEN: {line}" for line in broken) or "every promise that this benchmark checks holds")
     return 1 if broken else 0

@@ -57,7 +57,7 @@ from overproof.steps.collect import (
     SummariseRecipe,
 )
 from overproof.steps.committee import DECIDE, DISPUTED, CommitteeRecipe, DisputedRecipe
-from overproof.steps.dossier import DOSSIER, DossierRecipe
+from overproof.steps.dossier import DOSSIER, REVIEWED_DOSSIER, DossierRecipe
 from overproof.steps.evaluate import EVALUATE, STUDY, EvaluateRecipe, StudyRecipe, teacher_kind
 from overproof.steps.filter import (
     FILTER,
@@ -249,7 +249,10 @@ class Road:
         kept["evidence"] = evidence
         kept["verdict"] = verdict = run(GATE, evidence, recipe=gate_recipe(p, report.value))
         writing = DossierRecipe(today=decided(report.value).isoformat(), version=overproof.__version__)
-        kept["dossier"] = run(DOSSIER, evidence, verdict, recipe=writing)
+        if "teacher" in kept:  # people have reviewed rows
+            kept["dossier"] = run(REVIEWED_DOSSIER, evidence, verdict, kept["teacher"], recipe=writing)
+        else:
+            kept["dossier"] = run(DOSSIER, evidence, verdict, recipe=writing)
         yield "gate"
 
     def _reviewed(self, labelled: Artifact[Labelled], attributes: tuple[str, ...]) -> Artifact[Labelled]:

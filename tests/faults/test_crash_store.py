@@ -89,6 +89,36 @@ def work_decisions(root: Path) -> None:
             acknowledge(root, store.decisions.append("k", actor="a", subject="s", body={"x": 1}).digest)
 
 
+SHEET = 7  # words of one imported sheet
+
+
+def sheet_of(number: int) -> list:
+    """The words of one sheet, always the same for the same number; every third sheet takes the one before it back."""
+    from overproof.store.reviews import Review
+
+    back = number % 3 == 2
+    rows = number - 1 if back else number
+    return [
+        Review(
+            digest=f"row {rows}-{i}", request_id=f"r{rows}-{i}", label="" if back else f"label {i}", reviewer="Ana", queue="audit",
+            kind="withdrawn" if back else "review",
+        )
+        for i in range(SHEET)
+    ]  # fmt: skip
+
+
+def work_reviews(root: Path) -> None:
+    """Import one sheet after the other, from the first that is not in the store."""
+    with open_store(root) as store:
+        first = number = len(store.reviews.history()) // SHEET
+        while True:
+            store.reviews.append(sheet_of(number))
+            acknowledge(root, str(number))
+            if number == first:  # only now are kills kills of a store in use
+                ready()
+            number += 1
+
+
 CONCURRENCY = 8
 COST = 0.001
 
@@ -266,6 +296,25 @@ def test_killed_decisions_keep_their_chain(tmp_path):
         assert known <= set(digests)
         assert count - len(known) <= FEWER_KILLS
     assert count > FEWER_KILLS
+
+
+def test_killed_reviews_keep_whole_sheets_and_every_acknowledged_word(tmp_path):
+    """After each of 10 kills the store holds the first sheets, whole, no word twice, and at most one beyond the last that returned."""
+    from dataclasses import replace
+
+    rng = random.Random(6)
+    for _ in range(FEWER_KILLS):
+        kill_at_random("reviews", tmp_path, rng)
+        with open_store(tmp_path) as store:
+            assert store.reviews._db.check() == []
+            words = [replace(word, at="") for word in store.reviews.history()]
+            live = {word.digest for word in store.reviews.live().rows}
+        sheets = [sheet_of(i) for i in range(len(words) // SHEET)]
+        assert words == [word for sheet in sheets for word in sheet]
+        assert len(sheets) - 1 - int(acks(tmp_path)[-1]) in (0, 1)
+        back = {word.digest for sheet in sheets for word in sheet if word.kind == "withdrawn"}
+        assert live == {word.digest for word in words} - back
+    assert len(sheets) >= FEWER_KILLS
 
 
 def test_killed_labelling_loses_nothing_and_pays_at_most_what_was_in_flight(tmp_path):
@@ -485,6 +534,7 @@ if __name__ == "__main__":
         "artifacts": work_artifacts,
         "log": work_log,
         "decisions": work_decisions,
+        "reviews": work_reviews,
         "labels": work_labels,
         "migrate": work_migrate,
         "secret": work_secret,

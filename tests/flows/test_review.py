@@ -177,6 +177,7 @@ def test_a_run_with_reviews_reaches_a_verdict_and_shows_the_teachers_errors(aske
         first = distil(store, load_project(asked))
         again = distil(store, load_project(asked))
     assert first.verdict is not None
+    assert "What reviews found" in first.dossier_path.read_text(encoding="utf-8")
     assert not [e for e in again.events if e.action == "run"]
     shown = json.loads(call(asked, "show", "teacher", "--json").output)
     wrong = sum(row["label"] != truth[row["row"]] for row in rows)

@@ -44,15 +44,58 @@ def test_a_systematic_mistake_is_mended_from_a_tenth_of_the_rows(seed) -> None:
     assert min(share[:3]) > 0.9
 
 
-def test_an_answer_that_nobody_looked_at_stands() -> None:
-    """A teacher's label without reviewed rows is kept on all of its rows, however the text looks."""
+def test_an_answer_that_nobody_looked_at_stands_and_is_looked_at_next() -> None:
+    """Without reviewed rows of a label the teacher is believed on it, though reviews know only the other labels."""
     x, said, truth = world(3, fooled=False)
     rows = np.flatnonzero(truth != 1)[:90]
     found = mended_posterior(x, said, rows, truth[rows], classes=4)
-    assert (found.chance.argmax(axis=1)[said == 1] == 1).all()
+    assert (found.chance.argmax(axis=1)[said == 1] == 1).mean() > 0.95
     none = np.zeros(len(said), dtype=bool)
     order = review_order(found, rows, weight=np.ones(len(said)), pending=none, cluster=range(len(said)))
     assert (said[order[:50]] == 1).mean() > (said == 1).mean()  # it stands, and that is why somebody should look
+
+
+def test_reviews_outweigh_the_made_up_one() -> None:
+    """A label whose every answer is wrong is no longer believed after fifteen reviews of it."""
+    x, said, truth = world(6)
+    said = np.where(said == 1, 0, np.where(said == 0, 1, said))  # the teacher swaps two names
+    rows = np.concatenate([np.flatnonzero(truth == g)[:count] for g, count in ((0, 15), (1, 15), (2, 30), (3, 30))])
+    found = mended_posterior(x, said, rows, truth[rows], classes=4)
+    rest = np.setdiff1d(np.flatnonzero(truth < 2), rows)
+    assert (found.chance.argmax(axis=1) == truth)[rest].mean() > 0.9
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_chances_of_rows_that_nobody_reviewed_are_calibrated(seed) -> None:
+    """With many columns and few reviews the model is too sure of itself; its chances are not, and the shares follow."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 4, 3_000)
+    x = rng.normal(size=(3_000, 64)) + 2 * np.eye(4, 64)[truth]
+    said = np.where(rng.random(3_000) < 0.4, rng.integers(0, 4, 3_000), truth)
+    rows = np.arange(300)
+    found = mended_posterior(x, said, rows, truth[rows], classes=4)
+    rest = found.chance[300:]
+    assert abs(rest.max(axis=1).mean() - (rest.argmax(axis=1) == truth[300:]).mean()) < 0.05
+    share = share_believed(found.chance, said)
+    true = [(said[truth == g] == g).mean() for g in range(4)]
+    assert np.abs(share - true).max() < 0.1
+
+
+def test_a_teacher_with_one_answer_only_is_no_error() -> None:
+    """All that it says is one label; what reviews say is learned from the text."""
+    x, _, truth = world(7)
+    rows = np.arange(100)
+    found = mended_posterior(x, np.zeros(600, dtype=int), rows, truth[rows], classes=4)
+    assert (found.chance.argmax(axis=1) == truth)[100:].mean() > 0.9
+
+
+def test_a_fold_that_knows_one_label_only_says_that_label() -> None:
+    """The teacher has one answer, and all but one review agree: the fold without that review has nothing to weigh."""
+    x, _, _ = world(8)
+    truth = (np.arange(60) == 0).astype(int)
+    found = mended_posterior(x, np.zeros(600, dtype=int), np.arange(60), truth, classes=4)
+    assert found.held_out[0] == 0
+    assert np.isfinite(found.chance).all()
 
 
 def test_held_out_guesses_do_not_see_their_own_review() -> None:

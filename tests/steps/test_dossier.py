@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 
 from overproof.evidence import Refusal, ScopeFigure
+from overproof.measure.intervals import figure
 from overproof.steps.collect import Evidence
 from overproof.steps.dossier import (
     DossierRecipe,
@@ -23,8 +24,11 @@ from overproof.steps.dossier import (
     sentence,
     size_words,
     write_dossier,
+    write_reviewed_dossier,
 )
 from overproof.steps.gate import GateRecipe, gate, run_checks
+from overproof.steps.mend import Buy, Suspect
+from overproof.steps.teacher_errors import Confusion, LabelErrors, TeacherErrors
 from overproof.task import Slice
 
 RECIPE = DossierRecipe(today="2026-02-10", version="0.1.0")
@@ -274,6 +278,53 @@ def test_the_json_holds_the_same_facts_without_anybodys_words_or_paths(made, wor
     assert str(evidence.trained[0].folder.path) not in text
     assert facts(evidence, verdict, RECIPE) == value
     assert page(evidence, verdict, RECIPE) == (folder / "index.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def reviewed():
+    """A report of the teacher's mistakes in which every text is hostile, more labels and pairs than the page shows."""
+    labels = tuple(
+        LabelErrors(label=f"{HOSTILE} {i}", missed=figure(5, 9, metric="error"), wrong_when_said=figure(1, 9, metric="error")) for i in range(25)
+    )
+    pairs = tuple(
+        Confusion(said=HOSTILE, true=f"pair {i}", rows=4, of_said=9, low=0.1, systematic=i == 0, examples=(HOSTILE, "somebody's words"))
+        for i in range(18)
+    )
+    return TeacherErrors(
+        overall=figure(31, 200, metric="error"), labels=labels, segments={f"tier={HOSTILE}": figure(3, 20, metric="error")},
+        confusions=pairs, suspects=(Suspect(label=HOSTILE, share_right=0.31, rows=140),), check=None,
+        buys=(Buy(reviews=500, corrected=77.4),), notes=(HOSTILE,),
+    )  # fmt: skip
+
+
+def test_what_reviews_found_of_the_teacher_is_on_the_page_as_text(made, reviewed) -> None:
+    """Figures with interval and n, what is shown of how many, estimates called so; hostile labels and texts stay text."""
+    text = page(*made, RECIPE, teacher=reviewed)
+    found = Page(text)
+    assert found.problems == []
+    assert found.open == []
+    assert not {tag for tag, _ in found.tags} & {"script", "img"}
+    assert f"wrong on {in_words(reviewed.overall)}" in found.words
+    assert "n = 200" in in_words(reviewed.overall)
+    for words in ("The first 20 of 25.", "The first 15 of 18.", "4 / 9", "✕ systematic", "? may be chance",
+                  "right on about 31% of 140 rows", "an estimate that proves nothing", "500 reviews about 77", "somebody's words"):
+        assert words in found.words, words
+    assert "{{ 7 * 7 }} 19" in found.words
+    assert "{{ 7 * 7 }} 20" not in found.words
+    assert HOSTILE.split("'")[1] in text  # a template in a label is not run
+    assert "What reviews found" not in page(*made, RECIPE)
+
+
+def test_the_json_of_a_reviewed_run_has_the_counts_and_nobodys_words(made, reviewed, tmp_path) -> None:
+    """The JSON travels with the bundle; a run without reviews has no such entry."""
+    folder = write_reviewed_dossier(*made, reviewed, RECIPE, workdir=tmp_path)
+    text = (folder.path / "dossier.json").read_text(encoding="utf-8")
+    found = json.loads(text)["teacher_errors"]
+    assert found["overall"]["n"] == 200
+    assert found["confusions"][0]["rows"] == 4
+    assert "somebody's words" not in text
+    assert "What reviews found" in (folder.path / "index.html").read_text(encoding="utf-8")
+    assert "teacher_errors" not in facts(*made, RECIPE)
 
 
 def test_labels_of_the_plot_never_cover_each_other(made) -> None:

@@ -17,11 +17,12 @@ from overproof.steps.certificates import other_words, walk_words, whole_traffic
 from overproof.steps.collect import Evidence
 from overproof.steps.evaluate import served_cost_usd_per_1000, teacher_of
 from overproof.steps.slice_reports import bars_judged
+from overproof.steps.teacher_errors import TeacherErrors
 from overproof.store.artifacts import Step
 
 FORMAT = 1
 HALF = 0.5
-TEXT_FIELDS = frozenset({"disagreements", "gaps"})  # people's own words stay in the page; the JSON travels with the bundle
+TEXT_FIELDS = frozenset({"disagreements", "examples", "gaps"})  # people's own words stay in the page; the JSON travels with the bundle
 WORDS = {
     "pass": "pass",
     "fail": "fail",
@@ -54,15 +55,42 @@ def write_dossier(evidence: Evidence, verdict: Release | Refusal, recipe: Dossie
 
     Returns: the folder with both files.
     """
+    return _written(evidence, verdict, None, recipe, workdir)
+
+
+def write_reviewed_dossier(
+    evidence: Evidence, verdict: Release | Refusal, teacher: TeacherErrors, recipe: DossierRecipe, *, workdir: Path
+) -> Folder:
+    """
+    Write `index.html` and `dossier.json` of a run with reviews.
+
+    Args:
+        evidence: what the gate read.
+        verdict: what it decided.
+        teacher: where reviews found the teacher to be wrong.
+        recipe: date and version.
+        workdir: a fresh folder.
+
+    Returns: the folder with both files.
+    """
+    return _written(evidence, verdict, teacher, recipe, workdir)
+
+
+def _written(
+    evidence: Evidence, verdict: Release | Refusal, teacher: TeacherErrors | None, recipe: DossierRecipe, workdir: Path
+) -> Folder:
     target = workdir / "dossier"
     target.mkdir()
-    (target / "index.html").write_text(page(evidence, verdict, recipe), encoding="utf-8")
-    text = json.dumps(facts(evidence, verdict, recipe), indent=1, ensure_ascii=False, allow_nan=False)
+    (target / "index.html").write_text(page(evidence, verdict, recipe, teacher=teacher), encoding="utf-8")
+    values = facts(evidence, verdict, recipe, teacher=teacher)
+    text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
     (target / "dossier.json").write_text(text + "\n", encoding="utf-8")
     return Folder(path=target)
 
 
-def facts(evidence: Evidence, verdict: Release | Refusal, recipe: DossierRecipe) -> dict[str, Any]:
+def facts(
+    evidence: Evidence, verdict: Release | Refusal, recipe: DossierRecipe, *, teacher: TeacherErrors | None = None
+) -> dict[str, Any]:
     """
     The dossier as plain values: no request text, no path of any machine.
 
@@ -70,6 +98,7 @@ def facts(evidence: Evidence, verdict: Release | Refusal, recipe: DossierRecipe)
         evidence: what the gate read.
         verdict: what it decided.
         recipe: date and version.
+        teacher: what reviews found, where there are any.
 
     Returns: JSON values.
     """
@@ -80,6 +109,7 @@ def facts(evidence: Evidence, verdict: Release | Refusal, recipe: DossierRecipe)
         "verdict": "release" if isinstance(verdict, Release) else "refusal",
         "decision": _plain(verdict),
         "evidence": _plain(evidence),
+        **({} if teacher is None else {"teacher_errors": _plain(teacher)}),
         "cost_as_served_usd_per_1000": served_cost_usd_per_1000(evidence.report) if evidence.report else None,
     }
 
@@ -97,7 +127,9 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def page(evidence: Evidence, verdict: Release | Refusal, recipe: DossierRecipe) -> str:
+def page(
+    evidence: Evidence, verdict: Release | Refusal, recipe: DossierRecipe, *, teacher: TeacherErrors | None = None
+) -> str:
     """
     The HTML page.
 
@@ -105,6 +137,7 @@ def page(evidence: Evidence, verdict: Release | Refusal, recipe: DossierRecipe) 
         evidence: what the gate read.
         verdict: what it decided.
         recipe: date and version.
+        teacher: what reviews found, where there are any.
 
     Returns: one self-contained document: no script, no outside request, every value escaped.
     """
@@ -134,6 +167,7 @@ def page(evidence: Evidence, verdict: Release | Refusal, recipe: DossierRecipe) 
         verdict=verdict,
         released=isinstance(verdict, Release),
         recipe=recipe,
+        errors=teacher,
         stops=[f for f in verdict.findings if f.outcome not in ("pass", "waived")],
         chosen=chosen,
         weak=weak_view(report),
@@ -424,3 +458,4 @@ def _place_labels(points: list[dict[str, Any]]) -> None:
 
 
 DOSSIER = Step(name="dossier", version=3, fn=write_dossier, workdir=True)
+REVIEWED_DOSSIER = Step(name="reviewed_dossier", version=1, fn=write_reviewed_dossier, workdir=True)

@@ -64,11 +64,14 @@ class HeldOut:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Suspect:
-    """A label on which the teacher seems to fail more often than not; an estimate by a model, no proof."""
+    """
+    A label on which the teacher seems to fail more often than not: the expected share of its rows on which the teacher
+    says so, by calibrated chances, is below one half. An estimate by a model, no proof.
+    """
 
     label: str
     share_right: float
-    """Share of the rows that seem to have the label on which the teacher says so."""
+    """That expected share; reviewed rows count as reviewed."""
     rows: int
     """Training rows that seem to have the label."""
 
