@@ -307,7 +307,7 @@ def test_an_unexpected_crash_is_no_refusal(tmp_path: Path, monkeypatch: pytest.M
 def test_interrupting_says_how_to_go_on(tmp_path: Path) -> None:
     """SIGINT during work: exit code 130, one sentence, no traceback; the next call finishes the work."""
     write_project(tmp_path)
-    log = write_log(tmp_path, 150_000)
+    log = write_log(tmp_path, 40_000)
     command = [sys.executable, "-m", "overproof.cli", "import", str(log), "--project", str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
     deadline = time.monotonic() + 60

@@ -9,9 +9,10 @@ from typing import Any, Literal
 from overproof.data import Labelled, PromptSet
 from overproof.errors import DataError
 from overproof.evidence import EvalReport
-from overproof.pipeline import Road, load_run, runs_of
+from overproof.pipeline import Road, load_run
 from overproof.project import Project
 from overproof.recipes import features_recipe
+from overproof.runs import runs_of
 from overproof.steps.mend import FEATURES, MEND, MendRecipe, learn, load_features
 from overproof.steps.queues import SPLITS, Asked, Split, audit_queue, fix_queue
 from overproof.steps.reviewing import Outcome, settle

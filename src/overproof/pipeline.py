@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,6 +41,7 @@ from overproof.recipes import (
     slices_of,
     teach_recipe,
 )
+from overproof.runs import runs_of, today_of
 from overproof.settings import Part, TeacherTable
 from overproof.steps.baseline import ASK_DEV, ASK_TEST, SHOTS, AskRecipe, ShotsRecipe
 from overproof.steps.calibrate import CALIBRATE
@@ -54,6 +55,7 @@ from overproof.steps.collect import (
     SUMMARISE,
     AddRecipe,
     CollectRecipe,
+    DataEvidence,
     SummariseRecipe,
 )
 from overproof.steps.committee import DECIDE, DISPUTED, CommitteeRecipe, DisputedRecipe
@@ -232,12 +234,25 @@ class Road:
         yield "calibrate"
         kept["report"] = report = self._evaluate(candidates, dev_rows, test_rows, surveyed)
         yield "evaluate"
+        self._decide(data, candidates, report, surveyed.value, dev_rows)
+        yield "gate"
+
+    def _decide(
+        self,
+        data: Artifact[DataEvidence],
+        candidates: _Candidates,
+        report: Artifact[EvalReport],
+        survey: Survey,
+        dev_rows: Artifact[CalibrationSet],
+    ) -> None:
+        """Pack the chosen candidate, put all evidence before the gate, and write down what it says."""
+        p, run, kept = self.project, self.memo.run, self.artifacts
         chosen = candidates.trained[report.value.chosen]
-        slices = routed_slices(p, surveyed.value)
+        slices = routed_slices(p, survey)
         bundle = run(PACK, chosen, report, recipe=PackRecipe(task=p.task.name, input=p.task.input, slices=slices, on_expiry=p.proof.on_expiry))
         if p.fairness.swaps:
             kept["flips"] = run(FLIPS, bundle, dev_rows, recipe=flip_recipe(p))
-        volume = p.serve.requests_per_month or surveyed.value.requests_per_month
+        volume = p.serve.requests_per_month or survey.requests_per_month
         digests = {name: artifact.digest for name, artifact in kept.items()}
         collecting = CollectRecipe(requests_per_month=volume, digests=digests)
         evidence = run(
@@ -253,7 +268,6 @@ class Road:
             kept["dossier"] = run(REVIEWED_DOSSIER, evidence, verdict, kept["teacher"], recipe=writing)
         else:
             kept["dossier"] = run(DOSSIER, evidence, verdict, recipe=writing)
-        yield "gate"
 
     def _reviewed(self, labelled: Artifact[Labelled], attributes: tuple[str, ...]) -> Artifact[Labelled]:
         """The rows after people's reviews; the same rows, and no work, where there are none."""
@@ -515,36 +529,6 @@ class Road:
         return name
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunRecord:
-    """A finished run as the decision log holds it."""
-
-    id: str
-    at: str
-    """ISO 8601 in UTC."""
-    outcome: str
-    """"release" or "refusal"."""
-    headline: str
-    digests: Mapping[str, str]
-    """Name of a result to its digest."""
-
-
-def runs_of(store: Store) -> list[RunRecord]:
-    """
-    Every run that reached a verdict, oldest first.
-
-    Args:
-        store: the project's store.
-
-    Returns: one record for each distinct outcome.
-    """
-    return [
-        RunRecord(id=d.subject, at=d.at, outcome=d.body["outcome"], headline=d.body["headline"], digests=d.body["digests"])
-        for d in store.decisions.read()
-        if d.kind == "gate"
-    ]
-
-
 def load_run(store: Store, run_id: str | None = None) -> RunResult:
     """
     The results of an earlier run.
@@ -575,16 +559,3 @@ def load_run(store: Store, run_id: str | None = None) -> RunResult:
 def _at_once(table: TeacherTable) -> int:
     """Rows in flight: a batch wants all of them at once."""
     return BATCH_ROWS if table.mode == "batch" else table.concurrency
-
-
-def today_of(store: Store) -> date:
-    """
-    The later of the wall clock and the newest decision: setting a clock back renews nothing.
-
-    Args:
-        store: the project's store.
-
-    Returns: the day that decisions are made on, in UTC.
-    """
-    newest = max((d.at[:10] for d in store.decisions.read()), default="")
-    return max(datetime.now(UTC).date(), date.fromisoformat(newest) if newest else date.min)

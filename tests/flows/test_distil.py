@@ -14,8 +14,9 @@ import pytest
 from overproof.cli import main
 from overproof.errors import DataError, StoreError, TermsError
 from overproof.evidence import Refusal, Release
-from overproof.pipeline import STAGES, distil, load_run, runs_of, status
+from overproof.pipeline import STAGES, distil, load_run, status
 from overproof.project import load_project
+from overproof.runs import runs_of
 from overproof.store.project_store import open_store
 from overproof.students.bundle import load_bundle
 
@@ -38,8 +39,11 @@ def test_an_easy_task_ends_in_a_release_whose_bundle_answers(easy) -> None:
     assert isinstance(result.verdict, Release), result.verdict
     assert {f.outcome for f in result.verdict.findings} == {"pass"}
     bundle = load_bundle(result.verdict.bundle.path)
-    answer = bundle.answer({"text": "my card was charged twice, send the invoice and a refund"}, {"tier": "pro"})
-    assert (answer.route, answer.value) == ("student", "billing 💶")
+    sealed = [e for e in result.artifacts["labels"].value.test.examples if e.target == "billing 💶"]
+    answers = [bundle.answer(dict(e.request.fields), dict(e.request.attributes)) for e in sealed]
+    assert sum((a.route, a.value) == ("student", "billing 💶") for a in answers) > 0.9 * len(sealed) > 0
+    foreign = bundle.answer({"text": "my card was charged twice, send the invoice and a refund"}, {"tier": "pro"})
+    assert (foreign.route, foreign.cause) == ("teacher", "out_of_scope")  # nobody in this log writes plain English
     with open_store(easy) as store:
         assert store.releases.latest().id == result.verdict.id
         assert runs_of(store)[-1].outcome == "release"

@@ -103,7 +103,7 @@ def test_the_wire_carries_surrogates_only_and_a_talkative_teacher_is_redacted_be
         text = toml.read_text().replace('use = "recorded.v1"', f'use = "openai.v1"\n{address}')
         text = text.replace("recorded-teacher", "big-teacher").replace(
             'terms = "terms.toml"',
-            'terms = "terms.toml"\nbudget_usd = 100\nprice_in_usd_per_million = 1.0\nprice_out_usd_per_million = 4.0\n'
+            'terms = "terms.toml"\nbudget_usd = 100\nrepeat = 0\nprice_in_usd_per_million = 1.0\nprice_out_usd_per_million = 4.0\n'
             "[teacher.options]\nallow_private = true",
         )
         toml.write_text(text)

@@ -47,8 +47,8 @@ def test_who_chose_a_row_for_a_true_label_is_kept_and_rows_without_a_mark_are_st
     marked = dataclasses.replace(plain, gold_from="review-fix")
     assert '"gold_from"' not in logs._line_of(plain).body
     assert logs._line_of(marked).digest != logs._line_of(plain).digest
-    assert logs._record_of(logs._line_of(marked).body, marked.source) == marked
-    assert logs._record_of(logs._line_of(plain).body, plain.source) == plain
+    assert logs._record_of(logs._line_of(marked).body, marked.source, context=True, shared=logs._Shared()) == marked
+    assert logs._record_of(logs._line_of(plain).body, plain.source, context=True, shared=logs._Shared()) == plain
 
 
 def test_the_same_rows_twice_add_nothing(store):

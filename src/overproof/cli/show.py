@@ -44,7 +44,8 @@ def show(door: Door, what: str, run_id: str | None, recompute: bool) -> int:  # 
     with open_store(project.root) as store:
         if what in ("traffic", "skipped"):
             return _log(door, store, what)
-        from overproof.pipeline import load_run, today_of
+        from overproof.pipeline import load_run
+        from overproof.runs import today_of
 
         if recompute:
             return _recompute(door, load_run(store, run_id))
@@ -258,7 +259,7 @@ def _labels_under(project: Any, clearance: Any) -> list[str]:
     if not (project.root / ".overproof").is_dir():
         return []
     from overproof.asking import NOT_LEARNED, honoured
-    from overproof.pipeline import runs_of
+    from overproof.runs import runs_of
     from overproof.store.project_store import open_store
 
     with open_store(project.root) as store:

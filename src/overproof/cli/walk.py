@@ -201,8 +201,8 @@ def status(door: Door) -> int:
 
     from overproof.cli.ahead import after_end
     from overproof.cli.tables import expiry_words, grid, step_line
-    from overproof.pipeline import runs_of, today_of
     from overproof.pipeline import status as ahead
+    from overproof.runs import runs_of, today_of
     from overproof.store.project_store import open_store
 
     project = door.load()

@@ -232,7 +232,7 @@ def _gold(split: str, examples: Sequence[Example], outcome: Outcome, counts: Cou
             found.append(example)
         else:
             counts[f"{split}: gold from the audit queue"] += 1
-            found.append(replace(example, gold=one.label, label_from="review-audit"))
+            found.append(replace(example, gold=one.label, gold_from="review-audit"))
     return tuple(found)
 
 

@@ -15,11 +15,13 @@ SHARE = 0.995  # of an allowed rate: two clocks never agree quite
 CATCH_UP_S = 0.3  # slots that were missed by so little are made up for, so that a late timer costs nothing
 BACK_OFF = 0.7
 GROW = 1.05
+GROW_GUESS = 1.5  # for a limit that was guessed from refusals
 GROW_EVERY_S = 10.0
 UNHEARD_S = 0.05  # between calls until the first response has said what is allowed
 LEAVE_EVERY_S = 1.0  # at most one slot in so long is left to a limit that is used up
 FEW = 10
 SIGN = 0.1  # share of the last fifty calls that were refused
+LEAST_SIGN = 3  # refusals; one in the first ten calls is chance
 LEARNING_S = 5.0
 WINDOW_S = 60.0
 LAST_CALLS = 100
@@ -68,6 +70,7 @@ class Pacer:
         self._heard = False
         self._mean_tokens = 0.0
         self._factor = 1.0
+        self._guessed = False
         self._changed = -math.inf
         self._learned = -math.inf
         self._refusals: deque[bool] = deque(maxlen=50)
@@ -137,7 +140,7 @@ class Pacer:
             if said.requests_per_minute and not self._fixed[0] and (said.requests_reset_s or 0.0) <= WINDOW_S:
                 if self._requests is None:
                     self._learned = now
-                self._requests = said.requests_per_minute
+                self._requests, self._guessed = said.requests_per_minute, False
             if said.tokens_per_minute and not self._fixed[1] and (said.tokens_reset_s or 0.0) <= WINDOW_S:
                 self._tokens = said.tokens_per_minute
             if outcome.http_status == 429 and outcome.retry_after_s is None:
@@ -152,7 +155,7 @@ class Pacer:
                 self._next += self.interval_s
         self._refusals.append(outcome.http_status == 429)
         # A stray refusal is no sign of a limit, and slowing down at each would end in a crawl.
-        if outcome.http_status == 429 and sum(self._refusals) >= SIGN * len(self._refusals):
+        if outcome.http_status == 429 and sum(self._refusals) >= max(LEAST_SIGN, SIGN * len(self._refusals)):
             self._refused(now)
 
     def hold(self, seconds: float) -> None:
@@ -173,13 +176,16 @@ class Pacer:
             if len(recent) < FEW:  # Retry-After does for so few
                 return
             self._requests = len(recent) * 60.0 / max(1.0, now - recent[0])
+            self._guessed = True
         self._changed = now
         self._factor = max(self._factor * BACK_OFF, 0.05)
 
     def _recover(self, now: float) -> None:
         while self._factor < 1.0 and now - self._changed >= GROW_EVERY_S:
             self._changed += GROW_EVERY_S
-            self._factor = min(1.0, self._factor * GROW)
+            self._factor = min(1.0, self._factor * (GROW_GUESS if self._guessed else GROW))
+        if self._guessed and self._requests and self._factor >= 1.0 and now - self._changed >= GROW_EVERY_S:
+            self._changed, self._requests = now, self._requests * GROW_GUESS  # nobody named a limit: look for it again
 
 
 class Breaker:
