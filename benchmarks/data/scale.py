@@ -1,5 +1,5 @@
 """
-Import, near-duplicates and matching at 100,000 and 1,000,000 short messages, with rensa alone on the same rows.
+Import, redaction, near-duplicates and matching at 100,000 and 1,000,000 short messages, with rensa alone on the same rows.
 
     python benchmarks/data/scale.py                  # 100,000 and 1,000,000
     python benchmarks/data/scale.py --rows 20000 100000
@@ -27,6 +27,7 @@ from messages import CLOSE, Message, messages, write_log
 from overproof.importers import ColumnMapping, read_file
 from overproof.measure.intervals import cp_interval
 from overproof.measure.leakage import LONG_WORDS, _trigrams, _words, clusters, jaccard, normalised
+from overproof.privacy.redact import Policy, Redactor
 from overproof.steps.capture import CaptureRecipe, LogSnapshot, capture
 from overproof.steps.promptset import PromptSetRecipe, promptset
 from overproof.store.project_store import open_store
@@ -111,14 +112,15 @@ def _close(row: Message, original: Message) -> bool:
 
 
 def whole(n: int, seed: int) -> dict[str, Any]:
-    """From the file to the prompt set: import into the store, window, near-duplicates, matched draw of 20,000."""
+    """From the file to the prompt set: import into the store with redaction, window, near-duplicates, matched draw of 20,000."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.jsonl"
         write_log(log, n, seed)
         mapping = ColumnMapping(fields=("text",), columns={"at": "ts", "session": "session"})
         start = time.process_time()
         with open_store(Path(folder)) as store:
-            added = store.traffic.append(read_file(log, mapping), "log").added
+            rows = Redactor(Policy(), key=b"a key of the benchmark" * 2).rows(read_file(log, mapping))
+            added = store.traffic.append(rows, "log").added
             imported = time.process_time()
             snapshot = LogSnapshot(records=tuple(store.traffic.read()))
             traffic = capture(snapshot, CaptureRecipe(fields=("text",)))
@@ -147,7 +149,7 @@ def _print(n: int, parts: dict[str, Any]) -> None:
     print(f"  near-duplicates, CPU      ours {a['our_cpu']:.1f} s, rensa alone {a['rensa_cpu']:.1f} s: {a['our_cpu'] / a['rensa_cpu']:.2f} x")
     print(f"  planted pairs found       ours {_share(a['found'], a['planted'])}; rensa alone {_share(a['rensa_found'], a['planted'])}")
     print(f"  unique messages joined    ours {_share(a['wrong'], a['unique'])}; rensa alone {_share(a['rensa_wrong'], a['unique'])}")
-    print(f"  import + prompt set, CPU  {b['import_cpu']:.1f} s + {b['promptset_cpu']:.1f} s, peak {b['peak_gib']:.2f} GiB")
+    print(f"  import with redaction + prompt set, CPU  {b['import_cpu']:.1f} s + {b['promptset_cpu']:.1f} s, peak {b['peak_gib']:.2f} GiB")
     for view, before, low, high, after, after_low, after_high in b["distances"]:
         print(f"  distance by {view}: plain {before:.3f} ({low:.3f} to {high:.3f}), matched {after:.3f} ({after_low:.3f} to {after_high:.3f})")
 
