@@ -233,8 +233,9 @@ class SuspicionTable:
     """Leave marked rows out; otherwise they are only marked."""
     folds: Annotated[int, Field(ge=2, le=20)] = 5
     """Parts that the rows are cut into; each is judged by a model of the others."""
-    at_most: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Largest share of the training rows that is marked, the most suspicious first."""
+    at_most: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Largest share of the training rows that is marked, the most suspicious first: a model that doubts more of them
+    knows less than the teacher."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

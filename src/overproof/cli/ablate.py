@@ -42,6 +42,6 @@ def ablate(door: Door, student: str) -> int:
     if not found.effects:
         door.emit(body, f"no rule drops or changes one of the {found.rows:,} training rows: there is nothing to compare")
         return EXIT_PASS
-    note = f"exact McNemar; {len(found.effects)} rules share a chance of {found.delta:g} that any verdict is false. Nothing was changed"
+    note = f"exact McNemar, a chance of {found.delta:g} that any of the verdicts is false; they speak of these fitted students. Nothing was changed"
     door.emit(body, table, *(escape(one.words) for one in found.effects), note)
     return EXIT_PASS

@@ -64,9 +64,9 @@ def _marked(suspicion: Suspicion) -> Iterator[Any]:
     yield ""
     yield escape(suspicion.words)
     if suspicion.marks:
-        table = grid("Most suspicious first", "teacher says", "model says", "chance of the teacher's", "message", right=(2,))
+        table = grid("Most suspicious first", "teacher says", "model says", "its chance", "message", right=(2,))
         for one in suspicion.marks[:SOME]:
-            table.add_row(escape(one.target), escape(one.likely), f"{one.chance:.3f}", escape(one.text[:60]))
+            table.add_row(escape(one.target), escape(one.likely), f"{one.chance:.3f}", escape(one.text[:40]))
         yield table
 
 

@@ -27,7 +27,7 @@ class SuspicionRecipe:
 
     folds: int = 5
     """Parts that the rows are cut into; each is judged by a model of the others."""
-    at_most: float = 1.0
+    at_most: float = 0.2
     """Largest share of the training rows that is marked, the most suspicious first."""
     seed: int = 0
     """Of the cut."""
@@ -58,6 +58,8 @@ class Marks:
     """Training rows."""
     judged: int
     """Those on whose label the models had a say."""
+    agreed: int
+    """Judged rows whose likeliest label by the model is the teacher's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +71,8 @@ class Suspicion:
     """Training rows."""
     judged: int
     """Those on whose label the models had a say."""
+    agreed: int
+    """Judged rows whose likeliest label by the model is the teacher's: how much the model knows."""
     wrong: Figure | None
     """Of the marked rows with a true label: the share whose label is wrong; None where no row has one."""
     wrong_overall: Figure | None
@@ -81,7 +85,8 @@ class Suspicion:
         """One sentence for the reader who wonders whether the rule does any good."""
         if not self.judged:
             return f"{RULE} judged none of {self.of:,} training rows: too few rows of each label, not enough data"
-        head = f"{RULE} marked {len(self.marks):,} of {self.of:,} training rows ({self.judged:,} judged) as suspicious"
+        head = f"{RULE} marked {len(self.marks):,} of {self.of:,} training rows as suspicious"
+        head += f" (its model agrees with the teacher on {self.agreed / self.judged:.0%} of {self.judged:,})"
         head += ", to be dropped" if self.dropped else "; they stay"
         if not self.marks:
             return head
@@ -137,7 +142,8 @@ def mark(labelled: Labelled, features: Folder, prompts: PromptSet, recipe: Suspi
                 chance=float(found.chance[i, given[i]]), text=examples[i].request.text[:200],
             )
         )  # fmt: skip
-    return Marks(rows=tuple(rows), of=len(examples), judged=int(found.judged.sum()))
+    agreed = found.judged & (found.chance.argmax(axis=1) == given)
+    return Marks(rows=tuple(rows), of=len(examples), judged=int(found.judged.sum()), agreed=int(agreed.sum()))
 
 
 def weigh(marks: Marks, filtered: Labelled, labelled: Labelled, recipe: WeighRecipe) -> Suspicion:
@@ -158,7 +164,7 @@ def weigh(marks: Marks, filtered: Labelled, labelled: Labelled, recipe: WeighRec
              for e in filtered.train.examples if e.request.digest in truth]  # fmt: skip
     hits = [wrong for marked, wrong in known if marked]
     return Suspicion(
-        marks=marks.rows, of=marks.of, judged=marks.judged, dropped=recipe.drop,
+        marks=marks.rows, of=marks.of, judged=marks.judged, agreed=marks.agreed, dropped=recipe.drop,
         wrong=figure(sum(hits), len(hits), metric="wrong") if hits else None,
         wrong_overall=figure(sum(w for _, w in known), len(known), metric="wrong") if known else None,
     )  # fmt: skip
