@@ -115,7 +115,7 @@ def test_suspicion_marks_by_default_and_drops_where_asked(noisy) -> None:
     assert marking.artifacts["labels"].digest == plain.artifacts["labels"].digest
     assert 0 < len(kept["suspicion"].marks) <= 0.2 * kept["suspicion"].of
     assert not kept["suspicion"].dropped
-    dropping, less = went(noisy, "verify.1.drop=true")
+    _, less = went(noisy, "verify.1.drop=true")
     gone = {d.request.digest for d in less["labels"].dropped if d.by == "suspicion.v1"}
     assert gone == {m.digest for m in less["suspicion"].marks}
     assert len(less["labels"].train.examples) + len(gone) == len(kept["labels"].train.examples)

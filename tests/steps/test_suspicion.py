@@ -5,10 +5,29 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from overproof.data import CalibrationSet, Example, Folder, Labelled, PromptRow, PromptSet, Request, TestSet, TrainSet
+from overproof.data import (
+    CalibrationSet,
+    Example,
+    Folder,
+    Labelled,
+    PromptRow,
+    PromptSet,
+    Request,
+    TestSet,
+    TrainSet,
+)
 from overproof.steps.filter_report import rules_of
 from overproof.steps.mend import FEATURES_FILE
-from overproof.steps.suspicion import RULE, LeaveOutRecipe, Suspicion, SuspicionRecipe, WeighRecipe, leave_out, mark, weigh
+from overproof.steps.suspicion import (
+    RULE,
+    LeaveOutRecipe,
+    Suspicion,
+    SuspicionRecipe,
+    WeighRecipe,
+    leave_out,
+    mark,
+    weigh,
+)
 
 LABELS = ("a", "b", "c")
 N, WRONG = 180, 18
