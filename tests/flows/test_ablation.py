@@ -125,10 +125,13 @@ def test_suspicion_marks_by_default_and_drops_where_asked(noisy) -> None:
     assert sum(n for name, n in counts.items() if name.startswith("train: ")) == len(kept["labels"].train.examples)
     assert any("suspicion.v1 dropped" in line for line in less["summary"].filter_lines)
     with open_store(noisy) as store:
-        used = ablate(store, load_project(noisy, overrides=["verify.1.drop=true"]))
-        spare = ablate(store, load_project(noisy))
-    # putting the rows back ends at the same two sets of rows as leaving them out
-    assert [(e.rule, e.rows) for e in used.effects] == [(e.rule, e.rows) for e in spare.effects] == [("suspicion.v1", len(gone))]
+        used = ablate(store, load_project(noisy, overrides=["verify.1.drop=true"]), student="linear.v1")
+        spare = ablate(store, load_project(noisy), student="linear.v1")
+    # putting the rows back ends at the same two sets of rows as leaving them out, the right way round
+    (used,), (spare,) = used.effects, spare.effects
+    assert (used.rule, used.rows, used.gain) == (spare.rule, spare.rows, spare.gain) == ("suspicion.v1", len(gone), used.gain)
+    assert (used.only_with_wrong, used.only_without_wrong) == (spare.only_with_wrong, spare.only_without_wrong)
+    assert used.only_with_wrong != used.only_without_wrong
 
 
 def test_a_mistake_in_the_suspicion_table_is_told_when_the_file_is_read(easy) -> None:
