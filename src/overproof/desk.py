@@ -16,6 +16,7 @@ from overproof.runs import runs_of
 from overproof.steps.mend import FEATURES, MEND, MendRecipe, learn, load_features
 from overproof.steps.queues import SPLITS, Asked, Split, audit_queue, fix_queue
 from overproof.steps.reviewing import Outcome, settle
+from overproof.steps.suspicion import Suspicion
 from overproof.steps.teacher_errors import TEACHER_ERRORS, TeacherErrors, TeacherErrorsRecipe
 from overproof.store.artifacts import Artifact, NotBuilt
 from overproof.store.project_store import Store
@@ -32,11 +33,15 @@ class Desk:
         project: the checked project file.
         prompts: the prompt set of the present log and file.
         filtered: the teacher's labels, before any review.
+        marks: suspicious rows, where the project asks for them and they are there.
     """
 
-    def __init__(self, store: Store, project: Project, prompts: Artifact[PromptSet], filtered: Artifact[Labelled]) -> None:
+    def __init__(
+        self, store: Store, project: Project, prompts: Artifact[PromptSet], filtered: Artifact[Labelled],
+        marks: Artifact[Suspicion] | None = None,
+    ) -> None:
         self._store, self._project = store, project
-        self._prompts, self._filtered = prompts, filtered
+        self._prompts, self._filtered, self._marks = prompts, filtered, marks
         self._known: dict[str, Asked] = {}
 
     @property
@@ -78,7 +83,8 @@ class Desk:
             features = self._store.memo().run(FEATURES, self._filtered, recipe=features_recipe(self._project))
         labelled = self._filtered.value
         learned = learn(labelled.train, load_features(features.value), outcome)
-        return fix_queue(labelled, self._prompts.value, learned, outcome, pending=self._pending())
+        marked = {mark.digest for mark in self._marks.value.marks} if self._marks is not None and self._marks.built else ()
+        return fix_queue(labelled, self._prompts.value, learned, outcome, pending=self._pending(), marked=marked)
 
     def conflicts(self) -> tuple[Asked, ...]:
         """Rows on which reviewers differ, as rows to decide."""
@@ -167,4 +173,4 @@ def open_desk(store: Store, project: Project) -> Desk:
     prompts = road.artifacts.get("prompts")
     if filtered is None or prompts is None or not filtered.built or not prompts.built:
         raise DataError("the teacher's labels are not there yet, or are stale", next_action="run `overproof run --to filter` first")
-    return Desk(store, project, prompts, filtered)
+    return Desk(store, project, prompts, filtered, road.artifacts.get("suspicion"))

@@ -16,7 +16,6 @@ from overproof.data import (
     Answers,
     CalibrationSet,
     Clearance,
-    Labelled,
     PromptSet,
     TestSet,
     TrainSet,
@@ -25,11 +24,11 @@ from overproof.data import (
 from overproof.errors import DataError
 from overproof.evidence import Calibration, EvalReport, Plan, Refusal, Release, Scores, Trained
 from overproof.importers import ColumnMapping, read_file
+from overproof.learned import learned_rows
 from overproof.project import Project
 from overproof.recipes import (
     calibrate_recipe,
     decided,
-    features_recipe,
     flip_recipe,
     functions_of,
     gate_recipe,
@@ -39,6 +38,7 @@ from overproof.recipes import (
     promptset_recipe,
     routed_slices,
     slices_of,
+    student_recipe,
     teach_recipe,
 )
 from overproof.runs import runs_of, today_of
@@ -51,6 +51,7 @@ from overproof.steps.clear import CLEAR, recheck, student_kind
 from overproof.steps.collect import (
     ADD_FLIPS,
     ADD_GROUPS,
+    ADD_SUSPICION,
     COLLECT,
     SUMMARISE,
     AddRecipe,
@@ -73,13 +74,6 @@ from overproof.steps.filter import (
 from overproof.steps.flips import FLIPS
 from overproof.steps.gate import GATE
 from overproof.steps.groups import GROUPS, check_attributes
-from overproof.steps.mend import (
-    FEATURES,
-    MEND,
-    TAKE_LABELLED,
-    MendRecipe,
-    TakeRecipe,
-)
 from overproof.steps.pack import PACK, PackRecipe
 from overproof.steps.plan import PLAN
 from overproof.steps.predict import PREDICT_DEV, PREDICT_TEST, TEACHER_SCORES
@@ -87,13 +81,11 @@ from overproof.steps.promptset import PROMPTSET
 from overproof.steps.supplement import SUPPLEMENT, SupplementRecipe, written
 from overproof.steps.survey import SURVEY, Survey, SurveyRecipe
 from overproof.steps.teach import TEACH, TeachRecipe
-from overproof.steps.teacher_errors import TEACHER_ERRORS, TeacherErrorsRecipe
-from overproof.steps.train import TRAIN, StudentRecipe
+from overproof.steps.train import TRAIN
 from overproof.store.artifacts import Artifact, Memo, NotBuilt, StepEvent
 from overproof.store.looks import Look
 from overproof.store.project_store import Store
 from overproof.store.releases import Unsealed
-from overproof.students.weights import pinned
 from overproof.task import Slice
 
 STAGES = ("capture", "promptset", "clear", "teach", "filter", "train", "calibrate", "evaluate", "gate")
@@ -212,8 +204,8 @@ class Road:
         specs = tuple(verifier_spec(v.use, v.options) for v in p.verifiers)
         filtering = FilterRecipe(labels=p.task.output.labels, verifiers=specs)
         attributes = tuple(dict.fromkeys([*(s.by for s in p.slices if s.by is not None), *p.fairness.groups]))
-        labelled = run(FILTER, answers, recipe=filtering)
-        kept["labels"] = labelled = self._reviewed(labelled, attributes)
+        kept["labels"] = run(FILTER, answers, recipe=filtering)
+        kept["labels"] = labelled = learned_rows(self.memo, p, self.store.reviews.live(), kept, attributes=attributes)
         surveyed = run(SURVEY, traffic, labelled, recipe=SurveyRecipe(attributes=attributes))
         kept["summary"] = data = run(SUMMARISE, prompts, clearance, answers, labelled, recipe=SummariseRecipe(samples=p.teacher.samples))
         train_rows = run(TAKE_TRAIN, labelled, recipe=NoRecipe())
@@ -258,7 +250,7 @@ class Road:
         evidence = run(
             COLLECT, data, self.memo.gather(list(candidates.trained.values())), report, bundle, recipe=collecting
         )
-        for name, step in (("groups", ADD_GROUPS), ("flips", ADD_FLIPS)):
+        for name, step in (("groups", ADD_GROUPS), ("flips", ADD_FLIPS), ("suspicion", ADD_SUSPICION)):
             if name in kept:
                 evidence = run(step, evidence, kept[name], recipe=AddRecipe())
         kept["evidence"] = evidence
@@ -268,20 +260,6 @@ class Road:
             kept["dossier"] = run(REVIEWED_DOSSIER, evidence, verdict, kept["teacher"], recipe=writing)
         else:
             kept["dossier"] = run(DOSSIER, evidence, verdict, recipe=writing)
-
-    def _reviewed(self, labelled: Artifact[Labelled], attributes: tuple[str, ...]) -> Artifact[Labelled]:
-        """The rows after people's reviews; the same rows, and no work, where there are none."""
-        reviews = self.store.reviews.live()
-        if not reviews.rows:
-            return labelled
-        run, kept = self.memo.run, self.artifacts
-        kept["filtered"], kept["features"] = labelled, run(FEATURES, labelled, recipe=features_recipe(self.project))
-        words = self.memo.source("reviews", reviews)
-        relabel = MendRecipe(relabel=self.project.promptset.mend)
-        kept["mended"] = mended = run(MEND, labelled, kept["features"], words, recipe=relabel)
-        recipe = TeacherErrorsRecipe(attributes=attributes)
-        kept["teacher"] = run(TEACHER_ERRORS, labelled, mended, recipe=recipe)
-        return run(TAKE_LABELLED, mended, recipe=TakeRecipe())
 
     def result(self) -> RunResult:
         """What the stages walked so far came to; a verdict is put on record once."""
@@ -378,17 +356,7 @@ class Road:
             into.dev.append(run(ASK_DEV, dev_rows, recipe=recipe, teacher=asked))
             into.test.append(run(ASK_TEST, test_rows, recipe=recipe, teacher=asked))
             return
-        fitted = run(
-            TRAIN,
-            train_rows,
-            recipe=StudentRecipe(
-                name=part.name,
-                use=part.use,
-                options=pinned(part.options, root=p.root),
-                seed=p.promptset.seed,
-                kind="student" if part in p.students else "baseline",
-            ),
-        )
+        fitted = run(TRAIN, train_rows, recipe=student_recipe(p, part))
         into.trained[part.name] = fitted
         into.dev.append(run(PREDICT_DEV, fitted, dev_rows, recipe=predict_recipe(self.project)))
         into.test.append(run(PREDICT_TEST, fitted, test_rows, recipe=predict_recipe(self.project)))

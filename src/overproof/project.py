@@ -31,6 +31,7 @@ from overproof.settings import (
     ProofTable,
     ServeTable,
     SliceTable,
+    SuspicionTable,
     TaskTable,
     TeacherTable,
     TrafficTable,
@@ -39,6 +40,7 @@ from overproof.task import Task, output_of
 
 PRICES = ("price_in_usd_per_million", "price_out_usd_per_million")
 BUILT_IN_BASELINES = ("majority.v1", "nearest.v1", "ngram.v1")
+SUSPICION = "suspicion.v1"  # a [[verify]] rule that needs all rows at once, so no part of its own
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 
 TABLES: Mapping[str, type] = {
@@ -80,6 +82,8 @@ class Project:
     """"project", "prompt", "terms", "recording": SHA-256 of each file that there is."""
     committee: tuple[MemberTable, ...] = ()
     """Further teachers, in file order."""
+    suspicion: SuspicionTable | None = None
+    """The [[verify]] table of suspicion.v1; None where there is none."""
 
     @property
     def pin(self) -> TeacherPin:
@@ -189,6 +193,7 @@ class _Reading:
         self.problems += [f"[{key}]: missing; {why}" for key, why in REQUIRED.items() if key not in self.raw]
         tables = {key: self.table(key, kind) for key, kind in TABLES.items()}
         parts = {key: self.parts(key, kind) for key, kind in LISTS.items() if kind}
+        suspicion = self.suspicion([v for v in parts["verify"] if v.use == SUSPICION])
         task = self.task(tables["task"])
         slices = self.slices(task.output.labels if task else ())
         self.teacher(tables["teacher"], task, slices)
@@ -202,7 +207,8 @@ class _Reading:
             raise ProjectError(self.problems, file=self.path.name)
         same = {key: tables[key] for key in TABLES if key != "task"}
         return Project(
-            file=self.path.name, root=self.path.parent, task=task, verifiers=tuple(parts["verify"]), students=tuple(students),
+            file=self.path.name, root=self.path.parent, task=task, students=tuple(students),
+            verifiers=tuple(v for v in parts["verify"] if v.use != SUSPICION), suspicion=suspicion,
             baselines=tuple(baselines), slices=tuple(slices), digests=self.digests, committee=tuple(committee), **same,
         )  # fmt: skip
 
@@ -254,7 +260,8 @@ class _Reading:
     def parts(self, key: str, kind: str) -> list[Part]:
         found = []
         known = registry.names(kind) + (registry.names("teachers") if key == "baseline" else [])
-        known = sorted({*known, *(BUILT_IN_BASELINES if key == "baseline" else ())})
+        extra = {"baseline": BUILT_IN_BASELINES, "verify": (SUSPICION,)}.get(key, ())
+        known = sorted({*known, *extra})
         for where, raw in self.entries(key):
             rest = {k: v for k, v in raw.items() if k not in ("use", "name")}
             odd = {k: v for k, v in rest.items() if isinstance(v, date | time) or str(v) in ("nan", "inf", "-inf")}
@@ -267,6 +274,11 @@ class _Reading:
             })  # fmt: skip
             found.append(part)
         return found
+
+    def suspicion(self, tables: Sequence[Part]) -> SuspicionTable | None:
+        where = f"[[verify]] {SUSPICION}"
+        self.say(where, {"is there twice; keep one": len(tables) > 1})
+        return self.read(dict(tables[0].options), SuspicionTable, where) if tables else None
 
     def slices(self, labels: Sequence[str]) -> list[SliceTable]:
         found, names = [], []

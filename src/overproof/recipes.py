@@ -13,7 +13,7 @@ from overproof.evidence import EvalReport
 from overproof.measure.intervals import rows_needed
 from overproof.privacy.redact import policy_digest
 from overproof.project import Project
-from overproof.settings import expand_slices
+from overproof.settings import Part, expand_slices
 from overproof.steps.calibrate import CalibrateRecipe
 from overproof.steps.clear import student_kind
 from overproof.steps.flips import BUILT_IN, FlipRecipe, read_swaps
@@ -25,6 +25,7 @@ from overproof.steps.predict import PredictRecipe
 from overproof.steps.promptset import PromptSetRecipe
 from overproof.steps.survey import Survey
 from overproof.steps.teach import TeachRecipe
+from overproof.steps.train import StudentRecipe
 from overproof.students.weights import pinned
 from overproof.task import Slice
 
@@ -227,6 +228,22 @@ def decided(report: EvalReport) -> date:
     Returns: the day.
     """
     return date.fromisoformat(report.decided)
+
+
+def student_recipe(project: Project, part: Part) -> StudentRecipe:
+    """
+    How one student or baseline is fitted.
+
+    Args:
+        project: the checked project file.
+        part: one of its students or baselines.
+
+    Returns: the recipe, files named by content.
+    """
+    return StudentRecipe(
+        name=part.name, use=part.use, options=pinned(part.options, root=project.root), seed=project.promptset.seed,
+        kind="student" if part in project.students else "baseline",
+    )  # fmt: skip
 
 
 def features_recipe(project: Project) -> FeaturesRecipe:

@@ -225,6 +225,20 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SuspicionTable:
+    """[[verify]] use = "suspicion.v1": a rule that reads all training rows at once."""
+
+    __pydantic_config__ = STRICT
+    drop: bool = False
+    """Leave marked rows out; otherwise they are only marked."""
+    folds: Annotated[int, Field(ge=2, le=20)] = 5
+    """Parts that the rows are cut into; each is judged by a model of the others."""
+    at_most: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Largest share of the training rows that is marked, the most suspicious first: a model that doubts more of them
+    knows less than the teacher."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BarsTable:
     """[bars]: the least that each metric may be."""
 

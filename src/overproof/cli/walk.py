@@ -160,6 +160,7 @@ def story(result: RunResult) -> Iterator[Any]:
     """
     from overproof.cli import tables
     from overproof.cli.ahead import outlook_page
+    from overproof.cli.filter_table import filter_lines
     from overproof.cli.promptset import prompts_page
 
     done = [e for e in result.events if e.action in ("run", "reuse")]
@@ -169,6 +170,7 @@ def story(result: RunResult) -> Iterator[Any]:
     data = find(result, "summary")  # has the counts of the two big results, which stay unread
     if data is not None:
         yield tables.funnel_table(data.funnel, data.counts)
+        yield from filter_lines(result)
         yield from prompts_page(data, most=3)
         yield ""
     elif (prompts := find(result, "prompts")) is not None:

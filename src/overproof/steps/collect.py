@@ -22,8 +22,10 @@ from overproof.data import (
 )
 from overproof.evidence import EvalReport, Trained
 from overproof.steps.ceiling import Ceiling, CeilingRecipe, ceiling
+from overproof.steps.filter_report import rules_of
 from overproof.steps.flips import FlipReport
 from overproof.steps.groups import GroupReport
+from overproof.steps.suspicion import Suspicion
 from overproof.store.artifacts import Step
 
 SAME = 0.98
@@ -80,6 +82,8 @@ class DataEvidence:
     """Extra samples, fingerprints, canary prompts; without the rows that were asked twice."""
     committee: Committee | None = None
     """Who decided; None where one teacher did."""
+    filter_lines: tuple[str, ...] = ()
+    """What each rule of the filter did, a sentence each, without any text of a row."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,6 +172,7 @@ def summarise(
         ceiling=found,
         asking=replace(answers.asking, repeats=()),
         committee=answers.committee,
+        filter_lines=tuple(rule.words for rule in rules_of(labelled)),
     )
 
 
@@ -216,6 +221,14 @@ def add_flips(evidence: Evidence, flips: FlipReport, recipe: AddRecipe) -> Evide
     return replace(evidence, flips=flips)
 
 
+def add_suspicion(evidence: Evidence, suspicion: Suspicion, recipe: AddRecipe) -> Evidence:
+    """The evidence with what suspicion.v1 marked, in a sentence."""
+    del recipe
+    if evidence.data is None:
+        return evidence
+    return replace(evidence, data=replace(evidence.data, filter_lines=(*evidence.data.filter_lines, suspicion.words)))
+
+
 def collect(
     data: DataEvidence, trained: tuple[Trained, ...], report: EvalReport, bundle: Folder, recipe: CollectRecipe
 ) -> Evidence:
@@ -241,7 +254,8 @@ def collect(
     )
 
 
-SUMMARISE = Step(name="summarise", version=2, fn=summarise)
+SUMMARISE = Step(name="summarise", version=3, fn=summarise)
 COLLECT = Step(name="collect", version=2, fn=collect)
 ADD_GROUPS = Step(name="add-groups", version=1, fn=add_groups)
 ADD_FLIPS = Step(name="add-flips", version=1, fn=add_flips)
+ADD_SUSPICION = Step(name="add-suspicion", version=1, fn=add_suspicion)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,7 +53,8 @@ def audit_queue(labelled: Labelled, reviews: Reviews, *, split: Split, seed: int
 
 
 def fix_queue(
-    labelled: Labelled, prompts: PromptSet, learned: Learned | None, outcome: Outcome, pending: Sequence[str] = ()
+    labelled: Labelled, prompts: PromptSet, learned: Learned | None, outcome: Outcome, pending: Sequence[str] = (),
+    *, marked: Collection[str] = (),
 ) -> tuple[Asked, ...]:
     """
     Training rows by falling worth of a person's word, one for each near-duplicate group.
@@ -64,6 +65,8 @@ def fix_queue(
         learned: what reviewed rows taught so far.
         outcome: settled rows and conflicts; neither comes again.
         pending: labels whose slice is undecided or failed in the last run; they count double.
+
+        marked: digests of suspicious rows; they count double as well.
 
     Returns: the queue.
     Raises: DataError where too few rows are reviewed to know what is worth a look.
@@ -79,7 +82,7 @@ def fix_queue(
         learned.posterior,
         learned.reviewed,
         weight=np.array([e.weight for e in examples]),
-        pending=np.array([e.target in pending for e in examples], dtype=bool),
+        pending=np.array([e.target in pending or e.request.digest in marked for e in examples], dtype=bool),
         cluster=[groups.get(e.request.id, e.request.id) for e in examples],
     )
     open_rows = {c.digest for c in outcome.conflicts}
