@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from overproof.errors import MeasureError
-from overproof.measure.mending import _features, _fit
+from overproof.measure.mending import even_features
 
+STRENGTH = 23.0  # inverse L2 penalty on features of mean squared length 1
+MAX_ITERATIONS = 150
 LEAST_OTHERS = 3  # rows of a label that a model must have seen before its silence about the label means anything
 
 Matrix = NDArray[np.float64]
@@ -52,7 +54,7 @@ def out_of_fold(
     >>> int(found.chance[-1].argmax()), bool(found.judged.all())
     (1, True)
     """
-    x, y = _features(features), np.asarray(given)
+    x, y = even_features(features), np.asarray(given)
     if y.shape != (x.shape[0],) or len(group) != x.shape[0] or folds < 2 or y.dtype.kind not in "iu":
         raise MeasureError(
             f"features {x.shape!r}, labels {y.shape!r}, {len(group)} groups and {folds!r} folds don't fit",
@@ -116,3 +118,13 @@ def confident_errors(found: OutOfFold, given: ArrayLike) -> Mask:
     best = firm.argmax(axis=1)
     marked: Mask = found.judged & (firm.max(axis=1) >= 0.0) & (best != label)
     return marked
+
+
+def _fit(x: Matrix, y: NDArray[np.int64], at: Matrix, classes: int) -> Matrix:
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=STRENGTH, max_iter=MAX_ITERATIONS, tol=1e-3).fit(x, y)
+    chance = np.full((at.shape[0], classes), 1e-9)
+    chance[:, model.classes_] = np.maximum(model.predict_proba(at), 1e-9)
+    total: Matrix = chance / chance.sum(axis=1, keepdims=True)
+    return total
