@@ -25,6 +25,7 @@ from overproof.data import (
 from overproof.errors import DataError
 from overproof.evidence import Calibration, EvalReport, Plan, Refusal, Release, Scores, Trained
 from overproof.importers import ColumnMapping, read_file
+from overproof.judging import Judging
 from overproof.project import Project
 from overproof.recipes import (
     calibrate_recipe,
@@ -187,6 +188,7 @@ class Road:
         self.memo = memo
         self.today = today_of(store)
         self.buyer = Buyer(store=store, project=project, today=self.today)
+        self.judging = Judging(project, memo, self.buyer)
         self.artifacts: dict[str, Artifact[Any]] = {}
         if str(project.root) not in sys.path:  # "module:function" of the project file lies beside it
             sys.path.insert(0, str(project.root))
@@ -202,23 +204,27 @@ class Road:
         yield "promptset"
         kept["clearance"] = clearance = self._cleared(p.teacher)
         members = [self._cleared(member) for member in p.committee]
+        judges = self.judging.cleared(self.today.isoformat())
         yield "clear"
-        for one in (clearance, *members):
+        for one in (clearance, *members, *judges):
             self._recheck(one, "label")
         kept["answers"] = answers = self._asked(prompts, clearance, members)
         yield "teach"
         specs = tuple(verifier_spec(v.use, v.options) for v in p.verifiers)
         filtering = FilterRecipe(labels=p.task.output.labels, verifiers=specs)
         attributes = tuple(dict.fromkeys([*(s.by for s in p.slices if s.by is not None), *p.fairness.groups]))
-        labelled = run(FILTER, answers, recipe=filtering)
-        kept["labels"] = labelled = self._reviewed(labelled, attributes)
+        filtered = run(FILTER, answers, recipe=filtering)
+        kept["labels"] = labelled = self._reviewed(filtered, attributes)
+        if (judged := self.judging.judged(filtered, labelled)) is not None:
+            kept["filtered"], kept["judge"] = filtered, judged
+            kept["labels"] = labelled = self.judging.rows(judged)
         surveyed = run(SURVEY, traffic, labelled, recipe=SurveyRecipe(attributes=attributes))
         kept["summary"] = data = run(SUMMARISE, prompts, clearance, answers, labelled, recipe=SummariseRecipe(samples=p.teacher.samples))
         train_rows = run(TAKE_TRAIN, labelled, recipe=NoRecipe())
         dev_rows = run(TAKE_CALIBRATION, labelled, recipe=NoRecipe())
         test_rows = run(TAKE_TEST, labelled, recipe=NoRecipe())
         yield "filter"
-        for one in (clearance, *members):
+        for one in (clearance, *members, *judges):
             self._recheck(one, "train")
         candidates = _Candidates()
         for part in (*p.students, *p.baselines):

@@ -8,18 +8,21 @@ from overproof.cli.door import Door
 
 if TYPE_CHECKING:
     from overproof.data import Labelled
+    from overproof.steps.judge import JudgeReport
 
 
-def emit_rules(door: Door, labelled: Labelled) -> None:
+def emit_rules(door: Door, labelled: Labelled, judge: JudgeReport | None = None) -> None:
     """
     Print the rules of a run's filter.
 
     Args:
         door: where to.
         labelled: the filter's result.
+        judge: what [judge] said; None where the project names none.
     """
     from rich.markup import escape
 
+    from overproof.cli.judge_page import judge_lines
     from overproof.cli.tables import grid
     from overproof.steps.filter_report import rules_of
 
@@ -30,4 +33,5 @@ def emit_rules(door: Door, labelled: Labelled) -> None:
         wrong = "not known" if figure is None or figure.value is None else f"{figure.value:.0%} ({figure.low:.0%} to {figure.high:.0%}, n = {figure.n:,})"
         table.add_row(escape(one.rule), f"{one.rows:,}", f"{one.of:,}", wrong, escape(one.example[:60]))
     lines = [escape(one.words) for one in rules] or ["no rule dropped a row"]
-    door.emit(rules, table, *lines, "dropping is not assumed to help: `overproof ablate` trains with and without each rule")
+    pages = judge_lines(judge)
+    door.emit({"rules": rules, "judge": judge}, table, *lines, *pages, "dropping is not assumed to help: `overproof ablate` trains with and without each rule")

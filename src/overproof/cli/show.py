@@ -119,7 +119,8 @@ def _result(door: Door, result: RunResult, what: str, *, today: str) -> None:
     elif what == "filter":
         from overproof.cli.filter_table import emit_rules
 
-        emit_rules(door, find(result, "labels") or _missing(what))
+        judged = find(result, "judge")
+        emit_rules(door, find(result, "labels") or _missing(what), judged.report if judged is not None else None)
     elif what == "teacher":
         _teacher(door, result)
     elif what in ("labels", "dropped"):
