@@ -102,7 +102,10 @@ class JudgedGroup:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WrongShare:
-    """Share of the training rows whose label is wrong, as the judge sees it, corrected for the judge's own error."""
+    """
+    Share of the training rows whose label is wrong, as the judge sees it, corrected for the judge's own error; counted
+    where the truth of all rows is known.
+    """
 
     seen: Figure
     """What the judge objects to, of rows drawn by chance."""
@@ -161,10 +164,9 @@ class JudgeReport:
         if w.value is None:
             lines.append(f"how many labels are wrong can't be read from it: {w.why}")
         else:
-            lines.append(
-                f"wrong labels, corrected for its own error: {w.value:.1%} ({w.low:.1%} to {w.high:.1%},"
-                f" n = {w.seen.n:,} judged and {w.n_known:,} known rows)"
-            )
+            how = "corrected for its own error" if w.seen.n else "counted on known rows"
+            n = f"n = {w.seen.n:,} judged and {w.n_known:,} known rows" if w.seen.n else f"n = {w.n_known:,}"
+            lines.append(f"wrong labels, {how}: {w.value:.1%} ({w.low:.1%} to {w.high:.1%}, {n})")
         return (*lines, *(g.why for g in self.groups))
 
 
@@ -386,6 +388,9 @@ def _why(one: JudgedGroup, may: str, gone: int) -> str:
 def _wrong_share(fresh: Sequence[bool], caught: Sequence[bool], blamed: Sequence[bool]) -> WrongShare:
     seen = figure(sum(fresh), len(fresh), metric="objections")
     n_known = len(caught) + len(blamed)
+    if not fresh and n_known:  # every row's truth is known: nothing has to be read through the judge
+        plain = figure(len(caught), n_known, metric="wrong")
+        return WrongShare(seen=seen, value=plain.value, low=plain.low, high=plain.high, n_known=n_known, method=f"counted, {plain.method}")
     if not (fresh and caught and blamed):
         why = "it takes rows without a known true label, and known rows of which some are right and some wrong"
         return WrongShare(seen=seen, value=None, low=0.0, high=1.0, n_known=n_known, why=why)
