@@ -203,8 +203,7 @@ class Road:
         kept["prompts"] = prompts = self._supplemented(run(PROMPTSET, traffic, recipe=promptset_recipe(p)))
         yield "promptset"
         kept["clearance"] = clearance = self._cleared(p.teacher)
-        members = [self._cleared(member) for member in p.committee]
-        judges = self.judging.cleared(self.today.isoformat())
+        members, judges = [self._cleared(one) for one in p.committee], self.judging.cleared(self.today.isoformat())
         yield "clear"
         for one in (clearance, *members, *judges):
             self._recheck(one, "label")
@@ -214,10 +213,7 @@ class Road:
         filtering = FilterRecipe(labels=p.task.output.labels, verifiers=specs)
         attributes = tuple(dict.fromkeys([*(s.by for s in p.slices if s.by is not None), *p.fairness.groups]))
         filtered = run(FILTER, answers, recipe=filtering)
-        kept["labels"] = labelled = self._reviewed(filtered, attributes)
-        if (judged := self.judging.judged(filtered, labelled)) is not None:
-            kept["filtered"], kept["judge"] = filtered, judged
-            kept["labels"] = labelled = self.judging.rows(judged)
+        kept["labels"] = labelled = self._judged(filtered, self._reviewed(filtered, attributes))
         surveyed = run(SURVEY, traffic, labelled, recipe=SurveyRecipe(attributes=attributes))
         kept["summary"] = data = run(SUMMARISE, prompts, clearance, answers, labelled, recipe=SummariseRecipe(samples=p.teacher.samples))
         train_rows = run(TAKE_TRAIN, labelled, recipe=NoRecipe())
@@ -257,6 +253,13 @@ class Road:
         writing = DossierRecipe(today=decided(report.value).isoformat(), version=overproof.__version__)
         kept["dossier"] = run(DOSSIER, evidence, verdict, recipe=writing)
         yield "gate"
+
+    def _judged(self, filtered: Artifact[Labelled], labelled: Artifact[Labelled]) -> Artifact[Labelled]:
+        """The rows after the judge's word; the same rows, and no work, where there is none."""
+        if (judged := self.judging.judged(filtered, labelled)) is None:
+            return labelled
+        self.artifacts.update(filtered=filtered, judge=judged)
+        return self.judging.rows(judged)
 
     def _reviewed(self, labelled: Artifact[Labelled], attributes: tuple[str, ...]) -> Artifact[Labelled]:
         """The rows after people's reviews; the same rows, and no work, where there are none."""

@@ -40,6 +40,7 @@ from overproof.task import JUDGED_LABEL, Task, judge_task, output_of
 
 PRICES = ("price_in_usd_per_million", "price_out_usd_per_million")
 BUILT_IN_BASELINES = ("majority.v1", "nearest.v1", "ngram.v1")
+NOT_A_JUDGES = ("distribution", "samples", "hard_samples", "extra_on", "extra_below", "samples_by", "repeat", "canaries", "on_canary", "agreement")
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 
 TABLES: Mapping[str, type] = {
@@ -419,6 +420,7 @@ class _Reading:
                 table.use not in known and not _is_function(table.use),
             "model is missing; name the exact model that judges": not table.model,
             moving or "": bool(table.model and moving),
+            **{f"{key} is for teachers; a judge is asked once about each row": True for key in NOT_A_JUDGES if key in self.raw["judge"]},
             "budget_usd belongs in [teacher]: one cap holds for all": table.budget_usd is not None,
             "[teacher] budget_usd is missing; the judge is paid under the same cap":
                 paid and teacher is not None and teacher.budget_usd is None,

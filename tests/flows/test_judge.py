@@ -180,6 +180,7 @@ def test_check_prices_the_judge_and_refuses_what_can_not_work(make, tmp_path) ->
         ("budget_usd = 5.0", "", "the judge is paid under the same cap"),
         (JUDGE, "judge-latest", "moves"),
         ('[judge]\nuse = "openai.v1"', "[judge]", "use is missing"),
+        ("share = 0.8", "share = 0.8\nsamples = 3", "asked once about each row"),
         ('may = "drop"', 'may = "erase"', "may"),
         ("share = 0.8", 'share = 0.8\nprompt = "none.md"', "none.md"),
         ("share = 0.8", "share = 0.8\nbudget_usd = 1.0", "one cap holds for all"),

@@ -204,9 +204,17 @@ def test_no_label_loses_its_last_row(tmp_path) -> None:
     labelled, features, truth = project(tmp_path)
     truth = {i: "a" if t == "c" else t for i, t in truth.items()}  # label "c" is never right
     examples = tuple(replace(e, gold=truth[e.request.id]) for e in labelled.train.examples)
-    judged, _ = ruled(replace(labelled, train=replace(labelled.train, examples=examples)), features, truth, right=1.0)
+    labelled = replace(labelled, train=replace(labelled.train, examples=examples))
+    found = docket(labelled, labelled, features, DocketRecipe(share=1.0, most=10_000))
+    asked = {r.request.id for r in found.prompts.train}
+    assert {*found.suspicious} != asked  # so that "c" is in both groups
+    left = tuple(e for e in examples if e.target != "c" or e.request.id in asked)
+    after = replace(labelled, train=replace(labelled.train, examples=left))
+    judged = judge(after, found, said(found, truth, right=1.0), JudgeRecipe(judge="j-1", may="drop"))
     assert judged.report.dropped > 0
-    assert {e.target for e in judged.labelled.train.examples} == {*LABELS}
+    assert all(g.trusted for g in judged.report.groups)
+    counts = [sum(e.target == "c" for e in rows) for rows in (left, judged.labelled.train.examples)]
+    assert counts[0] == counts[1] > 0
 
 
 def test_each_group_is_judged_by_itself(tmp_path) -> None:
@@ -219,3 +227,5 @@ def test_each_group_is_judged_by_itself(tmp_path) -> None:
     by = {g.group: g for g in judged.report.groups}
     assert (by[SUSPICIOUS].dropped, by[SUSPICIOUS].trusted) == (0, False)
     assert by[USUAL].dropped > 20
+    assert sum(g.asked for g in by.values()) == judged.report.asked
+    assert by[SUSPICIOUS].asked == len(found.suspicious)

@@ -246,14 +246,14 @@ def judge(reviewed: Labelled, found: Docket, answers: Answers, recipe: JudgeReci
     measured = {*found.known, *found.suspicious} & {*truth} & {*said}
     members = {SUSPICIOUS: suspicious & {*label}, USUAL: {*label} - suspicious}
     droppable = _droppable(reviewed, label, objected)
-    groups, dropped = [], set()
+    groups = []
     for name in GROUPS:
         rows = members[name]
-        one = _group(name, rows, measured & rows, bad=bad, objected=objected, answered=len(rows & {*said}), asked=rows)
-        trusted = one.trusted and recipe.may == "drop"
-        gone = _spared(reviewed, droppable & rows) if trusted else set()
-        dropped |= gone
-        groups.append(replace(one, dropped=len(gone), why=_why(one, recipe.may, len(gone))))
+        groups.append(_group(name, rows, measured & rows, bad=bad, objected=objected, answered=len(rows & {*said})))
+    trusted = {name for one in groups if one.trusted and recipe.may == "drop" for name in members[one.group]}
+    dropped = _spared(reviewed, droppable & trusted)
+    gone = {one.group: len(dropped & members[one.group]) for one in groups}
+    groups = [replace(one, dropped=gone[one.group], why=_why(one, recipe.may, gone[one.group])) for one in groups]
     caught, blamed = [n for n in chance if n in bad], [n for n in chance if n not in bad]
     report = JudgeReport(
         judge=recipe.judge, may=recipe.may, asked=len(label), answered=len(said), objected=len(objected),
@@ -340,7 +340,7 @@ def _percent(one: Figure | None) -> str:
 
 
 def _group(
-    name: str, rows: set[str], measured: set[str], *, bad: set[str], objected: set[str], answered: int, asked: set[str]
+    name: str, rows: set[str], measured: set[str], *, bad: set[str], objected: set[str], answered: int
 ) -> JudgedGroup:
     against, wrong = measured & objected, measured & bad
     good, n = len(against & bad), len(against)
@@ -354,7 +354,7 @@ def _group(
     elif not tells:  # as many again, where there is any difference to be shown
         more = len(measured) if not right or good * len(right) > (n - good) * len(wrong) else None
     return JudgedGroup(
-        group=name, asked=len(asked), answered=answered, objected=len(rows & objected),
+        group=name, asked=len(rows), answered=answered, objected=len(rows & objected),
         precision=figure(good, n, metric="precision") if n else None,
         bound=bound, trusted=bound > HALF and tells, tells=tells, more=more, dropped=0, why="",
     )  # fmt: skip
