@@ -16,6 +16,7 @@ from overproof.pipeline import distil, status
 from overproof.project import load_project
 from overproof.store.project_store import open_store
 from overproof.testing import FaultTeacher
+from overproof.testing_batch import BatchProvider
 
 JUDGE = "judge-model-2026-01-01"
 STEMS = {
@@ -114,6 +115,20 @@ def test_a_judge_that_always_objects_never_drops_a_row(make, tmp_path) -> None:
         assert now["labels"] == now["filtered"]
         assert now["judge"].report.objected == now["judge"].report.asked > 200
         assert "nothing is dropped" in call(root, "run", "--to", "filter").output
+
+
+@pytest.mark.parametrize("mode", ["live", "batch"])
+def test_a_judge_behind_the_messages_api_is_asked_the_same_way(make, tmp_path, mode) -> None:
+    """anthropic.v1, one by one and as a batch: every row is answered, once, and it may drop."""
+    with BatchProvider(verdict, model=JUDGE) as server:
+        root = judged_project(make, tmp_path / "p", server.port, more=f'mode = "{mode}"\n')
+        text = (root / "overproof.toml").read_text()
+        (root / "overproof.toml").write_text(text.replace('[judge]\nuse = "openai.v1"', '[judge]\nuse = "anthropic.v1"'))
+        now, counts, _ = labelled(root)
+        report = now["judge"].report
+        assert counts.labels == report.asked == report.answered > 200
+        assert report.dropped > 20
+        assert (server.batch_stats()["most_per_row"] == 1) == (mode == "batch")
 
 
 def test_a_judge_nobody_has_measured_marks_only(make, tmp_path) -> None:
