@@ -25,7 +25,7 @@ from overproof.errors import OverproofError, TermsError
 from overproof.privacy.redact import Redactor, redactor_of
 from overproof.project import Project
 from overproof.recordings import imported_answers
-from overproof.settings import Part, TeacherTable
+from overproof.settings import JudgeTable, Part, TeacherTable
 from overproof.steps.canaries import ask_canaries, read_canaries
 from overproof.steps.clear import ClearRecipe, decisive_day, student_kind
 from overproof.steps.teach import Sampler
@@ -58,7 +58,7 @@ def terms_of(project: Project, table: TeacherTable | None = None) -> Terms:
     asked = table or project.teacher
     if not asked.terms:
         raise TermsError(
-            f"{'[teacher]' if asked is project.teacher else f'[[committee]] {asked.model!r}'} names no terms record: nobody has vouched for the use of this teacher's answers",
+            f"{_named(project, asked)} names no terms record: nobody has vouched for the use of this teacher's answers",
             next_action='write terms = "terms/teacher.toml"; `overproof init` shows the form',
         )
     weights = {}
@@ -70,6 +70,12 @@ def terms_of(project: Project, table: TeacherTable | None = None) -> Terms:
         if sha256:
             weights[part.name] = sha256
     return read_terms(project.root / asked.terms, base_url=asked.base_url, weights=weights)
+
+
+def _named(project: Project, table: TeacherTable) -> str:
+    if table is project.teacher:
+        return "[teacher]"
+    return "[judge]" if isinstance(table, JudgeTable) else f"[[committee]] {table.model!r}"
 
 
 def clear_recipe(project: Project, terms: Terms, today: str, table: TeacherTable | None = None) -> ClearRecipe:
@@ -138,7 +144,7 @@ class Buyer:
 
     def member(self, table: TeacherTable, clearance: Artifact[Clearance]) -> Lazy:
         """
-        The teacher of [teacher] or of one [[committee]] table.
+        The teacher of [teacher] or of one [[committee]] table, or the judge, who has a task of its own.
 
         Args:
             table: which one.
@@ -151,7 +157,8 @@ class Buyer:
 
         def build() -> LedgeredTeacher:
             self._on_record(clearance.value)
-            return self._wrapped(table.use, given, self._project.task, pin, clearance.value.id)
+            task = self._project.judge_task if isinstance(table, JudgeTable) else self._project.task
+            return self._wrapped(table.use, given, task, pin, clearance.value.id)
 
         return Lazy(build)
 

@@ -16,6 +16,7 @@ from overproof.data import (
     Answers,
     CalibrationSet,
     Clearance,
+    Labelled,
     PromptSet,
     TestSet,
     TrainSet,
@@ -24,6 +25,7 @@ from overproof.data import (
 from overproof.errors import DataError
 from overproof.evidence import Calibration, EvalReport, Plan, Refusal, Release, Scores, Trained
 from overproof.importers import ColumnMapping, read_file
+from overproof.judging import Judging
 from overproof.learned import learned_rows
 from overproof.project import Project
 from overproof.recipes import (
@@ -181,6 +183,7 @@ class Road:
         self.memo = memo
         self.today = today_of(store)
         self.buyer = Buyer(store=store, project=project, today=self.today)
+        self.judging = Judging(project, memo, self.buyer)
         self.artifacts: dict[str, Artifact[Any]] = {}
         if str(project.root) not in sys.path:  # "module:function" of the project file lies beside it
             sys.path.insert(0, str(project.root))
@@ -195,24 +198,25 @@ class Road:
         kept["prompts"] = prompts = self._supplemented(run(PROMPTSET, traffic, recipe=promptset_recipe(p)))
         yield "promptset"
         kept["clearance"] = clearance = self._cleared(p.teacher)
-        members = [self._cleared(member) for member in p.committee]
+        members, judges = [self._cleared(one) for one in p.committee], self.judging.cleared(self.today.isoformat())
         yield "clear"
-        for one in (clearance, *members):
+        for one in (clearance, *members, *judges):
             self._recheck(one, "label")
         kept["answers"] = answers = self._asked(prompts, clearance, members)
         yield "teach"
         specs = tuple(verifier_spec(v.use, v.options) for v in p.verifiers)
         filtering = FilterRecipe(labels=p.task.output.labels, verifiers=specs)
         attributes = tuple(dict.fromkeys([*(s.by for s in p.slices if s.by is not None), *p.fairness.groups]))
-        kept["labels"] = run(FILTER, answers, recipe=filtering)
-        kept["labels"] = labelled = learned_rows(self.memo, p, self.store.reviews.live(), kept, attributes=attributes)
+        kept["labels"] = filtered = run(FILTER, answers, recipe=filtering)
+        learned = learned_rows(self.memo, p, self.store.reviews.live(), kept, attributes=attributes)
+        kept["labels"] = labelled = self._judged(filtered, learned)
         surveyed = run(SURVEY, traffic, labelled, recipe=SurveyRecipe(attributes=attributes))
         kept["summary"] = data = run(SUMMARISE, prompts, clearance, answers, labelled, recipe=SummariseRecipe(samples=p.teacher.samples))
         train_rows = run(TAKE_TRAIN, labelled, recipe=NoRecipe())
         dev_rows = run(TAKE_CALIBRATION, labelled, recipe=NoRecipe())
         test_rows = run(TAKE_TEST, labelled, recipe=NoRecipe())
         yield "filter"
-        for one in (clearance, *members):
+        for one in (clearance, *members, *judges):
             self._recheck(one, "train")
         candidates = _Candidates()
         for part in (*p.students, *p.baselines):
@@ -260,6 +264,13 @@ class Road:
             kept["dossier"] = run(REVIEWED_DOSSIER, evidence, verdict, kept["teacher"], recipe=writing)
         else:
             kept["dossier"] = run(DOSSIER, evidence, verdict, recipe=writing)
+
+    def _judged(self, filtered: Artifact[Labelled], labelled: Artifact[Labelled]) -> Artifact[Labelled]:
+        """The rows after the judge's word; the same rows, and no work, where there is none."""
+        if (judged := self.judging.judged(filtered, labelled)) is None:
+            return labelled
+        self.artifacts.update(filtered=filtered, judge=judged)
+        return self.judging.rows(judged)
 
     def result(self) -> RunResult:
         """What the stages walked so far came to; a verdict is put on record once."""

@@ -23,6 +23,7 @@ from overproof.project_errors import lines_of
 from overproof.settings import (
     BarsTable,
     FairnessTable,
+    JudgeTable,
     MemberTable,
     Owner,
     Part,
@@ -36,17 +37,18 @@ from overproof.settings import (
     TeacherTable,
     TrafficTable,
 )
-from overproof.task import Task, output_of
+from overproof.task import JUDGED_LABEL, Task, judge_task, output_of
 
 PRICES = ("price_in_usd_per_million", "price_out_usd_per_million")
 BUILT_IN_BASELINES = ("majority.v1", "nearest.v1", "ngram.v1")
 SUSPICION = "suspicion.v1"  # a [[verify]] rule that needs all rows at once, so no part of its own
+NOT_A_JUDGES = ("distribution", "samples", "hard_samples", "extra_on", "extra_below", "samples_by", "repeat", "canaries", "on_canary", "agreement")
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 
 TABLES: Mapping[str, type] = {
     "task": TaskTable, "owner": Owner, "traffic": TrafficTable, "privacy": PrivacyTable, "promptset": PromptSetTable,
     "teacher": TeacherTable, "bars": BarsTable, "serve": ServeTable, "proof": ProofTable,
-    "fairness": FairnessTable,
+    "fairness": FairnessTable, "judge": JudgeTable,
 }  # fmt: skip
 LISTS = {"verify": "verifiers", "student": "students", "baseline": "baselines", "slice": "", "committee": ""}
 STAND_INS: Mapping[str, Any] = {"name": "x", "input": ["x"], "output": {}, "prompt": "", "use": "", "email": "x@x.xx"}
@@ -84,16 +86,26 @@ class Project:
     """Further teachers, in file order."""
     suspicion: SuspicionTable | None = None
     """The [[verify]] table of suspicion.v1; None where there is none."""
+    judge: JudgeTable = field(default_factory=JudgeTable)
+    """Who judges labels; nobody where its `use` is empty."""
+    judge_prompt: str = ""
+    """The judge's own instructions; empty for the built-in ones."""
 
     @property
     def pin(self) -> TeacherPin:
         """The exact teacher, sampling parameters and prompt included."""
         return self.pin_of(self.teacher)
 
+    @property
+    def judge_task(self) -> Task:
+        """What the judge is asked."""
+        return judge_task(self.task, self.judge_prompt)
+
     def pin_of(self, table: TeacherTable) -> TeacherPin:
-        """The exact teacher of [teacher] or of one [[committee]] table."""
-        t = table
-        recording = self.digests.get(f"recording {t.name}" if isinstance(t, MemberTable) else "recording", "")
+        """The exact model of [teacher], of one [[committee]] table or of [judge]."""
+        t, judge = table, isinstance(table, JudgeTable)
+        named = f"recording {t.name}" if isinstance(t, MemberTable) else "recording judge" if judge else "recording"
+        recording = self.digests.get(named, "")
         recorded = t.use.startswith("recorded.")
         asked = {"temperature": t.temperature, "max_tokens": t.max_tokens, **t.options}  # all of it changes the answer
         texts = {k: v if isinstance(v, str | int | float) else json.dumps(v, sort_keys=True) for k, v in asked.items()}
@@ -103,7 +115,8 @@ class Project:
         provider = t.provider or ("recording" if recorded else urlsplit(t.base_url).hostname or "")
         return TeacherPin(
             use=t.use, provider=provider, model=t.model, revision=t.revision or recording,
-            base_url=t.base_url, parameters=parameters, prompt_digest=self.task.prompt_digest,
+            base_url=t.base_url, parameters=parameters,
+            prompt_digest=(self.judge_task if judge else self.task).prompt_digest,
         )  # fmt: skip
 
 
@@ -198,6 +211,7 @@ class _Reading:
         slices = self.slices(task.output.labels if task else ())
         self.teacher(tables["teacher"], task, slices)
         committee = self.committee(tables["teacher"])
+        judge_prompt = self.judge(tables["judge"], tables["teacher"], task)
         self.rest(tables)
         self.fairness(tables["fairness"], task)
         students, extra = parts["student"], parts["baseline"]
@@ -209,7 +223,8 @@ class _Reading:
         return Project(
             file=self.path.name, root=self.path.parent, task=task, students=tuple(students),
             verifiers=tuple(v for v in parts["verify"] if v.use != SUSPICION), suspicion=suspicion,
-            baselines=tuple(baselines), slices=tuple(slices), digests=self.digests, committee=tuple(committee), **same,
+            baselines=tuple(baselines), slices=tuple(slices), digests=self.digests, committee=tuple(committee),
+            judge_prompt=judge_prompt, **same,
         )  # fmt: skip
 
     def say(self, where: str, faults: Mapping[str, bool]) -> None:
@@ -418,6 +433,34 @@ class _Reading:
             'agreement = "dawid-skene" needs three voters: with two nobody can tell who errs': rule == "dawid-skene" and voters < 3,
         })  # fmt: skip
         return found
+
+    def judge(self, table: JudgeTable | None, teacher: TeacherTable | None, task: Task | None) -> str:
+        """Its own instructions, if any."""
+        if table is None or not table.use:
+            self.say("[judge]", {'use is missing; name "openai.v1", "anthropic.v1" or "recorded.v1"': bool(self.raw.get("judge"))})
+            return ""
+        known, paid = registry.names("teachers"), table.use in ("openai.v1", "anthropic.v1")
+        moving = moving_model(table.model, table.revision or ("0" if table.path else ""))
+        self.say("[judge]", {
+            f"no part named {table.use!r} among teachers. {registry.suggest(table.use, known)}":
+                table.use not in known and not _is_function(table.use),
+            "model is missing; name the exact model that judges": not table.model,
+            moving or "": bool(table.model and moving),
+            **{f"{key} is for teachers; a judge is asked once about each row": True for key in NOT_A_JUDGES if key in self.raw["judge"]},
+            "budget_usd belongs in [teacher]: one cap holds for all": table.budget_usd is not None,
+            "[teacher] budget_usd is missing; the judge is paid under the same cap":
+                paid and teacher is not None and teacher.budget_usd is None,
+            "path is missing; recorded.v1 needs the file of the judge's answers": table.use == "recorded.v1" and not table.path,
+            f"an input field of the task is called {JUDGED_LABEL!r}; rename it": task is not None and JUDGED_LABEL in task.input,
+        })  # fmt: skip
+        if table.path and (data := self.file("[judge]", "judge path", table.path)) is not None:
+            self.digests["recording judge"] = _sha256(data)
+        if paid:
+            self.paid(table, "[judge]", PRICES)
+        text = self.file("[judge]", "judge prompt", table.prompt) if table.prompt else None
+        said = (text or b"").decode("utf-8", "replace")
+        self.say(f"[judge]: prompt = {table.prompt!r}", {"is empty": text is not None and not said.strip(), "is not UTF-8": "\ufffd" in said})
+        return said
 
     def paid(self, table: TeacherTable, where: str, needed: Sequence[str]) -> None:
         address, variable = urlsplit(table.base_url), table.api_key_env

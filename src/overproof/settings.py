@@ -214,6 +214,25 @@ class MemberTable(TeacherTable):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class JudgeTable(TeacherTable):
+    """[judge]: a model that says whether labels are right, with keys named as in [teacher]; off where `use` is empty."""
+
+    __pydantic_config__ = STRICT
+    use: str = ""
+    """Part name; empty asks nobody."""
+    prompt: str = ""
+    """File with the judge's instructions; a built-in one that quotes the task's prompt where absent."""
+    may: Literal["mark", "drop"] = "mark"
+    """"drop" lets it drop training rows, and only where reviewed rows show that most of what it objects to is wrong."""
+    share: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """The most of the training rows that it is asked about."""
+    most: Count = 1000
+    """The most training rows that it is asked about, whatever their share."""
+    max_tokens: Count = 16
+    """Most answer tokens; its answer is one word."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
     """One [[student]], [[baseline]] or [[verify]]: a part and its options."""
 

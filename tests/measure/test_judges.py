@@ -150,3 +150,19 @@ def test_answers_outside_the_classes_are_refused(answers, gold, classes):
     """Nothing is counted under the wrong name."""
     with pytest.raises(MeasureError):
         jd.combine_judges(answers, gold, classes)
+
+
+@pytest.mark.parametrize(("share", "caught", "blamed"), [(0.05, 0.8, 0.05), (0.2, 0.9, 0.1), (0.5, 0.7, 0.2)])
+def test_both_ends_of_the_judged_failure_rate_hold_and_contain_the_one_sided_bound(share, caught, blamed) -> None:
+    """Fresh draws of all three counts: the interval misses the true rate in at most 5 %, and its upper end is the wider one."""
+    rng = np.random.default_rng(3)
+    held = 0
+    for _ in range(200):
+        counts = {"bad_caught": rng.binomial(200, caught), "bad": 200, "good_blamed": rng.binomial(500, blamed), "good": 500}
+        failed = rng.binomial(1500, share * caught + (1 - share) * blamed)
+        found = jd.judged_failure_interval(failed, 1500, **counts)
+        assert 0.0 <= found.low <= found.high <= 1.0
+        assert found.high == pytest.approx(jd.judged_failure_bound(failed, 1500, **counts, d=0.025).upper, rel=1e-9)
+        held += found.low <= share <= found.high
+    assert held >= 190
+    assert found.low > 0 or share < 0.1

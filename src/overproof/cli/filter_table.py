@@ -11,12 +11,15 @@ if TYPE_CHECKING:
     from overproof.data import Labelled
     from overproof.evidence import Figure
     from overproof.pipeline import RunResult
+    from overproof.steps.judge import JudgeReport
     from overproof.steps.suspicion import Suspicion
 
 SOME = 20  # marked rows on a screen; --json has all
 
 
-def emit_rules(door: Door, labelled: Labelled, suspicion: Suspicion | None = None) -> None:
+def emit_rules(
+    door: Door, labelled: Labelled, suspicion: Suspicion | None = None, judge: JudgeReport | None = None
+) -> None:
     """
     Print the rules of a run's filter.
 
@@ -24,9 +27,11 @@ def emit_rules(door: Door, labelled: Labelled, suspicion: Suspicion | None = Non
         door: where to.
         labelled: the rows that are learned from, and what was left out.
         suspicion: what suspicion.v1 marked; None where the project doesn't use it.
+        judge: what [judge] said; None where the project names none.
     """
     from rich.markup import escape
 
+    from overproof.cli.judge_page import judge_lines
     from overproof.cli.tables import grid
     from overproof.steps.filter_report import rules_of
 
@@ -37,7 +42,7 @@ def emit_rules(door: Door, labelled: Labelled, suspicion: Suspicion | None = Non
     lines = [escape(one.words) for one in rules] or ["no rule dropped a row"]
     pages = list(_marked(suspicion)) if suspicion is not None else []
     note = "dropping is not assumed to help: `overproof ablate` trains with and without each rule"
-    door.emit({"rules": rules, "suspicion": suspicion}, table, *lines, *pages, note)
+    door.emit({"rules": rules, "suspicion": suspicion, "judge": judge}, table, *lines, *pages, *judge_lines(judge), note)
 
 
 def filter_lines(result: RunResult) -> Iterator[str]:

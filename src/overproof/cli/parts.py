@@ -41,6 +41,8 @@ def check_parts(project: Project) -> list[str]:
             options = {k: v for k, v in part.options.items() if not (asked and k in OF_THE_RUN)}
             problems += _faults("teachers" if asked else "students", part.use, options, f"[[baseline]] {part.name!r}")
         problems += _faults("teachers", project.teacher.use, project.teacher.options, "[teacher.options]")
+        if project.judge.use:
+            problems += _faults("teachers", project.judge.use, project.judge.options, "[judge.options]")
         for table in project.slices:
             if isinstance(table.where, str):
                 problems += _faults("students", table.where, {}, f"[[slice]] {table.name!r}")

@@ -113,18 +113,22 @@ def check(door: Door) -> int:
     if problems := check_parts(project):
         raise ProjectError(problems, file=project.file)
     counts = _traffic(project)
+    from overproof.cli.judge_page import judge_cost
+
     cost = _cost(project, counts)
+    judge = judge_cost(project, cost["rows"], counts["characters"] / max(counts["rows"], 1))
     needs = _needs(project, counts)
     failure, clearance = None, None
     try:
         clearance = cleared(project)
+        judge_cleared(project)
     except TermsError as error:
         failure = error
     body = {
         "file": project.file, "task": project.task.name, "labels": len(project.task.output.labels),
         "teacher": project.pin, "students": project.students, "baselines": [b.name for b in project.baselines],
-        "digests": project.digests, "traffic_rows": counts["rows"], "cost": cost, "needs": needs,
-        "terms": clearance.posture if clearance else None, "terms_problem": failure.what if failure else None,
+        "digests": project.digests, "traffic_rows": counts["rows"], "cost": cost, "judge": judge, "needs": needs,
+        "terms": clearance.posture if clearance and not failure else None, "terms_problem": failure.what if failure else None,
         "next": failure.next_action if failure else "overproof run" if counts["rows"] else "overproof import FILES",
     }  # fmt: skip
     from overproof.cli.tables import check_page
@@ -151,6 +155,25 @@ def cleared(project: Project) -> Any:
 
     terms = terms_of(project)
     return clear(terms, clear_recipe(project, terms, time.strftime("%Y-%m-%d", time.gmtime())))
+
+
+def judge_cleared(project: Project) -> None:
+    """
+    Check the judge's own terms record, where the project names a judge.
+
+    Args:
+        project: a loaded project.
+
+    Raises: TermsError where the record is missing or falls short.
+    """
+    if not project.judge.use:
+        return
+    from overproof.asking import clear_recipe
+    from overproof.judging import judge_terms
+    from overproof.steps.clear import clear
+
+    terms = judge_terms(project)
+    clear(terms, clear_recipe(project, terms, time.strftime("%Y-%m-%d", time.gmtime()), project.judge))
 
 
 def _traffic(project: Project) -> dict[str, Any]:

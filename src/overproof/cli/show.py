@@ -120,7 +120,9 @@ def _result(door: Door, result: RunResult, what: str, *, today: str) -> None:
     elif what == "filter":
         from overproof.cli.filter_table import emit_rules
 
-        emit_rules(door, find(result, "labels") or _missing(what), find(result, "suspicion"))
+        judged = find(result, "judge")
+        report = judged.report if judged is not None else None
+        emit_rules(door, find(result, "labels") or _missing(what), find(result, "suspicion"), report)
     elif what == "teacher":
         _teacher(door, result)
     elif what in ("labels", "dropped"):

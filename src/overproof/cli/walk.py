@@ -142,6 +142,7 @@ def summary(result: RunResult) -> dict[str, Any]:
         "other_certificate": report.other if report else None,
         "truth_note": report.truth_note if report else "",
         "outlook": report.outlook if report else None,
+        "judge": judged.report if (judged := find(result, "judge")) is not None else None,
         "candidates": report.candidates if report else (),
         "dossier": None if result.dossier_path is None else str(result.dossier_path),
         "steps": result.events,
@@ -161,6 +162,7 @@ def story(result: RunResult) -> Iterator[Any]:
     from overproof.cli import tables
     from overproof.cli.ahead import outlook_page
     from overproof.cli.filter_table import filter_lines
+    from overproof.cli.judge_page import judge_lines
     from overproof.cli.promptset import prompts_page
 
     done = [e for e in result.events if e.action in ("run", "reuse")]
@@ -175,6 +177,9 @@ def story(result: RunResult) -> Iterator[Any]:
         yield ""
     elif (prompts := find(result, "prompts")) is not None:
         yield tables.funnel_table(prompts.funnel, {})
+        yield ""
+    if (judged := find(result, "judge")) is not None:
+        yield from judge_lines(judged.report)
         yield ""
     report = find(result, "report")
     if report is not None:

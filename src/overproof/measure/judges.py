@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from overproof.errors import MeasureError
-from overproof.measure.intervals import cp_lower, cp_upper
+from overproof.measure.intervals import Interval, cp_lower, cp_upper
 
 SILENT = -1
 """In a table of answers: this judge said nothing about this row. In gold: nobody knows."""
@@ -262,6 +262,39 @@ def judged_failure_bound(
         )
     upper = min(1.0, (seen - blamed) / (caught - blamed))
     return JudgedBound(upper=upper, judged_upper=seen, caught_lower=caught, blamed_lower=blamed)
+
+
+def judged_failure_interval(
+    failed: int, n: int, *, bad_caught: int, bad: int, good_blamed: int, good: int, level: float = 0.95
+) -> Interval:
+    """
+    Both ends of the true failure rate where a fallible judge did the judging.
+
+    Args:
+        failed: rows that the judge calls failed, of `n` fresh rows.
+        n: fresh independent rows.
+        bad_caught: gold failures that the judge calls failed.
+        bad: gold failures shown to the judge.
+        good_blamed: gold good rows that the judge calls failed.
+        good: gold good rows shown to the judge.
+        level: confidence, in (0, 1); each end takes half of what is left, and each of its three rates a third of that.
+
+    Returns: the interval, inside [0, 1].
+    Raises: MeasureError as `judged_failure_bound`.
+    Source: `judged_failure_bound` for the upper end; the lower one turns all three bounds round, and is 0 where the
+        judge may blame good rows as often as it fails anything.
+
+    >>> found = judged_failure_interval(20, 1000, bad_caught=90, bad=100, good_blamed=2, good=400)
+    >>> round(found.low, 4), round(found.high, 4)
+    (0.0, 0.0402)
+    """
+    d = (1.0 - level) / 2.0
+    counts = {"bad_caught": bad_caught, "bad": bad, "good_blamed": good_blamed, "good": good}
+    high = judged_failure_bound(failed, n, **counts, d=d).upper
+    seen, caught = cp_lower(failed, n, d / 3.0), cp_upper(bad_caught, bad, d / 3.0)
+    blamed = cp_upper(good_blamed, good, d / 3.0)
+    low = 0.0 if seen <= blamed else min(high, (seen - blamed) / (caught - blamed)) if caught > seen else high
+    return Interval(low=low, high=high)
 
 
 def _left_out(said: NDArray[np.int64], truth: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
