@@ -124,7 +124,7 @@ def test_status_and_show_say_that_a_certificate_ends_or_has_ended(easy, monkeypa
     """Silent at first, a warning 14 days ahead, and "ran out" from the day after the end on."""
     import datetime as dt
 
-    import overproof.pipeline as road
+    import overproof.runs as road
 
     end = dt.date.fromisoformat(report_of(run(easy)).certificate.expires)
 

@@ -178,7 +178,7 @@ def test_a_teacher_that_changed_stops_the_next_labelling_run(make, tmp_path) -> 
 def test_another_fingerprint_stops_the_run_or_is_told(make, tmp_path) -> None:
     """The system behind the model changes between two runs: "report" counts both, "stop" refuses the first such label."""
     for policy in ("report", "stop"):
-        root = small(make, tmp_path / policy, 30)
+        root = small(make, tmp_path / policy, 60)
         with BatchProvider(read, model=TEACHER) as server:
             server.system = "fp_old"
             asking(root, server.port, f'repeat = 0\nconcurrency = 1\non_fingerprint = "{policy}"')

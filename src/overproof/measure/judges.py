@@ -286,7 +286,7 @@ def judged_failure_interval(
 
     >>> found = judged_failure_interval(20, 1000, bad_caught=90, bad=100, good_blamed=2, good=400)
     >>> round(found.low, 4), round(found.high, 4)
-    (0.0, 0.0402)
+    (0.0, 0.0409)
     """
     d = (1.0 - level) / 2.0
     counts = {"bad_caught": bad_caught, "bad": bad, "good_blamed": good_blamed, "good": good}
