@@ -340,7 +340,7 @@ def test_killed_labelling_loses_nothing_and_pays_at_most_what_was_in_flight(tmp_
             assert counts.attempts["ok"] == counts.labels
             assert counts.spent_usd >= len(bill) * COST - 1e-9
             assert len(bill) - counts.labels <= counts.attempts.get("lost", 0)
-    assert kills_in_flight >= KILLS * 0.8
+    assert kills_in_flight >= KILLS / 2  # how many is chance and the machine; enough to have tried it
     extra = (len(bill) - counts.labels) / kills_in_flight
     assert extra <= CONCURRENCY
     assert len({line.split()[0] for line in acks(tmp_path)}) <= counts.labels
