@@ -9,10 +9,10 @@ from datetime import datetime
 from typing import Any
 
 from overproof.data import BatchState, Outcome
-from overproof.errors import TeacherBusy, TeacherError
-from overproof.teachers.batch_openai import MAX_FILE_BYTES, PAGES, expect
+from overproof.errors import TeacherError
+from overproof.teachers.batch import PAGES, Batches, Data
 from overproof.teachers.replies import Reply
-from overproof.teachers.wire import Wire, failed
+from overproof.teachers.wire import failed
 
 VERSION = "2023-06-01"
 CLOCK_SLACK_S = 600.0  # between the provider's clock and ours
@@ -21,7 +21,7 @@ STATUS = {"invalid_request_error": 400, "authentication_error": 401, "permission
           "request_too_large": 413, "rate_limit_error": 429, "api_error": 500, "overloaded_error": 529}  # fmt: skip
 
 
-class AnthropicBatches:
+class AnthropicBatches(Batches):
     """
     The batch endpoints of the Messages API.
 
@@ -29,10 +29,6 @@ class AnthropicBatches:
         wire: the teacher's connections.
         base: address up to and including /v1.
     """
-
-    def __init__(self, *, wire: Wire, base: str) -> None:
-        self._wire = wire
-        self._base = base
 
     async def submit(self, lines: Sequence[bytes], *, key: str) -> str:
         """
@@ -77,81 +73,51 @@ class AnthropicBatches:
         return None
 
     async def poll(self, batch_id: str, *, key: str) -> BatchState:
-        """
-        How a batch stands.
-
-        Args:
-            batch_id: from `submit`.
-            key: the API key, or empty.
-
-        Returns: its state.
-        Raises: TeacherBusy, TeacherError as `submit`.
-        """
+        """How a batch stands; see `Batches`."""
         batch = await self._json("GET", f"/messages/batches/{batch_id}", key)
         if batch.get("processing_status") != "ended":
             return BatchState(id=batch_id, status="running")
         # Built from the id, not read from `results_url`: a key goes nowhere but to the base URL.
         return BatchState(id=batch_id, status="ended", results=(f"/messages/batches/{batch_id}/results",))
 
-    async def fetch(self, state: BatchState, *, key: str) -> list[tuple[str, Reply | Outcome]]:
-        """
-        The answers of an ended batch.
-
-        Args:
-            state: from `poll`.
-            key: the API key, or empty.
-
-        Returns: custom_id with the reply that it got, or an outcome where it got none; in any order.
-        Raises: TeacherBusy, TeacherError as `submit`.
-        """
-        found: list[tuple[str, Reply | Outcome]] = []
-        for path in state.results:
-            reply = await self._reply("GET", path, key, most=MAX_FILE_BYTES)
-            found += [row for line in reply.body.splitlines() if (row := _row(line)) is not None]
-        return found
-
     async def _carries(self, batch_id: str, tag: str, key: str) -> bool:
         while (state := await self.poll(batch_id, key=key)).status == "running":  # noqa: ASYNC110 - the provider ends it
             await asyncio.sleep(LOOK_EVERY_S)
         return any(name.startswith(tag) for name, _ in await self.fetch(state, key=key))
 
-    async def _json(self, method: str, path: str, key: str, *, data: bytes | None = None) -> dict[str, Any]:
-        reply = await self._reply(method, path, key, data=data)
-        try:
-            said = json.loads(reply.body)
-        except ValueError:
-            said = None
-        if not isinstance(said, dict):
-            raise TeacherBusy(f"{path.partition('?')[0]}: the answer is no JSON object", next_action="run again later")
-        return said
+    def _headers(self, key: str, data: Data) -> dict[str, str]:
+        del data
+        return headers_with(key)
 
-    async def _reply(self, method: str, path: str, key: str, *, data: bytes | None = None, most: int = 8 << 20) -> Reply:
-        headers = {"Content-Type": "application/json", "anthropic-version": VERSION}
-        headers |= {"x-api-key": key} if key else {}
-        reply = await self._wire.send(method, self._base + path, headers=headers, data=data, most_bytes=most)
-        return expect(reply, what=f"{method} {path.partition('?')[0]}", key=key, most=most)
+    def _row(self, line: dict[str, Any]) -> tuple[str, Reply | Outcome] | None:
+        name = line.get("custom_id")
+        result = line.get("result")
+        if not isinstance(name, str) or not isinstance(result, dict):
+            return None
+        if result.get("type") == "succeeded":
+            body = json.dumps(result.get("message")).encode()
+            return name, Reply(status=200, body=body, retry_after=None, request_id=None)
+        if result.get("type") == "errored":
+            error = result.get("error")
+            error = error if isinstance(error, dict) else {}
+            inner = error.get("error")
+            inner = inner if isinstance(inner, dict) else error
+            status = STATUS.get(str(inner.get("type")), 500)
+            return name, Reply(status=status, body=json.dumps({"error": inner}).encode(), retry_after=None, request_id=None)
+        return name, failed("transient", f"the batch gave no answer: {result.get('type')}"[:200], sent=False)
 
 
-def _row(line: bytes) -> tuple[str, Reply | Outcome] | None:
-    try:
-        said = json.loads(line)
-    except ValueError:
-        return None
-    name = said.get("custom_id") if isinstance(said, dict) else None
-    result = said.get("result") if isinstance(said, dict) else None
-    if not isinstance(name, str) or not isinstance(result, dict):
-        return None
-    if result.get("type") == "succeeded":
-        body = json.dumps(result.get("message")).encode()
-        return name, Reply(status=200, body=body, retry_after=None, request_id=None)
-    if result.get("type") == "errored":
-        error = result.get("error")
-        error = error if isinstance(error, dict) else {}
-        inner = error.get("error")
-        inner = inner if isinstance(inner, dict) else error
-        status = STATUS.get(str(inner.get("type")), 500)
-        return name, Reply(status=status, body=json.dumps({"error": inner}).encode(), retry_after=None, request_id=None)
-    return name, failed("transient", f"the batch gave no answer: {result.get('type')}"[:200], sent=False)
+def headers_with(key: str) -> dict[str, str]:
+    """
+    The headers of every request.
+
+    Args:
+        key: the API key, or empty.
+
+    Returns: name to value.
+    """
+    found = {"Content-Type": "application/json", "anthropic-version": VERSION}
+    return found | ({"x-api-key": key} if key else {})
 
 
 def _id(batch: dict[str, Any]) -> str:

@@ -9,18 +9,17 @@ from typing import Any
 import aiohttp
 
 from overproof.data import BatchState, Outcome
-from overproof.errors import TeacherBusy, TeacherError
-from overproof.teachers.replies import Reply, provider_message, retry_after_s, status_kind
-from overproof.teachers.wire import Wire, failed
+from overproof.errors import TeacherBusy
+from overproof.teachers.batch import PAGES, Batches, Data
+from overproof.teachers.replies import Reply
+from overproof.teachers.wire import failed
 
-MAX_FILE_BYTES = 512 * 1024 * 1024
 ENDPOINT = "/v1/chat/completions"
 TAG = "overproof_tag"
-PAGES = 20  # of a hundred batches each, newest first
 ENDED = ("completed", "expired", "cancelled")
 
 
-class OpenAIBatches:
+class OpenAIBatches(Batches):
     """
     The batch endpoints of an OpenAI-compatible API.
 
@@ -28,10 +27,6 @@ class OpenAIBatches:
         wire: the teacher's connections.
         base: address up to and including /v1.
     """
-
-    def __init__(self, *, wire: Wire, base: str) -> None:
-        self._wire = wire
-        self._base = base
 
     def line(self, custom_id: str, body: dict[str, Any]) -> bytes:
         """
@@ -96,19 +91,10 @@ class OpenAIBatches:
         return None
 
     async def poll(self, batch_id: str, *, key: str) -> BatchState:
-        """
-        How a batch stands.
-
-        Args:
-            batch_id: from `submit`.
-            key: the API key, or empty.
-
-        Returns: its state.
-        Raises: TeacherBusy, TeacherError as `submit`.
-        """
+        """How a batch stands; see `Batches`."""
         batch = await self._json("GET", f"/batches/{batch_id}", key)
         status = batch.get("status")
-        files = tuple(str(batch[name]) for name in ("output_file_id", "error_file_id") if batch.get(name))
+        files = tuple(f"/files/{batch[name]}/content" for name in ("output_file_id", "error_file_id") if batch.get(name))
         if status in ENDED:
             return BatchState(id=batch_id, status="ended", results=files)
         if status == "failed":
@@ -117,92 +103,24 @@ class OpenAIBatches:
             return BatchState(id=batch_id, status="failed", reason=reason)
         return BatchState(id=batch_id, status="running")
 
-    async def fetch(self, state: BatchState, *, key: str) -> list[tuple[str, Reply | Outcome]]:
-        """
-        The answers of an ended batch.
-
-        Args:
-            state: from `poll`.
-            key: the API key, or empty.
-
-        Returns: custom_id with the reply that it got, or an outcome where it got none; in any order.
-        Raises: TeacherBusy, TeacherError as `submit`.
-        """
-        found: list[tuple[str, Reply | Outcome]] = []
-        for file in state.results:
-            reply = await self._reply("GET", f"/files/{file}/content", key, most=MAX_FILE_BYTES)
-            found += [row for line in reply.body.splitlines() if (row := _row(line)) is not None]
-        return found
-
-    async def _json(
-        self, method: str, path: str, key: str, *, data: bytes | aiohttp.FormData | None = None
-    ) -> dict[str, Any]:
-        reply = await self._reply(method, path, key, data=data)
-        try:
-            said = json.loads(reply.body)
-        except ValueError:
-            said = None
-        if not isinstance(said, dict):
-            raise TeacherBusy(f"{path.partition('?')[0]}: the answer is no JSON object", next_action="run again later")
-        return said
-
-    async def _reply(
-        self, method: str, path: str, key: str, *, data: bytes | aiohttp.FormData | None = None, most: int = 8 << 20
-    ) -> Reply:
+    def _headers(self, key: str, data: Data) -> dict[str, str]:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        if isinstance(data, bytes):
-            headers["Content-Type"] = "application/json"
-        reply = await self._wire.send(method, self._base + path, headers=headers, data=data, most_bytes=most)
-        return expect(reply, what=f"{method} {path.partition('?')[0]}", key=key, most=most)
+        return headers | ({"Content-Type": "application/json"} if isinstance(data, bytes) else {})
 
-
-def expect(reply: Reply | Outcome, *, what: str, key: str, most: int) -> Reply:
-    """
-    A complete 200 reply, or the error that the run has to know.
-
-    Args:
-        reply: from `Wire.send`.
-        what: the request, for messages.
-        key: taken out of what the provider says.
-        most: longest body.
-
-    Returns: the reply.
-    Raises: TeacherBusy where a later try may succeed; TeacherError where not.
-    """
-    again = "run again later: the batch and all answers that are paid for are kept"
-    if isinstance(reply, Outcome):
-        if reply.kind == "transient":
-            raise TeacherBusy(f"{what}: {reply.reason}", next_action=again)
-        raise TeacherError(f"{what}: {reply.reason}", next_action="mend [teacher]")
-    if len(reply.body) > most:
-        raise TeacherError(f"{what}: the answer is larger than {most} bytes", next_action="make batches smaller")
-    if reply.status == 200:
-        return reply
-    text = f"{what}: HTTP {reply.status}: {provider_message(reply.body, secret=key)}"
-    if status_kind(reply) == "transient":
-        raise TeacherBusy(text, next_action=again, retry_after_s=retry_after_s(reply.retry_after))
-    raise TeacherError(text, next_action="mend [teacher] or the account, then run again")
-
-
-def _row(line: bytes) -> tuple[str, Reply | Outcome] | None:
-    """One line of an output or error file; a line that can't be read belongs to nobody, so its row is missing."""
-    try:
-        said = json.loads(line)
-    except ValueError:
-        return None
-    name = said.get("custom_id") if isinstance(said, dict) else None
-    if not isinstance(name, str):
-        return None
-    response, error = said.get("response"), said.get("error")
-    if isinstance(response, dict) and isinstance(response.get("status_code"), int):
-        body = json.dumps(response.get("body")).encode()
-        number = response.get("request_id")
-        return name, Reply(
-            status=response["status_code"], body=body, retry_after=None,
-            request_id=number if isinstance(number, str) else None,
-        )
-    code = str((error or {}).get("code", "no answer")) if isinstance(error, dict | None) else "no answer"
-    return name, failed("transient", f"the batch gave no answer: {code}"[:200], sent=False)
+    def _row(self, line: dict[str, Any]) -> tuple[str, Reply | Outcome] | None:
+        name = line.get("custom_id")
+        if not isinstance(name, str):
+            return None
+        response, error = line.get("response"), line.get("error")
+        if isinstance(response, dict) and isinstance(response.get("status_code"), int):
+            body = json.dumps(response.get("body")).encode()
+            number = response.get("request_id")
+            return name, Reply(
+                status=response["status_code"], body=body, retry_after=None,
+                request_id=number if isinstance(number, str) else None,
+            )
+        code = str((error or {}).get("code", "no answer")) if isinstance(error, dict | None) else "no answer"
+        return name, failed("transient", f"the batch gave no answer: {code}"[:200], sent=False)
 
 
 def _text(said: dict[str, Any], key: str) -> str:
