@@ -11,7 +11,7 @@ from overproof.data import CalibrationSet, Labelled, TrainSet
 from overproof.errors import DataError
 from overproof.evidence import Scores
 from overproof.learned import marked
-from overproof.pipeline import Road
+from overproof.pipeline import look_ahead
 from overproof.project import Project
 from overproof.recipes import predict_recipe, student_recipe
 from overproof.settings import Part
@@ -31,7 +31,7 @@ from overproof.steps.filter_report import rules_of
 from overproof.steps.predict import PREDICT_DEV
 from overproof.steps.suspicion import LEAVE_OUT, RULE, LeaveOutRecipe
 from overproof.steps.train import TRAIN
-from overproof.store.artifacts import Artifact, Memo, NotBuilt, StepEvent
+from overproof.store.artifacts import Artifact, Memo, StepEvent
 from overproof.store.project_store import Store
 
 CHEAP = ("majority.v1", "ngram.v1", "nearest.v1", "linear.v1", "encoder.v1")
@@ -121,13 +121,7 @@ def ablate(
 
 
 def _as_learned(store: Store, project: Project) -> dict[str, Artifact[Any]]:
-    road = Road(store, project, store.memo(dry=True))
-    try:
-        for stage in road.walk():
-            if stage == "filter":
-                break
-    except NotBuilt:  # what lies behind the filter may well be missing
-        pass
+    road = look_ahead(store, project, to="filter")
     needed = [road.artifacts.get(name) for name in ("labels", "prompts")]
     if any(one is None or not one.built for one in needed):
         raise DataError("the teacher's labels are not there yet, or are stale", next_action="run `overproof run --to filter` first")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from overproof.data import Labelled, PromptSet
 from overproof.errors import DataError
 from overproof.evidence import EvalReport
-from overproof.pipeline import Road, load_run
+from overproof.pipeline import load_run, look_ahead
 from overproof.project import Project
 from overproof.recipes import features_recipe
 from overproof.runs import runs_of
@@ -18,7 +18,7 @@ from overproof.steps.queues import SPLITS, Asked, Split, audit_queue, fix_queue
 from overproof.steps.reviewing import Outcome, settle
 from overproof.steps.suspicion import Suspicion
 from overproof.steps.teacher_errors import TEACHER_ERRORS, TeacherErrors, TeacherErrorsRecipe
-from overproof.store.artifacts import Artifact, NotBuilt
+from overproof.store.artifacts import Artifact
 from overproof.store.project_store import Store
 from overproof.store.reviews import Queue, Review, Reviews
 from overproof.task import Classes
@@ -162,13 +162,7 @@ def open_desk(store: Store, project: Project) -> Desk:
     Returns: the desk.
     Raises: DataError where the teacher's labels are not there yet, or are stale.
     """
-    road = Road(store, project, store.memo(dry=True))
-    try:
-        for stage in road.walk():
-            if stage == "filter":
-                break
-    except NotBuilt:  # what lies behind the filter may well be missing
-        pass
+    road = look_ahead(store, project, to="filter")
     filtered = road.artifacts.get("filtered", road.artifacts.get("labels"))
     prompts = road.artifacts.get("prompts")
     if filtered is None or prompts is None or not filtered.built or not prompts.built:

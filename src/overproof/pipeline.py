@@ -158,13 +158,28 @@ def status(store: Store, project: Project) -> tuple[StepEvent, ...]:
 
     Returns: an event per step: "reuse", "stale" with the reason, or "waits" for an earlier one.
     """
-    memo = store.memo(dry=True)
+    return tuple(look_ahead(store, project).memo.events)
+
+
+def look_ahead(store: Store, project: Project, *, to: str | None = None) -> Road:
+    """
+    The road as far as earlier runs have built it; runs and writes nothing.
+
+    Args:
+        store: the project's store.
+        project: the checked project file.
+        to: one of `STAGES` to stop after; None for all.
+
+    Returns: the road, its `artifacts` and `memo.events` as far as they go.
+    """
+    road = Road(store, project, store.memo(dry=True))
     try:
-        for _ in Road(store, project, memo).walk():
-            pass
+        for stage in road.walk():
+            if stage == to:
+                break
     except NotBuilt:  # the rest of the road depends on values that only a run can make
         pass
-    return tuple(memo.events)
+    return road
 
 
 class Road:

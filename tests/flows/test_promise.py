@@ -5,41 +5,23 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from tests.flows.walked import report_of, run, uses
 
 from overproof.cli import main
 from overproof.cli.tables import expiry_words
 from overproof.errors import ProjectError
 from overproof.evidence import Refusal, Release
-from overproof.pipeline import distil
 from overproof.project import load_project
-from overproof.store.project_store import open_store
-
-
-def run(root, *overrides):
-    with open_store(root) as store:
-        result = distil(store, load_project(root, overrides=overrides))
-        for artifact in result.artifacts.values():
-            assert artifact.value is not None
-        return result
-
-
-def report_of(result):
-    return result.artifacts["report"].value
-
-
-def opened(root):
-    with open_store(root) as store:
-        return store.releases._db.rows("SELECT label_kind, k FROM unsealing ORDER BY label_kind, k")
 
 
 def test_a_run_spends_one_use_of_each_label_kind_and_shows_both_certificates(easy) -> None:
     """Agreement and correctness each have an entry in the ledger; a second plan is the second use of both."""
     report = report_of(run(easy))
     assert (report.certificate.supports, report.other.supports) == ("G4", "G1")
-    assert [kind for kind, _ in opened(easy)] == ["gold", "teacher:recorded-teacher-2026-01-01"]
+    assert [kind for kind, _ in uses(easy)] == ["gold", "teacher:recorded-teacher-2026-01-01"]
     again = report_of(run(easy, "student.1.c=0.5"))
     assert (again.certificate.use_k, again.other.use_k) == (2, 2)
-    assert len(opened(easy)) == 4
+    assert len(uses(easy)) == 4
     fixed = set(report.certificate.fixed)
     assert {"prompt", "calibration", "weights linear.v1", "bars", "slices", "decoding", "sealed"} <= fixed
 

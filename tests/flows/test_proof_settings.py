@@ -6,33 +6,17 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from tests.flows.walked import report_of, run, uses
 
 from overproof.cli import main
 from overproof.errors import ProjectError
-from overproof.pipeline import distil, status
+from overproof.pipeline import status
 from overproof.project import load_project
 from overproof.store.project_store import open_store
 from overproof.students.bundle import load_bundle
 
 ALL = "proof.ship=all"
 LOOKS = "proof.looks=2"
-
-
-def run(root, *overrides):
-    with open_store(root) as store:
-        result = distil(store, load_project(root, overrides=overrides))
-        for artifact in result.artifacts.values():
-            assert artifact.value is not None
-        return result
-
-
-def report_of(result):
-    return result.artifacts["report"].value
-
-
-def uses(root):
-    with open_store(root) as store:
-        return store.releases._db.rows("SELECT label_kind, k FROM unsealing ORDER BY label_kind, k")
 
 
 def bring(root, make, rows, *, replace=True):

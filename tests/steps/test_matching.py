@@ -1,42 +1,16 @@
 """What the prompt set says of itself: distances before and after, gaps that are shown, chains, theatre."""
 
 import random
-from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from tests.steps.made_traffic import record, text, traffic_of, world
 
-from overproof.data import Request, Traffic, TrafficRecord
 from overproof.measure.leakage import clusters
 from overproof.steps.chains import giant_notes, linked
 from overproof.steps.match_checks import theatre
 from overproof.steps.matching import LIKE
 from overproof.steps.promptset import PromptSetRecipe, promptset
-
-START = datetime(2025, 3, 1, tzinfo=UTC)
-VOCABULARY = [a + b + c for a in "bdfgk" for b in "aeiou" for c in ("lmo", "nto", "rsa", "pti", "zzu")]
-
-
-def text(rng, n=16):
-    return " ".join(rng.choice(VOCABULARY) for _ in range(n))
-
-
-def record(i, body, *, minutes=0, session=None, **attributes):
-    at = (START + timedelta(minutes=minutes)).isoformat()
-    return TrafficRecord(request=Request(id=f"r{i}", fields={"text": body}, at=at, session=session, attributes=attributes))
-
-
-def traffic_of(records):
-    return Traffic(records=tuple(records), window=(None, None), left_out={})
-
-
-def world(n, seed, *, duplicates=0.1, sessions=0.4):
-    rng, bodies, records = random.Random(seed), [], []
-    for i in range(n):
-        bodies.append(rng.choice(bodies) if bodies and rng.random() < duplicates else text(rng))
-        session = f"s{rng.randrange(n // 4)}" if rng.random() < sessions else None
-        records.append(record(i, bodies[-1], minutes=i, session=session))
-    return traffic_of(records)
 
 
 def two_topics(n=2_000, seed=0):

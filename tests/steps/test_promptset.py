@@ -3,33 +3,23 @@
 import random
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.steps.made_traffic import START, VOCABULARY, text, traffic_of
 
-from overproof.data import Completion, PromptRow, Request, Traffic, TrafficRecord
+from overproof.data import Completion, PromptRow, Request, TrafficRecord
 from overproof.errors import DataError
 from overproof.measure.leakage import normalised
 from overproof.steps.promptset import SPLITS, PromptSetRecipe, leaks, promptset
-
-START = datetime(2025, 3, 1, tzinfo=UTC)
-VOCABULARY = [a + b + c for a in "bdfgk" for b in "aeiou" for c in ("lmo", "nto", "rsa", "pti", "zzu")]
-
-
-def text(rng, n=16):
-    return " ".join(rng.choice(VOCABULARY) for _ in range(n))
 
 
 def record(i, body, *, minutes=None, session=None, gold=None, **attributes):
     at = None if minutes is None else (START + timedelta(minutes=minutes)).isoformat().replace("+00:00", "Z")
     request = Request(id=f"r{i}", fields={"text": body}, at=at, session=session, attributes=attributes)
     return TrafficRecord(request=request, gold=gold)
-
-
-def traffic_of(records):
-    return Traffic(records=tuple(records), window=(None, None), left_out={})
 
 
 def world(n=400, seed=0, *, duplicates=0.3, sessions=0.3):

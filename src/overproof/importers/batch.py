@@ -59,11 +59,18 @@ class _Requests:
 
 
 class _Batch(CallImporter):
+    marks: frozenset[str] = frozenset()
+    """Keys of which one stands beside custom_id."""
     understood = frozenset({"id", "custom_id", "response", "error", "result", "method", "url", "body", "params"})
 
     def __init__(self) -> None:
         super().__init__()
         self._requests: _Requests | None = None
+
+    def sniff(self, head: bytes, name: str) -> float:
+        """How sure: custom_id beside what the API writes; see `Importer.sniff`."""
+        row = first_row(head, name)
+        return 0.98 if "custom_id" in row and self.marks & set(row) else 0.0
 
     def take(
         self, rows: Iterable[Row | Skipped], mapping: ColumnMapping, path: Path
@@ -98,12 +105,8 @@ class OpenAIBatch(_Batch):
     """Lines of a batch's output or error file; also its input file, as requests without answers."""
 
     name = "openai_batch.v1"
+    marks = frozenset({"url", "response"})
     known_by = "custom_id with a response or a method and url, as in OpenAI's batch files"
-
-    def sniff(self, head: bytes, name: str) -> float:
-        """How sure: custom_id beside what the API writes; see `Importer.sniff`."""
-        row = first_row(head, name)
-        return 0.98 if "custom_id" in row and ("url" in row or "response" in row) else 0.0
 
     def calls(self, row: Mapping[str, Any], mapping: ColumnMapping) -> Iterator[Call]:
         """The one call of a row; see `CallImporter.calls`."""
@@ -124,12 +127,8 @@ class AnthropicBatch(_Batch):
     """Lines of a message batch's results, and of its requests."""
 
     name = "anthropic_batch.v1"
+    marks = frozenset({"result", "params"})
     known_by = "custom_id with a result or params, as in Anthropic's message batches"
-
-    def sniff(self, head: bytes, name: str) -> float:
-        """How sure: custom_id beside what the API writes; see `Importer.sniff`."""
-        row = first_row(head, name)
-        return 0.98 if "custom_id" in row and ("result" in row or "params" in row) else 0.0
 
     def calls(self, row: Mapping[str, Any], mapping: ColumnMapping) -> Iterator[Call]:
         """The one call of a row; see `CallImporter.calls`."""

@@ -267,7 +267,16 @@ def certify_slices(
         )
     empty: list[float] = []
     open_slices = [
-        _opened(plan, scores.get(plan.slice, empty), wrong.get(plan.slice, empty)) for plan in plans
+        nothing_kept(
+            plan.slice,
+            int(np.asarray(scores.get(plan.slice, empty)).size),
+            grid_counts(scores.get(plan.slice, empty), wrong.get(plan.slice, empty), plan.grid),
+            alpha=plan.alpha,
+            grid=plan.grid,
+            start=plan.start,
+            weight=plan.weight,
+        )
+        for plan in plans
     ]
     return tuple(
         _with_rows_needed(done, plan) for done, plan in zip(_settle(open_slices, delta), plans, strict=True)
@@ -415,25 +424,40 @@ def _scores(values: ArrayLike) -> NDArray[np.float64]:
     return scores
 
 
-def _opened(plan: SlicePlan, scores: ArrayLike, wrong: ArrayLike) -> SliceCertificate:
-    """The slice before its test: counts, nothing kept."""
-    n = int(np.asarray(scores).size)
+def nothing_kept(
+    name: str,
+    n: int,
+    counts: Counts,
+    *,
+    alpha: float,
+    grid: Sequence[float],
+    start: int = 0,
+    weight: float = 1.0,
+) -> SliceCertificate:
+    """
+    A slice before its test: counted, nothing kept.
+
+    Args:
+        name: of the slice.
+        n: its sealed rows.
+        counts: (wrong, kept) at each grid point.
+        alpha: largest share of wrong answers among kept, in [0, 1].
+        grid: thresholds, strict to loose.
+        start: where the walk will start.
+        weight: the slice's share of the error budget.
+
+    Returns: the slice without threshold and verdict, `delta` 0.
+    Raises: MeasureError for a negative number of rows.
+    Source: what every certificate starts from.
+
+    >>> nothing_kept("a", 10, ((0, 5), (1, 10)), alpha=0.05, grid=(0.5, -1.0)).verdict
+    'undecided'
+    """
     return SliceCertificate(
-        slice=plan.slice,
-        alpha=plan.alpha,
-        delta=0.0,
-        threshold=None,
-        n=n,
-        kept=0,
-        wrong=0,
-        upper=1.0,
-        keep_share=figure(0, n, metric="kept"),
-        verdict="undecided",
-        counts=grid_counts(scores, wrong, plan.grid),
-        grid=plan.grid,
-        start=plan.start,
-        weight=plan.weight,
-    )
+        slice=name, alpha=alpha, delta=0.0, threshold=None, n=n, kept=0, wrong=0, upper=1.0,
+        keep_share=figure(0, n, metric="kept"), verdict="undecided", counts=counts, grid=tuple(grid), start=start,
+        weight=weight,
+    )  # fmt: skip
 
 
 def _settle(parts: Sequence[SliceCertificate], delta: float) -> list[SliceCertificate]:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from overproof.errors import MeasureError
 from overproof.evidence import SliceCertificate, Verdict
-from overproof.measure.certify import grid_counts, grid_of, plan_start
+from overproof.measure.certify import grid_counts, grid_of, nothing_kept, plan_start
 from overproof.measure.intervals import cp_lower, cp_upper, expected_rate, figure, p_pass, rows_needed
 
 KEEP_NONE = 2.0
@@ -372,21 +372,10 @@ def open_on_path(
     >>> open_on_path(path, "a", [0.95, 0.6], [False, True], alpha=0.05).counts
     ((0, 1), (1, 2))
     """
-    n, at = int(np.asarray(scores).size), path.slices.index(name)
-    return SliceCertificate(
-        slice=name,
-        alpha=alpha,
-        delta=0.0,
-        threshold=None,
-        n=n,
-        kept=0,
-        wrong=0,
-        upper=1.0,
-        keep_share=figure(0, n, metric="kept"),
-        verdict="undecided",
-        counts=grid_counts(position(path, name, scores), wrong, position_grid(path)),
-        grid=tuple(vector[at] for vector in path.vectors),
-    )
+    at = path.slices.index(name)
+    counts = grid_counts(position(path, name, scores), wrong, position_grid(path))
+    grid = [vector[at] for vector in path.vectors]
+    return nothing_kept(name, int(np.asarray(scores).size), counts, alpha=alpha, grid=grid)
 
 
 def _on_path(

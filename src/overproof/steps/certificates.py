@@ -29,11 +29,6 @@ ASSUMPTIONS = (
     "Nothing is said about traffic that differs from that window; hence the end date.",
 )
 PARTLY_KNOWN = "The rows with a true label are a random part of the sealed rows; nobody chose which rows to answer."
-GUARANTEES = {
-    "G1": "wrong answers among those that the student keeps",
-    "G2": "requests that the student keeps and gets wrong, among all requests",
-    "G4": "answers unlike the teacher's among those that the student keeps",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -36,7 +36,6 @@ Mask = NDArray[np.bool_]
 TOLERANCE = 0.05  # what a gap is read against where the owner sets none; then nothing refuses
 MOST_GROUPS = 12  # 132 ordered pairs: beyond that Holm's correction leaves nothing to show, and it is rather an id
 MOST_FACTOR = 1_000
-NOTHING_REFUSES = "set [fairness] tolerance for the gate to judge it"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
