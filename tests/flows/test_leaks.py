@@ -11,12 +11,13 @@ from click.testing import CliRunner
 
 from overproof.cli import main
 from overproof.cli.intake import take
-from overproof.errors import DataError
+from overproof.errors import DataError, TeacherError
 from overproof.pipeline import distil
 from overproof.project import load_project
 from overproof.store.project_store import HOME, open_store
 from overproof.store.secret import NAME, project_secret
 from overproof.testing import Faults, FaultTeacher
+from overproof.testing_batch import BatchProvider
 
 ROOT = Path(__file__).parents[2]
 
@@ -115,6 +116,43 @@ def test_the_wire_carries_surrogates_only_and_a_talkative_teacher_is_redacted_be
     assert not any("maria" in text for text in seen)
     found = search(root / HOME, {}, ["erik.vogt@example.com", "+49 171 2345678", "maria.lopez@example.com"])
     assert found == []
+
+
+def test_what_a_batch_brings_is_redacted_before_the_ledger(make, tmp_path) -> None:
+    """Results that come down in a file are answers like any other."""
+    root = make.project(tmp_path / "p", make.rows(60))
+    with BatchProvider(lambda _: "call erik.vogt@example.com", model="big-teacher-2026-01-01") as server:
+        toml, terms = root / "overproof.toml", root / "terms.toml"
+        address = f'base_url = "http://127.0.0.1:{server.port}/v1"'
+        text = toml.read_text().replace('use = "recorded.v1"', f'use = "openai.v1"\n{address}').replace("recorded-teacher", "big-teacher")
+        prices = 'budget_usd = 100\nrepeat = 0\nmode = "batch"\nprice_in_usd_per_million = 1.0\nprice_out_usd_per_million = 4.0'
+        toml.write_text(text.replace('terms = "terms.toml"', f'terms = "terms.toml"\n{prices}\n[teacher.options]\nallow_private = true'))
+        terms.write_text(terms.read_text().replace("recorded-teacher", "big-teacher").replace('base_url = ""', address))
+        with open_store(root) as store, pytest.raises(TeacherError, match="failed for good"):
+            distil(store, load_project(root), to="teach")
+        with open_store(root) as store:
+            assert store.ledger.counts().attempts["bad"] > 0
+    assert search(root / HOME, {}, ["erik.vogt@example.com"]) == []
+
+
+def test_a_recording_in_another_format_is_found_by_what_was_asked_though_the_log_is_redacted(make, tmp_path) -> None:
+    """Both sides go through the same redactor, so that a request that names somebody still finds its answer."""
+    rows = make.rows(120)
+    for i, row in enumerate(rows):
+        row["text"] += f" from person{i}@example.com"
+    root = make.project(tmp_path / "p", rows)
+    with (root / "recording.jsonl").open("w") as file:
+        for row in rows:
+            said = [{"role": "user", "content": row["text"]}, {"role": "assistant", "content": make.labels[1]}]
+            file.write(json.dumps({"messages": said}) + "\n")
+    toml = root / "overproof.toml"
+    toml.write_text(toml.read_text().replace('use = "recorded.v1"', 'use = "recorded.v1"\npath = "recording.jsonl"'))
+    with open_store(root) as store:
+        answers = distil(store, load_project(root), to="teach").artifacts["answers"].value
+    told = [a for split in (answers.train, answers.calibration, answers.test) for a in split]
+    assert all("<EMAIL_" in a.row.request.text for a in told)
+    assert {c.value for a in told for c in a.completions} == {make.labels[1]}
+    assert all(a.completions for a in told)
 
 
 @pytest.mark.parametrize("debug", [[], ["--debug"]])

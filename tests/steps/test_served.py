@@ -119,6 +119,20 @@ def test_noise_and_unknown_languages_go_to_the_teacher(inbox) -> None:
     assert routed <= 0.04
 
 
+def test_many_requests_at_once_are_decided_as_one_by_one(inbox) -> None:
+    """A column where the student answers, -1 where the teacher has to: unsure, uncertified and foreign rows alike."""
+    _, bundle, sealed, _, _ = inbox
+    own = [e.request for e in sealed.examples]
+    foreign = [Request(id=f"n{i}", fields={"text": t}, attributes={"language": "en"}) for i, t in enumerate(noise(20))]
+    answers = [bundle.answer(r.fields, r.attributes) for r in (*own, *foreign)]
+    assert {a.cause for a in answers} >= {"confident", "unsure", "out_of_scope"}
+    wanted = [-1 if a.value is None else bundle.card.labels.index(a.value) for a in answers]
+    assert bundle.decide([*own, *foreign]).tolist() == wanted
+    tuned = dataclasses.replace(bundle.card, thresholds=tuple(dataclasses.replace(t, threshold=0.0) for t in bundle.card.thresholds))
+    everything = Bundle(tuned, bundle._student)
+    assert sum(everything.decide(foreign) == -1) == sum(everything.answer(r.fields, r.attributes).route == "teacher" for r in foreign) > 50
+
+
 def test_the_report_says_what_the_rules_stand_on(inbox) -> None:
     """Score, reason, rows of each kind and the share that is routed stand in the report; a figure has its n."""
     report, bundle, sealed, reading, _ = inbox
