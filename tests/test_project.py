@@ -127,7 +127,7 @@ MISTAKES = {
     "labels that fold together": ('"bug", "other"', '"bug", "Bug "', "are the same once case"),
     "one label": ('["billing", "bug", "other"]', '["billing"]', "at least two labels"),
     "labels of another type": ('["billing", "bug", "other"]', "[1, 2]", "list of labels in quotes"),
-    "a reserved output kind": ('{ classes = ["billing", "bug", "other"] }', '{ fields = ["a"] }', "not supported yet"),
+    "a reserved output kind": ('{ classes = ["billing", "bug", "other"] }', '{ fields = ["a"] }', "expected one of classes"),
     "no input": ('["subject", "body"]', "[]", "[task]: input = []"),
     "a bar as text": ("fidelity = 0.9", 'fidelity = "0.9"', "[bars]: fidelity = '0.9'; should be a valid number"),
     "a bar that is nan": ("fidelity = 0.9", "fidelity = nan", "[bars]: fidelity = nan"),

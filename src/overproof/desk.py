@@ -21,7 +21,7 @@ from overproof.steps.teacher_errors import TEACHER_ERRORS, TeacherErrors, Teache
 from overproof.store.artifacts import Artifact
 from overproof.store.project_store import Store
 from overproof.store.reviews import Queue, Review, Reviews
-from overproof.task import Classes
+from overproof.task import Output
 
 
 class Desk:
@@ -45,7 +45,7 @@ class Desk:
         self._known: dict[str, Asked] = {}
 
     @property
-    def output(self) -> Classes:
+    def output(self) -> Output:
         """The task's labels."""
         return self._project.task.output
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,14 +19,14 @@ from overproof.data import (
     Labelled,
     PromptSet,
     TestSet,
-    TrainSet,
     digest_of,
 )
 from overproof.errors import DataError
-from overproof.evidence import Calibration, EvalReport, Plan, Refusal, Release, Scores, Trained
+from overproof.evidence import EvalReport, Plan, Refusal, Release
 from overproof.importers import ColumnMapping, read_file
 from overproof.judging import Judging
 from overproof.learned import learned_rows
+from overproof.lineup import Lineup
 from overproof.project import Project
 from overproof.recipes import (
     calibrate_recipe,
@@ -40,12 +40,10 @@ from overproof.recipes import (
     promptset_recipe,
     routed_slices,
     slices_of,
-    student_recipe,
     teach_recipe,
 )
 from overproof.runs import runs_of, today_of
-from overproof.settings import Part, TeacherTable
-from overproof.steps.baseline import ASK_DEV, ASK_TEST, SHOTS, AskRecipe, ShotsRecipe
+from overproof.settings import TeacherTable
 from overproof.steps.calibrate import CALIBRATE
 from overproof.steps.capture import CAPTURE, CaptureRecipe, LogSnapshot
 from overproof.steps.certificates import GOLD
@@ -78,12 +76,11 @@ from overproof.steps.gate import GATE
 from overproof.steps.groups import GROUPS, check_attributes
 from overproof.steps.pack import PACK, PackRecipe
 from overproof.steps.plan import PLAN
-from overproof.steps.predict import PREDICT_DEV, PREDICT_TEST, TEACHER_SCORES
+from overproof.steps.predict import TEACHER_SCORES
 from overproof.steps.promptset import PROMPTSET
 from overproof.steps.supplement import SUPPLEMENT, SupplementRecipe, written
 from overproof.steps.survey import SURVEY, Survey, SurveyRecipe
 from overproof.steps.teach import TEACH, TeachRecipe
-from overproof.steps.train import TRAIN
 from overproof.store.artifacts import Artifact, Memo, NotBuilt, StepEvent
 from overproof.store.looks import Look
 from overproof.store.project_store import Store
@@ -108,17 +105,6 @@ class RunResult:
     """What was run and what was reused."""
     artifacts: Mapping[str, Artifact[Any]]
     """Name to result; values load when they are asked for."""
-
-
-@dataclass(kw_only=True, slots=True)
-class _Candidates:
-    """Everything that may answer, fitted and asked."""
-
-    trained: dict[str, Artifact[Trained]] = field(default_factory=dict)
-    """Name to weights; names are known without reading a byte of them."""
-    dev: list[Artifact[Scores]] = field(default_factory=list)
-    test: list[Artifact[Scores]] = field(default_factory=list)
-    calibrations: list[Artifact[Calibration]] = field(default_factory=list)
 
 
 def distil(
@@ -233,9 +219,9 @@ class Road:
         yield "filter"
         for one in (clearance, *members, *judges):
             self._recheck(one, "train")
-        candidates = _Candidates()
+        candidates = Lineup(p, self.memo, self.buyer, rows=(train_rows, dev_rows, test_rows))
         for part in (*p.students, *p.baselines):
-            self._candidate(part, candidates, train_rows, dev_rows, test_rows)
+            candidates.add(part)
         candidates.test.append(run(TEACHER_SCORES, test_rows, recipe=predict_recipe(self.project)))
         yield "train"
         reading = calibrate_recipe(p, surveyed.value)
@@ -251,7 +237,7 @@ class Road:
     def _decide(
         self,
         data: Artifact[DataEvidence],
-        candidates: _Candidates,
+        candidates: Lineup,
         report: Artifact[EvalReport],
         survey: Survey,
         dev_rows: Artifact[CalibrationSet],
@@ -362,34 +348,9 @@ class Road:
         )
         return run(DECIDE, self.memo.gather(said), self.memo.gather([clearance, *(members[i] for i in order)]), recipe=deciding)
 
-    def _candidate(
-        self,
-        part: Part,
-        into: _Candidates,
-        train_rows: Artifact[TrainSet],
-        dev_rows: Artifact[CalibrationSet],
-        test_rows: Artifact[TestSet],
-    ) -> None:
-        """Fit one student or baseline, or ask one endpoint, on the same rows as all others."""
-        p, run = self.project, self.memo.run
-        if part.use in registry.names("teachers"):
-            shots = int(part.options.get("shots", 0))
-            prompt = run(
-                SHOTS, train_rows, recipe=ShotsRecipe(prompt=p.task.prompt, shots=shots, seed=p.promptset.seed)
-            )
-            pin = self.buyer.baseline_pin(part, prompt.digest)
-            asked, recipe = self.buyer.baseline(part, pin, prompt), AskRecipe(name=part.name, pin=pin)
-            into.dev.append(run(ASK_DEV, dev_rows, recipe=recipe, teacher=asked))
-            into.test.append(run(ASK_TEST, test_rows, recipe=recipe, teacher=asked))
-            return
-        fitted = run(TRAIN, train_rows, recipe=student_recipe(p, part))
-        into.trained[part.name] = fitted
-        into.dev.append(run(PREDICT_DEV, fitted, dev_rows, recipe=predict_recipe(self.project)))
-        into.test.append(run(PREDICT_TEST, fitted, test_rows, recipe=predict_recipe(self.project)))
-
     def _evaluate(
         self,
-        candidates: _Candidates,
+        candidates: Lineup,
         dev_rows: Artifact[CalibrationSet],
         test_rows: Artifact[TestSet],
         surveyed: Artifact[Survey],
@@ -467,7 +428,7 @@ class Road:
         self.memo.events.append(StepEvent(step="evaluate", subject="", action="stale", seconds=0.0, why=why, digest=None))
         raise NotBuilt(f"evaluate is due: {why}", next_action="overproof run")
 
-    def _fixed(self, candidates: _Candidates, slices: Sequence[Slice], found: Survey) -> dict[str, str]:
+    def _fixed(self, candidates: Lineup, slices: Sequence[Slice], found: Survey) -> dict[str, str]:
         """Digests of everything that is fixed before a sealed label is read; the plan's hash covers them."""
         p = self.project
         named = {

@@ -25,11 +25,18 @@ CONFINED = {
     "safetensors": ("students/",),
     "rensa": ("measure/",),
     "presidio_analyzer": ("privacy/",),
+    "torch": ("students/",),
+    "transformers": ("students/",),
+    "peft": ("students/",),
+    "openvino": ("students/",),
+    "gguf": ("students/",),
+    "xllamacpp": ("students/", "teachers/"),
+    "ray": ("engines/",),
     "click": ("cli",),
     "rich": ("cli", "show"),
     "jinja2": ("steps/dossier.py", "cli"),
 }
-BANNED = {"sqlite3", "httpx", "requests", "torch", "transformers", "pandas", "pickle", "joblib", "shelve", "marshal"}
+BANNED = {"sqlite3", "httpx", "requests", "pandas", "pickle", "joblib", "shelve", "marshal"}
 
 
 def imports_of(path: Path) -> set[str]:

@@ -16,7 +16,7 @@ from overproof.errors import EXIT_PASS, DataError
 if TYPE_CHECKING:
     from overproof.desk import Desk
     from overproof.steps.queues import Asked
-    from overproof.task import Classes
+    from overproof.task import Output
 
 KEYS = "a number or a label; s skip, u undo, q quit"
 
@@ -112,7 +112,7 @@ def _ask(desk: Desk, rows: Sequence[Asked], reviewer: str, kind: Literal["review
     return len(said)
 
 
-def _label(word: str, output: Classes) -> str | None:
+def _label(word: str, output: Output) -> str | None:
     if word.isdigit() and 1 <= int(word) <= len(output.labels):
         return output.labels[int(word) - 1]
     try:

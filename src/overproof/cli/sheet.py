@@ -12,7 +12,7 @@ from overproof import registry
 from overproof.errors import DataError
 from overproof.steps.queues import Asked
 from overproof.store.reviews import Review
-from overproof.task import Classes
+from overproof.task import Output
 
 COLUMNS = ("row", "text", "label", "reviewer", "seconds", "queue", "digest")
 NEEDED = ("digest", "label", "queue")
@@ -41,7 +41,7 @@ def write_sheet(path: Path, rows: Sequence[Asked], *, reviewer: str) -> None:
     part.replace(path)
 
 
-def read_sheet(path: Path, *, asked: Mapping[str, Asked], output: Classes, reviewer: str, drawn: int) -> list[Review]:
+def read_sheet(path: Path, *, asked: Mapping[str, Asked], output: Output, reviewer: str, drawn: int) -> list[Review]:
     """
     Read what a person filled in; rows without a label are left out.
 
@@ -106,7 +106,7 @@ def _lines(path: Path) -> list[dict[str, str]]:
         raise DataError(f"{path.name}: {error}", next_action="save it as CSV again") from error
 
 
-def _review(line: Mapping[str, str], label: str, asked: Mapping[str, Asked], output: Classes, reviewer: str) -> Review:
+def _review(line: Mapping[str, str], label: str, asked: Mapping[str, Asked], output: Output, reviewer: str) -> Review:
     row = asked.get(line["digest"].strip())
     if row is None:
         raise DataError(f"no row of this project has the digest {line['digest'][:16]!r}", next_action=MEND)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from overproof.data.traffic import Request
+from overproof.outputs import Fields, Text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +72,9 @@ class TrainSet:
 
     examples: tuple[Example, ...]
     labels: tuple[str, ...]
-    """The task's labels, in its order."""
+    """The task's labels, in its order; empty where the answers are records or texts."""
+    output: Fields | Text | None = None
+    """What the answers are where they are no labels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +83,8 @@ class CalibrationSet:
 
     examples: tuple[Example, ...]
     labels: tuple[str, ...]
+    output: Fields | Text | None = None
+    """See `TrainSet.output`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +95,8 @@ class TestSet:
 
     examples: tuple[Example, ...]
     labels: tuple[str, ...]
+    output: Fields | Text | None = None
+    """See `TrainSet.output`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
 from overproof.data import Request, TrainSet
+from overproof.outputs import Fields, Text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +57,63 @@ class Student(Protocol):
     def load(cls, folder: Path) -> Self:
         """
         The student whose files `fit` left in a folder; needs no training extras.
+
+        Args:
+            folder: what `fit` was given as `workdir`, or a copy.
+        """
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Generated:
+    """What a generator says to one request."""
+
+    value: str | None
+    """The answer in the output kind's canonical form; None where it has none, which counts as wrong."""
+    score: float
+    """Raw log-odds that the answer is right, finite, the higher the surer; a reading fitted on calibration rows makes it a confidence."""
+    columns: Mapping[str, float] = field(default_factory=dict)
+    """Further finite numbers that a reading may use, the same names for every request of one generator."""
+    fields: Mapping[str, float] = field(default_factory=dict)
+    """For records: each field's own raw log-odds."""
+
+
+class Generator(Protocol):
+    """
+    A model that writes records or texts.
+
+    It is made with `output`, `seed` and its own options, all of them keyword arguments, as a `Student` is with `labels`.
+    """
+
+    kind: str
+    """Part name that loads the folder again, for example "span.v1"."""
+    output: Fields | Text
+    """What its answers are."""
+    parameters: int
+    """Learned numbers, frozen ones included; 0 before `fit`."""
+
+    def fit(self, train: TrainSet, *, workdir: Path) -> None:
+        """
+        Learn from the rows, and leave every file that answering needs in `workdir`; see `Student.fit`.
+
+        Args:
+            train: examples whose targets are canonical answers of its output kind.
+            workdir: an empty folder; nothing in it may be a pickle.
+        """
+
+    def generate(self, requests: Sequence[Request]) -> Sequence[Generated]:
+        """
+        Answer requests; the same request gives the same answer whatever stands beside it.
+
+        Args:
+            requests: any number, in any order.
+
+        Returns: one each, in order.
+        """
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """
+        The generator whose files `fit` left in a folder; needs no training extras.
 
         Args:
             folder: what `fit` was given as `workdir`, or a copy.

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from overproof.data import Completeness, Completion, Outcome, RateLimits
 from overproof.errors import DataError
-from overproof.task import Classes
+from overproof.task import Output
 
 Kind = Literal["ok", "bad", "transient", "permanent", "fatal"]
 FINISH: dict[str, Completeness] = {"stop": "stop", "length": "length", "content_filter": "filtered"}
@@ -145,7 +145,7 @@ def read_message(body: bytes, *, secret: str = "") -> Answer:
     return replace(answer, text=_clean("".join(texts), secret), reason=reason)
 
 
-def judged(answer: Answer, heard: Outcome, *, output: Classes, foreign: str, pinned: str, cost_usd: float | None) -> Outcome:
+def judged(answer: Answer, heard: Outcome, *, output: Output, foreign: str, pinned: str, cost_usd: float | None) -> Outcome:
     """
     The outcome of an answer that was read.
 

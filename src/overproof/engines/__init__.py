@@ -1,0 +1,1 @@
+"""Engines: where shards of heavy work run, on this machine or on many."""

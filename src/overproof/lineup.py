@@ -1,0 +1,66 @@
+"""Everything that may answer, fitted and asked on the same rows: students, baselines, endpoints."""
+
+from __future__ import annotations
+
+from overproof import registry
+from overproof.asking import Buyer
+from overproof.data import CalibrationSet, TestSet, TrainSet
+from overproof.evidence import Calibration, Scores, Trained
+from overproof.project import Project
+from overproof.recipes import predict_recipe, student_recipe
+from overproof.settings import Part
+from overproof.steps.baseline import ASK_DEV, ASK_TEST, SHOTS, AskRecipe, ShotsRecipe
+from overproof.steps.predict import PREDICT_DEV, PREDICT_TEST
+from overproof.steps.train import TRAIN
+from overproof.store.artifacts import Artifact, Memo
+
+
+class Lineup:
+    """
+    The candidates of one run.
+
+    Args:
+        project: the checked project file.
+        memo: runs or reuses each step.
+        buyer: makes endpoints that are paid for.
+        rows: training, calibration and sealed rows.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        memo: Memo,
+        buyer: Buyer,
+        *,
+        rows: tuple[Artifact[TrainSet], Artifact[CalibrationSet], Artifact[TestSet]],
+    ) -> None:
+        self._project, self._memo, self._buyer = project, memo, buyer
+        self.train_rows, self.dev_rows, self.test_rows = rows
+        self.trained: dict[str, Artifact[Trained]] = {}
+        self.dev: list[Artifact[Scores]] = []
+        self.test: list[Artifact[Scores]] = []
+        self.calibrations: list[Artifact[Calibration]] = []
+
+    def add(self, part: Part) -> None:
+        """
+        Fit one student or baseline, or ask one endpoint.
+
+        Args:
+            part: its table in the project file.
+        """
+        if part.use in registry.names("teachers"):
+            self._ask(part)
+            return
+        p, run = self._project, self._memo.run
+        self.trained[part.name] = fitted = run(TRAIN, self.train_rows, recipe=student_recipe(p, part))
+        self.dev.append(run(PREDICT_DEV, fitted, self.dev_rows, recipe=predict_recipe(p)))
+        self.test.append(run(PREDICT_TEST, fitted, self.test_rows, recipe=predict_recipe(p)))
+
+    def _ask(self, part: Part) -> None:
+        p, run = self._project, self._memo.run
+        shots = ShotsRecipe(prompt=p.task.prompt, shots=int(part.options.get("shots", 0)), seed=p.promptset.seed)
+        prompt = run(SHOTS, self.train_rows, recipe=shots)
+        pin = self._buyer.baseline_pin(part, prompt.digest)
+        asked, recipe = self._buyer.baseline(part, pin, prompt), AskRecipe(name=part.name, pin=pin)
+        self.dev.append(run(ASK_DEV, self.dev_rows, recipe=recipe, teacher=asked))
+        self.test.append(run(ASK_TEST, self.test_rows, recipe=recipe, teacher=asked))
