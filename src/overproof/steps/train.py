@@ -83,4 +83,4 @@ def _make(rows: TrainSet, recipe: StudentRecipe) -> Student:
     return student
 
 
-TRAIN = Step(name="train", version=2, fn=train, workdir=True)
+TRAIN = Step(name="train", version=3, fn=train, workdir=True)

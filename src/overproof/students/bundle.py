@@ -27,7 +27,7 @@ from overproof.measure.slices import OTHER, partition
 from overproof.registry import resolve
 from overproof.students import Student
 from overproof.students.files import MAX_SETTINGS_BYTES, read_json
-from overproof.students.normalise import NORMALISER
+from overproof.students.normalise import NORMALISERS
 from overproof.students.seen import look_at
 from overproof.students.weights import sha256_of
 from overproof.task import Slice
@@ -375,7 +375,7 @@ def read_card(path: Path) -> Card:
 
 
 def _card_of(raw: Any) -> Card:
-    if raw["format"] not in (FORMAT, FORMAT_1) or raw["normaliser"] != NORMALISER:
+    if raw["format"] not in (FORMAT, FORMAT_1) or raw["normaliser"] not in NORMALISERS:
         raise ValueError(f"format {raw['format']!r} with normaliser {raw['normaliser']!r} is not known here")
     thresholds = tuple(_threshold_of(one) for one in raw["slices"])
     names = [one.slice.name for one in thresholds]

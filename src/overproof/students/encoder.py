@@ -17,7 +17,7 @@ from overproof.errors import DataError, MissingExtra
 from overproof.progress import track
 from overproof.students.files import AGAIN, MAX_TABLE_BYTES
 from overproof.students.neighbours import Neighbours
-from overproof.students.normalise import text_of
+from overproof.students.normalise import NORMALISER, text_of
 from overproof.students.seen import Seen
 from overproof.students.settings import number, read_settings, remake, write_settings
 from overproof.students.weights import locate, sha256_of
@@ -126,6 +126,7 @@ class EncoderStudent:
     """
 
     kind = "encoder.v1"
+    normaliser = NORMALISER
 
     def __init__(
         self,
@@ -251,7 +252,7 @@ class EncoderStudent:
         """
         if self._runner is None:
             raise DataError("encoder.v1 was not fitted yet", next_action="call fit, or load a fitted folder")
-        texts, k = [text_of(request) for request in requests], len(self.labels)
+        texts, k = [text_of(request, self.normaliser) for request in requests], len(self.labels)
         if self._near is None:
             return Seen(logits=self._runner.run_all(texts, widths={self._runner.first: k}, what=READING)[0])
         widths = {self._runner.first: k, EMBEDDING: self._width}
