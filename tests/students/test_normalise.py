@@ -81,7 +81,8 @@ def test_a_foreign_word_beside_latin_ones_stays_foreign():
 def test_struck_through_and_piled_letters_read_as_plain_words():
     """Overlays go from every letter; a pile of marks goes as a whole."""
     assert normalise("r\u0336e\u0336f\u0336und") == "refund"
-    assert normalise("b\u030d\u0316\u0317u\u033f\u033e") == "bu"
+    assert normalise("b\u030d\u0316\u0317u\u0300\u033f\u033e\u0301") == "bu"
+    assert normalise("ᾧ ệ ọ̀") == "ᾧ ệ ọ̀"
 
 
 def test_a_folder_of_the_first_normaliser_is_read_by_it():

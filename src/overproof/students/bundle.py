@@ -448,8 +448,9 @@ def _calibrator_of(raw: Any) -> Calibrator:
         raise ValueError(f"calibrator {method!r} is not known here")
     lists = {key: tuple(_between(v, -1e12, 1e12) for v in raw[key]) for key in ("mean", "scale", "weight", "stated", "observed")}
     inputs = _texts(raw["inputs"])
-    weighted, stepped = method in ("platt", "head"), method == "isotonic"
-    fits = len(lists["mean"]) == len(lists["scale"]) == len(inputs) and len(lists["stated"]) == len(lists["observed"])
+    weighted, stepped = method in ("platt", "head"), method in ("isotonic", "venn-abers")
+    steps = 2 * len(lists["stated"]) + 1 if method == "venn-abers" else len(lists["stated"])
+    fits = len(lists["mean"]) == len(lists["scale"]) == len(inputs) and len(lists["observed"]) == steps
     rising = all(a < b for a, b in pairwise(lists["stated"]))
     if not fits or not rising or len(lists["weight"]) != weighted * (len(inputs) + 1) or any(v <= 0 for v in lists["scale"]):
         raise ValueError(f"the numbers of calibrator {method!r} don't belong together")

@@ -16,8 +16,9 @@ NORMALISER = "nfkc.v2"
 WORD = re.compile(r"(?:[^\W\d_]|[\u0300-\u036f])+")
 # Struck through, ringed, boxed: no language writes so, and every letter of a text can be given one.
 OVERLAYS = re.compile("[\u0334-\u0338\u0489\u20d0-\u20ff]")
-# After NFKC no language leaves two marks of the general blocks on one letter; a pile of them hides the letter.
-PILE = re.compile("(?<=[^\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\ufe20-\ufe2f])[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\ufe20-\ufe2f]{2,}")
+# Vietnamese and Yoruba put two marks on a Latin letter, old Greek three on a Greek one; more hide the letter.
+MARKS = "[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\ufe20-\ufe2f]"
+PILE = re.compile(f"(?<=[A-Za-z]){MARKS}{{3,}}|{MARKS}{{4,}}")
 SUSPECT = re.compile(f"[{''.join(LOOSE)}]")
 SCRIPTS = {"LATIN": "latin", "CYRILLIC": "cyrillic", "GREEK": "greek", "ARMENIAN": "armenian", "CHEROKEE": "cherokee"}
 
@@ -78,8 +79,8 @@ def _fold_1(text: str) -> str:
 def _fold_2(text: str) -> str:
     if text.isascii() and text.isprintable():
         return " ".join(text.split())
-    text = unicodedata.normalize("NFKC", "".join(map(_mark, text)))
-    text = unicodedata.normalize("NFKC", PILE.sub("", OVERLAYS.sub("", text)))
+    apart = unicodedata.normalize("NFKD", "".join(map(_mark, text)))
+    text = unicodedata.normalize("NFKC", PILE.sub("", OVERLAYS.sub("", apart)))
     if SUSPECT.search(text):
         text = unicodedata.normalize("NFKC", _unmask(text))
     return " ".join(text.split())
