@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression
 
@@ -16,6 +16,7 @@ def brute(scores, right, asked, outcome):
     return float(IsotonicRegression().fit(s, y).predict([asked])[0])
 
 
+@settings(deadline=None)  # the first call loads scikit-learn
 @given(ROWS, st.lists(st.integers(-3, 33).map(lambda v: v / 20), min_size=1, max_size=8))
 def test_both_chances_are_those_of_the_definition(rows, asked):
     """At, between and beyond the calibration scores, ties included."""
@@ -27,6 +28,7 @@ def test_both_chances_are_those_of_the_definition(rows, asked):
         assert found.high[at] == pytest.approx(brute(scores, right, score, True), abs=1e-9)
 
 
+@settings(deadline=None)
 @given(ROWS)
 def test_it_never_falls_and_is_never_certain(rows):
     """A surer score has no lower chance; 0 and 1 are never stated; the two chances enclose the merged one."""
