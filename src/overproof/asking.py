@@ -21,6 +21,8 @@ from overproof.data import (
     TeacherPin,
     digest_of,
 )
+from overproof.engines import Engine
+from overproof.engines.local import LocalEngine
 from overproof.errors import OverproofError, TermsError
 from overproof.privacy.redact import Redactor, redactor_of
 from overproof.project import Project
@@ -39,6 +41,7 @@ from overproof.store.project_store import Store
 from overproof.students.weights import pinned
 from overproof.task import Task
 
+HERE = LocalEngine()
 NOT_LEARNED = "evaluation only"  # stands where a clearance would: nothing is learned from these answers
 CACHE_WRITE_FACTOR = 1.25  # the dearest way to send a prompt token at any provider that this package knows
 NOT_OPTIONS = ("shots",)  # what [[baseline]] says to the step, not to the part
@@ -123,13 +126,15 @@ class Buyer:
         store: holds the ledger.
         project: names teacher, prices and budget.
         today: for the run's name.
+        engine: where wire calls are made; the ledger is kept here.
     """
 
-    def __init__(self, *, store: Store, project: Project, today: date) -> None:
+    def __init__(self, *, store: Store, project: Project, today: date, engine: Engine = HERE) -> None:
         self._store = store
         self._project = project
         self._run_id = f"{today.isoformat()}-{uuid.uuid4().hex[:8]}"
         self._opened = False
+        self._engine = engine
 
     def teacher(self, clearance: Artifact[Clearance]) -> Lazy:
         """
@@ -254,7 +259,9 @@ class Buyer:
                     options["path"], task=task, use=options.get("format", ""), columns=columns, redact=redactor.request
                 )
                 more = {"answers": imported} if imported is not None else {}
-        asked: Any = part(task=task, options=part.Options(**options), **more)
+        given_plain = {"use": use, "task": task, "options": options, "more": more}
+        # A batch is one call that the provider works on, and a recording is read where it lies.
+        asked: Any = make_teacher(given_plain) if batch or more or use == "recorded.v1" else self._engine.caller(make_teacher, given_plain)
         if callable(rekey := getattr(asked, "rekey", None)):  # a recording names its rows as the log named them once
             rekey(redactor.text)
         wrapped: dict[str, Any] = {
@@ -272,6 +279,19 @@ class Buyer:
         if batch:
             return BatchedTeacher(RedactedBatch(asked, redactor), self._store.ledger, **wrapped)
         return LedgeredTeacher(Redacted(asked, redactor), self._store.ledger, **wrapped)
+
+
+def make_teacher(given: Mapping[str, Any]) -> Any:
+    """
+    A teacher from plain values, here or in a worker.
+
+    Args:
+        given: "use", "task", "options", and what else its class takes as "more".
+
+    Returns: the teacher.
+    """
+    part = registry.resolve("teachers", given["use"])
+    return part(task=given["task"], options=part.Options(**given["options"]), **given["more"])
 
 
 def _prices(given: Mapping[str, Any], factor: float) -> Prices | None:

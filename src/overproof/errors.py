@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 EXIT_PASS = 0
 EXIT_REFUSED = 1
@@ -28,8 +29,19 @@ class OverproofError(Exception):
         self.what = what
         self.next_action = next_action
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """An error that another process raised comes back as itself."""
+        return _again, (type(self), self.args, self.__dict__)
+
     def __str__(self) -> str:
         return f"{self.what}\nNext: {self.next_action}"
+
+
+def _again(kind: type[OverproofError], args: tuple[Any, ...], state: dict[str, Any]) -> OverproofError:
+    made = kind.__new__(kind, *args)
+    made.args = args
+    made.__dict__.update(state)
+    return made
 
 
 class ProjectError(OverproofError):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from overproof import registry
 from overproof.asking import Buyer
 from overproof.data import CalibrationSet, TestSet, TrainSet
+from overproof.engines import Engine
 from overproof.evidence import Calibration, Scores, Trained
 from overproof.project import Project
 from overproof.recipes import predict_recipe, student_recipe
 from overproof.settings import Part
 from overproof.steps.baseline import ASK_DEV, ASK_TEST, SHOTS, AskRecipe, ShotsRecipe
+from overproof.steps.parcel import Parcel
 from overproof.steps.predict import PREDICT_DEV, PREDICT_TEST
-from overproof.steps.train import TRAIN
+from overproof.steps.train import TRAIN, fit_apart
 from overproof.store.artifacts import Artifact, Memo
 
 
@@ -24,6 +28,7 @@ class Lineup:
         memo: runs or reuses each step.
         buyer: makes endpoints that are paid for.
         rows: training, calibration and sealed rows.
+        engine: where candidates are fitted and rows answered.
     """
 
     def __init__(
@@ -33,13 +38,30 @@ class Lineup:
         buyer: Buyer,
         *,
         rows: tuple[Artifact[TrainSet], Artifact[CalibrationSet], Artifact[TestSet]],
+        engine: Engine,
     ) -> None:
-        self._project, self._memo, self._buyer = project, memo, buyer
+        self._project, self._memo, self._buyer, self._engine = project, memo, buyer, engine
+        self._made: dict[str, Parcel] = {}
         self.train_rows, self.dev_rows, self.test_rows = rows
         self.trained: dict[str, Artifact[Trained]] = {}
         self.dev: list[Artifact[Scores]] = []
         self.test: list[Artifact[Scores]] = []
         self.calibrations: list[Artifact[Calibration]] = []
+
+    def fit_ahead(self, parts: Sequence[Part]) -> None:
+        """
+        Fit those that have to be fitted all at once, where the engine has workers for it.
+
+        Args:
+            parts: their tables in the project file.
+        """
+        if not self._engine.apart:
+            return
+        recipes = [student_recipe(self._project, part) for part in parts if part.use not in registry.names("teachers")]
+        due = [recipe for recipe in recipes if self._memo.due(TRAIN, self.train_rows, recipe=recipe)]
+        if due:
+            made = self._engine.map(fit_apart, due, shared=self.train_rows.value, what="fitting candidates")
+            self._made = {recipe.name: one for recipe, one in zip(due, made, strict=True)}
 
     def add(self, part: Part) -> None:
         """
@@ -52,9 +74,9 @@ class Lineup:
             self._ask(part)
             return
         p, run = self._project, self._memo.run
-        self.trained[part.name] = fitted = run(TRAIN, self.train_rows, recipe=student_recipe(p, part))
-        self.dev.append(run(PREDICT_DEV, fitted, self.dev_rows, recipe=predict_recipe(p)))
-        self.test.append(run(PREDICT_TEST, fitted, self.test_rows, recipe=predict_recipe(p)))
+        self.trained[part.name] = fitted = run(TRAIN, self.train_rows, recipe=student_recipe(p, part), made=self._made.pop(part.name, None))
+        self.dev.append(run(PREDICT_DEV, fitted, self.dev_rows, recipe=predict_recipe(p), engine=self._engine))
+        self.test.append(run(PREDICT_TEST, fitted, self.test_rows, recipe=predict_recipe(p), engine=self._engine))
 
     def _ask(self, part: Part) -> None:
         p, run = self._project, self._memo.run

@@ -21,6 +21,7 @@ from overproof.data import (
     TestSet,
     digest_of,
 )
+from overproof.engines import engine_of
 from overproof.errors import DataError
 from overproof.evidence import EvalReport, Plan, Refusal, Release
 from overproof.importers import ColumnMapping, read_file
@@ -128,10 +129,13 @@ def distil(
     with store.role("run"):
         memo = store.memo(on_event=on_event)
         road = Road(store, project, memo)
-        for stage in road.walk():
-            if stage == last:
-                break
-        return road.result()
+        try:
+            for stage in road.walk():
+                if stage == last:
+                    break
+            return road.result()
+        finally:
+            road.engine.close()
 
 
 def status(store: Store, project: Project) -> tuple[StepEvent, ...]:
@@ -183,7 +187,8 @@ class Road:
         self.project = project
         self.memo = memo
         self.today = today_of(store)
-        self.buyer = Buyer(store=store, project=project, today=self.today)
+        self.engine = engine_of(project.run.engine, workers=project.run.workers, address=project.run.address)
+        self.buyer = Buyer(store=store, project=project, today=self.today, engine=self.engine)
         self.judging = Judging(project, memo, self.buyer)
         self.artifacts: dict[str, Artifact[Any]] = {}
         if str(project.root) not in sys.path:  # "module:function" of the project file lies beside it
@@ -219,7 +224,8 @@ class Road:
         yield "filter"
         for one in (clearance, *members, *judges):
             self._recheck(one, "train")
-        candidates = Lineup(p, self.memo, self.buyer, rows=(train_rows, dev_rows, test_rows))
+        candidates = Lineup(p, self.memo, self.buyer, rows=(train_rows, dev_rows, test_rows), engine=self.engine)
+        candidates.fit_ahead((*p.students, *p.baselines))
         for part in (*p.students, *p.baselines):
             candidates.add(part)
         candidates.test.append(run(TEACHER_SCORES, test_rows, recipe=predict_recipe(self.project)))

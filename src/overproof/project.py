@@ -30,6 +30,7 @@ from overproof.settings import (
     PrivacyTable,
     PromptSetTable,
     ProofTable,
+    RunTable,
     ServeTable,
     SliceTable,
     SuspicionTable,
@@ -48,7 +49,7 @@ ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "
 TABLES: Mapping[str, type] = {
     "task": TaskTable, "owner": Owner, "traffic": TrafficTable, "privacy": PrivacyTable, "promptset": PromptSetTable,
     "teacher": TeacherTable, "bars": BarsTable, "serve": ServeTable, "proof": ProofTable,
-    "fairness": FairnessTable, "judge": JudgeTable,
+    "fairness": FairnessTable, "judge": JudgeTable, "run": RunTable,
 }  # fmt: skip
 LISTS = {"verify": "verifiers", "student": "students", "baseline": "baselines", "slice": "", "committee": ""}
 STAND_INS: Mapping[str, Any] = {"name": "x", "input": ["x"], "output": {}, "prompt": "", "use": "", "email": "x@x.xx"}
@@ -88,6 +89,7 @@ class Project:
     """The [[verify]] table of suspicion.v1; None where there is none."""
     judge: JudgeTable = field(default_factory=JudgeTable)
     """Who judges labels; nobody where its `use` is empty."""
+    run: RunTable = field(default_factory=RunTable)
     judge_prompt: str = ""
     """The judge's own instructions; empty for the built-in ones."""
 

@@ -376,6 +376,19 @@ class FairnessTable:
     """Share of pairs whose served answer may change with the term."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunTable:
+    """[run]: where the heavy steps run; nothing in here changes a result."""
+
+    __pydantic_config__ = STRICT
+    engine: Literal["local", "ray"] = "local"
+    """"ray" cuts the work into shards for other processes or machines; needs the extra of that name."""
+    workers: Annotated[int, Field(ge=1, le=1024)] = 2
+    """Processes that this machine starts, and shards that are cut."""
+    address: str = ""
+    """Of a running Ray cluster; empty to start one here for the run."""
+
+
 def expand_slices(tables: Sequence[SliceTable], values: Mapping[str, Sequence[str]]) -> tuple[Slice, ...]:
     """
     Slices in file order, with one slice for each value where the file says `by`.

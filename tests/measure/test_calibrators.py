@@ -25,7 +25,7 @@ def surprise(stated, logits, target):
     return cal.log_loss(np.stack([1 - stated, stated], axis=1), right)
 
 
-@pytest.mark.parametrize("method", ["temperature", "platt", "isotonic", "head"])
+@pytest.mark.parametrize("method", ["temperature", "platt", "isotonic", "venn-abers", "head"])
 def test_every_method_is_honest_on_new_rows_where_the_raw_student_is_not(method):
     """4,000 rows to fit, 20,000 to look at: the gap falls below two points from over fifteen."""
     rng = np.random.default_rng(0)
@@ -104,7 +104,7 @@ def test_a_head_finds_what_the_logits_hide_and_is_chosen_only_then():
     assert chosen.calibrator.n == 3000
     assert chosen.held_out == 1000
     assert chosen.losses[0].method == "head"
-    assert {loss.method for loss in chosen.losses} == {"temperature", "platt", "head"}
+    assert {loss.method for loss in chosen.losses} == {"temperature", "platt", "head", "isotonic", "venn-abers"}
     noise = {"noise": rng.normal(0, 1, 3000)}
     assert cs.choose_calibrator(logits, target, features=noise).calibrator.method != "head"
     assert cs.choose_calibrator(logits, target, features=tell) == chosen

@@ -25,7 +25,7 @@ def world(n: int, *, temperature: float = 1.0, seed: int = 0, k: int = 5):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10_000), st.integers(2, 30), st.sampled_from(["temperature", "platt", "head", "isotonic"]))
+@given(st.integers(0, 10_000), st.integers(2, 30), st.sampled_from(["temperature", "platt", "head", "isotonic", "venn-abers"]))
 def test_a_row_alone_reads_like_in_a_block(seed, k, method) -> None:
     """Server and evaluation get the same confidence and the same route, to the last digit kept."""
     rng = np.random.default_rng(seed)
@@ -35,6 +35,7 @@ def test_a_row_alone_reads_like_in_a_block(seed, k, method) -> None:
         "platt": Calibrator(method="platt", inputs=("log_odds",), mean=(0.2,), scale=(1.5,), weight=(0.9, 0.1)),
         "head": Calibrator(method="head", inputs=("log_odds", "mine"), mean=(0.2, 0.5), scale=(1.5, 0.3), weight=(0.9, -0.4, 0.1)),
         "isotonic": Calibrator(method="isotonic", stated=(0.1, 0.5, 0.9), observed=(0.2, 0.4, 0.95)),
+        "venn-abers": Calibrator(method="venn-abers", stated=(0.1, 0.5), observed=(0.2, 0.4, 0.5, 0.7, 0.9)),
     }[method]
     own = SliceCalibrator(slice="a", calibrator=Calibrator(method="temperature", temperature=2.0))
     how = Confidence(everywhere=calibrator, own=(own,), scope=(ScopeRule(score="mine", threshold=0.8), ScopeRule(score="energy", threshold=-3.0)))
@@ -70,7 +71,7 @@ def test_a_column_that_is_not_there_is_refused() -> None:
             read_scores(how, np.zeros((1, 3)), columns=columns)
 
 
-@pytest.mark.parametrize("method", ["temperature", "platt", "isotonic", "head"])
+@pytest.mark.parametrize("method", ["temperature", "platt", "isotonic", "venn-abers", "head"])
 def test_the_fit_and_the_server_share_the_numbers(method) -> None:
     """`calibrated`, which chooses the calibrator, is what the server computes."""
     logits, target = world(1_200, temperature=2.0)

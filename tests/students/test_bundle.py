@@ -313,6 +313,7 @@ BAD_READINGS = {
     "scale of zero": (second({"method": "platt", "inputs": ["log_odds"], "mean": [0], "scale": [0], "weight": [1, 0]}), "belong together"),
     "steps that fall": (second({"method": "isotonic", "stated": [0.5, 0.2], "observed": [0.1, 0.2]}), "belong together"),
     "accuracy above one": (second({"method": "isotonic", "stated": [0.2, 0.5], "observed": [0.1, 1.2]}), "not its own|not its|its own"),
+    "a place too few": (second({"method": "venn-abers", "stated": [0.2, 0.5], "observed": [0.1, 0.2, 0.3, 0.4]}), "belong together"),
     "slice that is not there": (second(own=[{"slice": "vip", "calibrator": CALIBRATOR}]), "slice that is not there"),
     "threshold that is text": (second(scope=[{"score": "energy", "threshold": "high"}]), "not a number"),
     "score that the student has not": (second(scope=[{"score": "nearest_1", "threshold": 1.0}]), "nearest_1"),

@@ -46,7 +46,7 @@ def test_a_loaded_folder_answers_alike(fitted):
     """The saved folder gives the fitted student's logits, and holds four plain files."""
     student, folder = fitted
     np.testing.assert_array_equal(EncoderStudent.load(folder).logits(ASKED), student.logits(ASKED))
-    assert sorted(p.name for p in folder.iterdir()) == ["model.onnx", "neighbours.npz", "student.json", "tokenizer.json"]
+    assert sorted(p.name for p in folder.iterdir()) == ["gaussian.npz", "model.onnx", "neighbours.npz", "student.json", "tokenizer.json"]
     assert EncoderStudent.load(folder).parameters == student.parameters > 22_000_000
 
 

@@ -1,3 +1,5 @@
+import json
+import shutil
 import subprocess
 import sys
 import time
@@ -127,3 +129,20 @@ def test_unknown_targets_are_refused(of_rows, tmp_path):
     train = of_rows([["billing", "en", "x"], ["sales", "en", "y"]])
     with pytest.raises(DataError, match="sales"):
         LinearStudent(labels=train.labels).fit(train, workdir=tmp_path)
+
+
+def test_a_folder_fitted_with_the_first_normaliser_goes_on_with_it(fitted, tmp_path):
+    """An older release reads look-alikes as it did when it was certified; a new one sees through them."""
+    _, folder = fitted
+    old = tmp_path / "old"
+    shutil.copytree(folder, old)
+    settings = json.loads((old / "student.json").read_text())
+    (old / "student.json").write_text(json.dumps(settings | {"normaliser": "nfkc.v1"}))
+    plain, masked = requests_of(["refund please", "rеfund рleаse"])
+    new, before = LinearStudent.load(folder), LinearStudent.load(old)
+    assert (new.logits([plain]) == new.logits([masked])).all()
+    assert (before.logits([plain]) != before.logits([masked])).any()
+    assert (before.logits([plain]) == new.logits([plain])).all()
+    (old / "student.json").write_text(json.dumps(settings | {"normaliser": "nfkc.v9"}))
+    with pytest.raises(DataError, match=r"nfkc\.v9"):
+        LinearStudent.load(old)

@@ -7,7 +7,9 @@ from typing import Literal
 
 from overproof.evidence.figures import Figure
 
-CalibratorMethod = Literal["temperature", "platt", "isotonic", "head"]
+CalibratorMethod = Literal["temperature", "platt", "isotonic", "venn-abers", "head"]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibrator:
     """A fitted reading of confidence: plain numbers, so that it can be stored and served."""
@@ -25,9 +27,10 @@ class Calibrator:
     weight: tuple[float, ...] = ()
     """Weight of each standardised input, then the constant."""
     stated: tuple[float, ...] = ()
-    """For isotonic: rising raw confidences."""
+    """For isotonic and Venn–Abers: rising raw confidences."""
     observed: tuple[float, ...] = ()
-    """For isotonic: the accuracy at each of them, never falling."""
+    """For isotonic the accuracy at each of them, never falling; for Venn–Abers the chance below the first, at it, between it
+    and the second, and so on."""
     n: int = 0
     """Rows that it was fitted on."""
 

@@ -13,10 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 from overproof.errors import MeasureError
 from overproof.evidence import Calibrator, CalibratorMethod, MethodLoss
 from overproof.measure.calibration import SLICE_ROWS, fit_temperature, log_loss, probabilities
-from overproof.measure.reading import log_odds, stated_confidence
+from overproof.measure.reading import DIGITS, log_odds, stated_confidence
+from overproof.measure.venn_abers import fit_venn_abers
 
 CHOICE_ROWS = 1_000
 """Dev rows from which on another method can win: on real text temperature had the least log-loss below."""
+STEPPED: tuple[CalibratorMethod, ...] = ("isotonic", "venn-abers")
+"""Readings that give many rows one confidence: between those no threshold can tell."""
+STEPS_WORTH = 2.0
+"""Standard errors by which a stepped reading has to beat the best smooth one."""
 ISOTONIC_ROWS = 1_000
 """Rows that isotonic needs: at 100 its log-loss was .301 against .183, and it ruins the ranking that it is used for."""
 
@@ -42,7 +47,7 @@ def fit_calibrator(
     Fit one reading of the top answer's confidence; all methods share this seam.
 
     Args:
-        method: "temperature", "platt" (on the top answer's log-odds), "isotonic", or "head" (on the features).
+        method: "temperature", "platt" (on the top answer's log-odds), "isotonic", "venn-abers", or "head" (on the features).
         logits: shape (n, k), log-probabilities up to a constant per row.
         target: shape (n,), column of each row's label.
         features: for "head": columns of shape (n,), by name, finite; see `sequence_features` and `measure.scope`.
@@ -51,7 +56,8 @@ def fit_calibrator(
     Raises: MeasureError for an unknown method, isotonic below 1,000 rows, a head without features, or columns that
         don't fit.
     Source: Guo et al. 2017, arXiv:1706.04599; Platt 1999, Advances in Large Margin Classifiers (with his smoothed
-        targets, here for the head too, whose standardised weights carry a ridge of 1); Zadrozny and Elkan 2002.
+        targets, here for the head too, whose standardised weights carry a ridge of 1); Zadrozny and Elkan 2002; Vovk and
+        Petej 2014, arXiv:1211.0025.
 
     >>> logits = [[4.0, 0.0]] * 80 + [[0.0, 4.0]] * 20
     >>> fitted = fit_calibrator("platt", logits, [0] * 100)
@@ -67,6 +73,9 @@ def fit_calibrator(
         return _calibrator("temperature", right.size, temperature=fit_temperature(logits, target))
     if method == "isotonic":
         return _fit_isotonic(probabilities(logits, 1.0).max(axis=1), right)
+    if method == "venn-abers":
+        found = fit_venn_abers(np.round(probabilities(logits, 1.0).max(axis=1), DIGITS), right)
+        return _calibrator("venn-abers", right.size, steps=(found.edges, found.merged))
     if method == "platt":
         return _fit_weights("platt", {"log_odds": log_odds(_checked(logits))}, right, ridge=0.0)
     if not features:
@@ -119,8 +128,8 @@ def choose_calibrator(
         features: columns for a head, by name; without them no head takes part.
         seed: of the draw of the held-out third.
 
-    Returns: the choice, fitted on all rows. Below 1,000 rows temperature without a comparison. Isotonic never takes
-        part: it has to be asked for, since it ruins the ranking on few rows.
+    Returns: the choice, fitted on all rows. Below 1,000 rows temperature without a comparison. Isotonic and Venn–Abers take
+        part from 1,500 on, and have to be better by two standard errors, since their steps blur the order of the rows.
     Raises: MeasureError for columns that don't fit.
     Source: ours: log-loss of "the top answer is right" on a third of the rows; ties keep the simpler method.
 
@@ -139,20 +148,23 @@ def choose_calibrator(
     columns = {name: np.asarray(column) for name, column in (features or {}).items()}
     if columns:
         _table(columns, n)
-    losses = []
-    for method in ("temperature", "platt", *(["head"] if columns else [])):
+    stated, losses = {}, []
+    for method in ("temperature", "platt", *(["head"] if columns else []), *(STEPPED if fit.size >= ISOTONIC_ROWS else ())):
         part = {name: column[fit] for name, column in columns.items()}
         held = {name: column[test] for name, column in columns.items()}
         fitted = fit_calibrator(method, raw[fit], label[fit], features=part)
-        stated = calibrated(fitted, raw[test], features=held)
-        loss = log_loss(np.stack([1.0 - stated, stated], axis=1), right[test].astype(np.int64))
+        stated[fitted.method] = calibrated(fitted, raw[test], features=held)
+        loss = float(_surprise(stated[fitted.method], right[test]).mean())
         losses.append(MethodLoss(method=fitted.method, log_loss=loss))
     ranked = tuple(sorted(losses, key=lambda found: found.log_loss))
+    smooth = next(one.method for one in ranked if one.method not in STEPPED)
+    best, reason = ranked[0].method, "least log-loss on the held-out third"
+    if best in STEPPED:
+        gain = _surprise(stated[smooth], right[test]) - _surprise(stated[best], right[test])
+        if float(gain.mean()) <= STEPS_WORTH * float(gain.std(ddof=1)) / np.sqrt(gain.size):
+            best, reason = smooth, f"{best} is no surer bet on the held-out third, and its steps blur the order of the rows"
     return CalibratorChoice(
-        calibrator=fit_calibrator(ranked[0].method, raw, label, features=columns),
-        losses=ranked,
-        held_out=int(test.size),
-        reason="least log-loss on the held-out third",
+        calibrator=fit_calibrator(best, raw, label, features=columns), losses=ranked, held_out=int(test.size), reason=reason
     )
 
 
@@ -163,7 +175,7 @@ def slice_calibrator(
     A temperature of a slice's own, where it is shown to be better than the common reading.
 
     Args:
-        everywhere: the common calibrator: temperature, Platt or isotonic; a head keeps all slices.
+        everywhere: the common calibrator; a head keeps all slices.
         logits: shape (n, k), log-probabilities up to a constant per row, of all dev rows.
         target: shape (n,), column of each row's label.
         rows: shape (n,), bool: rows of the slice.
@@ -191,7 +203,7 @@ def slice_calibrator(
         held = order[part::3]
         others = np.setdiff1d(np.arange(right.size), held)
         inside = np.setdiff1d(place, held)
-        if everywhere.method == "isotonic" and others.size < ISOTONIC_ROWS:
+        if everywhere.method in STEPPED and others.size < ISOTONIC_ROWS:
             return None
         common = calibrated(fit_calibrator(everywhere.method, raw[others], label[others]), raw[held])
         own = calibrated(fit_calibrator("temperature", raw[inside], label[inside]), raw[held])
@@ -238,9 +250,9 @@ def _calibrator(
     n: int,
     *,
     temperature: float = 1.0,
-    isotonic: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+    steps: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
 ) -> Calibrator:
-    stated, observed = ((), ()) if isotonic is None else (tuple(isotonic[0].tolist()), tuple(isotonic[1].tolist()))
+    stated, observed = ((), ()) if steps is None else (tuple(steps[0].tolist()), tuple(steps[1].tolist()))
     return Calibrator(method=method, temperature=temperature, stated=stated, observed=observed, n=n)
 
 
@@ -256,7 +268,7 @@ def _fit_isotonic(stated: NDArray[np.float64], right: NDArray[np.bool_]) -> Cali
     mean = np.bincount(place, weights=right.astype(np.float64)) / count
     fitted = np.asarray(isotonic_regression(mean, sample_weight=count), dtype=np.float64)
     # No confidence is 0 or 1: one wrong row there would cost everything.
-    return _calibrator("isotonic", n, isotonic=(values, np.clip(fitted, 1.0 / (n + 2), (n + 1.0) / (n + 2))))
+    return _calibrator("isotonic", n, steps=(values, np.clip(fitted, 1.0 / (n + 2), (n + 1.0) / (n + 2))))
 
 
 def _fit_weights(

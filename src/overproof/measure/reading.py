@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from overproof.errors import MeasureError
 from overproof.evidence import Calibrator, Confidence
 from overproof.measure.scope import energy, entropy, margin, max_logit, max_probability, softmax_rows
+from overproof.measure.venn_abers import places
 
 Floats = NDArray[np.float64]
 OF_LOGITS = {
@@ -97,6 +98,9 @@ def stated_confidence(calibrator: Calibrator, logits: Floats, columns: Mapping[s
         found = softmax_rows(logits / calibrator.temperature).max(axis=1)
     elif calibrator.method == "isotonic":
         found = np.interp(softmax_rows(logits).max(axis=1), calibrator.stated, calibrator.observed)
+    elif calibrator.method == "venn-abers":
+        raw = np.round(softmax_rows(logits).max(axis=1), DIGITS)
+        found = np.asarray(calibrator.observed)[places(calibrator.stated, raw)]
     else:
         table = np.column_stack([column_of(name, logits, columns) for name in calibrator.inputs])
         scaled = (table - np.asarray(calibrator.mean)) / np.asarray(calibrator.scale)

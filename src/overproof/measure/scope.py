@@ -10,7 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from overproof.errors import MeasureError
 
-FREE = ("max_logit", "energy", "nearest_1", "nearest_10", "unknown_share", "entropy", "max_probability", "margin")
+FREE = (
+    "max_logit", "energy", "nearest_1", "nearest_10", "relative_mahalanobis", "mahalanobis", "unknown_share", "entropy",
+    "max_probability", "margin",
+)  # fmt: skip
 """Scores that cost nothing at serving, in the order in which a tie is broken."""
 LEAST_ROWS = 20
 """Rows of each kind below which a choice would be noise: there the standard error of an AUROC of .9 passes .05."""

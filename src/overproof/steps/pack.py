@@ -31,7 +31,7 @@ from overproof.students.bundle import (
 )
 from overproof.students.files import write_json
 from overproof.students.normalise import NORMALISER
-from overproof.students.seen import NEIGHBOURS, look_at
+from overproof.students.seen import READ_BY, look_at
 from overproof.task import Slice
 
 SELF_TESTS = 32
@@ -123,9 +123,9 @@ def pack(trained: Trained, report: EvalReport, recipe: PackRecipe, *, workdir: P
     )
     folder = workdir / "bundle"
     # The features of training rows leave only where the bundle can't route without them.
-    near = any(rule.score.startswith("nearest_") for rule in confidence.scope)
-    leave = None if near or "nearest_" in str(confidence.everywhere.inputs) else shutil.ignore_patterns(NEIGHBOURS)
-    shutil.copytree(trained.folder.path, folder / STUDENT, ignore=leave)
+    used = str([rule.score for rule in confidence.scope]) + str(confidence.everywhere.inputs)
+    unread = [file for file, score in READ_BY.items() if score not in used]
+    shutil.copytree(trained.folder.path, folder / STUDENT, ignore=shutil.ignore_patterns(*unread))
     _write_card(folder / RELEASE, card)
     write_json(folder / MANIFEST, manifest_of(folder))
     load_bundle(folder)

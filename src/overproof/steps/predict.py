@@ -11,19 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from overproof.data import CalibrationSet, Example, Folder, Request, TestSet
+from overproof.engines import Engine, cut
+from overproof.engines.local import LocalEngine
 from overproof.errors import DataError
 from overproof.evidence import Scores, Trained
 from overproof.progress import track
 from overproof.registry import resolve
+from overproof.steps.parcel import answer_shard, joined, look, packed
 from overproof.store.artifacts import Step
 from overproof.students import ABSENT_LOGIT, Student
-from overproof.students.seen import Seen, look_at
+from overproof.students.seen import look_at
 
 LOGITS = "logits.npy"
 COLUMN = "column-"
 """Start of the file name of an out-of-scope score that the candidate brings itself."""
 TIMED = 100  # requests answered alone; enough for a median, and for a 95th percentile as a rough figure
 WARM_UP = 5
+HERE = LocalEngine()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +38,9 @@ class PredictRecipe:
     """Price of one core for one hour."""
 
 
-def predict_dev(trained: Trained, rows: CalibrationSet, recipe: PredictRecipe, *, workdir: Path) -> Scores:
+def predict_dev(
+    trained: Trained, rows: CalibrationSet, recipe: PredictRecipe, *, workdir: Path, engine: Engine = HERE
+) -> Scores:
     """
     A candidate's scores on the calibration rows.
 
@@ -43,14 +49,17 @@ def predict_dev(trained: Trained, rows: CalibrationSet, recipe: PredictRecipe, *
         rows: calibration rows, at least one.
         recipe: prices.
         workdir: gets `logits.npy`.
+        engine: where the rows are answered; the scores are the same.
 
     Returns: scores in the order of the rows.
     Raises: DataError.
     """
-    return _predict(trained, rows.examples, rows.labels, recipe, workdir)
+    return _predict(trained, rows.examples, rows.labels, recipe, workdir, engine)
 
 
-def predict_test(trained: Trained, rows: TestSet, recipe: PredictRecipe, *, workdir: Path) -> Scores:
+def predict_test(
+    trained: Trained, rows: TestSet, recipe: PredictRecipe, *, workdir: Path, engine: Engine = HERE
+) -> Scores:
     """
     A candidate's scores on the sealed rows; reads their requests, never their labels.
 
@@ -59,11 +68,12 @@ def predict_test(trained: Trained, rows: TestSet, recipe: PredictRecipe, *, work
         rows: sealed rows, at least one.
         recipe: prices.
         workdir: gets `logits.npy`.
+        engine: where the rows are answered; the scores are the same.
 
     Returns: scores in the order of the rows.
     Raises: DataError.
     """
-    return _predict(trained, rows.examples, rows.labels, recipe, workdir)
+    return _predict(trained, rows.examples, rows.labels, recipe, workdir, engine)
 
 
 def teacher_scores(rows: CalibrationSet | TestSet, recipe: PredictRecipe, *, workdir: Path) -> Scores:
@@ -114,8 +124,13 @@ def _require_rows(name: str, examples: Sequence[Example]) -> None:
         )
 
 
-def _predict(
-    trained: Trained, examples: Sequence[Example], labels: tuple[str, ...], recipe: PredictRecipe, workdir: Path
+def _predict(  # noqa: PLR0917 - of one step, called twice
+    trained: Trained,
+    examples: Sequence[Example],
+    labels: tuple[str, ...],
+    recipe: PredictRecipe,
+    workdir: Path,
+    engine: Engine,
 ) -> Scores:
     _require_rows(trained.name, examples)
     student: Student = resolve("students", trained.use).load(trained.folder.path)
@@ -125,7 +140,11 @@ def _predict(
             next_action="train it again on the current task",
         )
     requests = [example.request for example in examples]
-    seen = _look(student, requests, alone=trained.kind == "student")
+    if engine.apart:
+        parts = engine.map(answer_shard, cut(requests, engine.shards), shared=packed(trained), what="answering in shards")
+        seen = joined(parts)
+    else:
+        seen = look(student, requests, alone=trained.kind == "student")
     logits = np.asarray(seen.logits, dtype=np.float32)
     if logits.shape != (len(requests), len(labels)) or not np.isfinite(logits).all():
         raise DataError(
@@ -147,20 +166,6 @@ def _predict(
         parameters=trained.parameters,
         latency_n=len(seconds),
         cost_n=len(seconds),
-    )
-
-
-def _look(student: Student, requests: Sequence[Request], *, alone: bool) -> Seen:
-    """
-    Each request by itself for what may be served: a batch pads, which moves an encoder's logits in the sixth digit,
-    and a served confidence has to be the certified one.
-    """
-    if not alone:
-        return look_at(student, requests)
-    seen = [look_at(student, [request]) for request in track(requests, "answering one by one", total=len(requests))]
-    return Seen(
-        logits=np.concatenate([one.logits for one in seen]),
-        columns={name: np.concatenate([one.columns[name] for one in seen]) for name in seen[0].columns},
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from overproof.data import Folder, TrainSet
 from overproof.errors import DataError
 from overproof.evidence import Trained
 from overproof.registry import resolve
+from overproof.steps.parcel import Parcel, packed, unpacked
 from overproof.store.artifacts import Step
 from overproof.students import Student
 from overproof.students.files import folder_size
@@ -32,7 +34,7 @@ class StudentRecipe:
     kind: Literal["student", "baseline"] = "student"
 
 
-def train(rows: TrainSet, recipe: StudentRecipe, *, workdir: Path) -> Trained:
+def train(rows: TrainSet, recipe: StudentRecipe, *, workdir: Path, made: Parcel | None = None) -> Trained:
     """
     Fit one candidate.
 
@@ -40,10 +42,13 @@ def train(rows: TrainSet, recipe: StudentRecipe, *, workdir: Path) -> Trained:
         rows: training rows with at least two different targets.
         recipe: which candidate.
         workdir: an empty folder; the candidate's files stay in it.
+        made: the candidate as a worker has fitted it already, see `fit_apart`.
 
     Returns: the candidate with its files.
     Raises: DataError where the rows can't teach, or the part doesn't know an option; what the part raises.
     """
+    if made is not None:
+        return unpacked(made, workdir / "student")
     found = sorted({example.target for example in rows.examples})
     if len(found) < 2:
         raise DataError(
@@ -68,6 +73,21 @@ def train(rows: TrainSet, recipe: StudentRecipe, *, workdir: Path) -> Trained:
     )
 
 
+def fit_apart(rows: TrainSet, recipe: StudentRecipe) -> Parcel:
+    """
+    Fit one candidate wherever this runs.
+
+    Args:
+        rows: see `train`.
+        recipe: see `train`.
+
+    Returns: the candidate with its files.
+    Raises: see `train`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        return packed(train(rows, recipe, workdir=Path(folder)))
+
+
 def _make(rows: TrainSet, recipe: StudentRecipe) -> Student:
     cls = resolve("students", recipe.use)
     arguments = {**recipe.options, "labels": rows.labels, "seed": recipe.seed}
@@ -83,4 +103,4 @@ def _make(rows: TrainSet, recipe: StudentRecipe) -> Student:
     return student
 
 
-TRAIN = Step(name="train", version=2, fn=train, workdir=True)
+TRAIN = Step(name="train", version=3, fn=train, workdir=True)

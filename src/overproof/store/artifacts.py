@@ -274,6 +274,21 @@ class Memo:
         tell("run", why=why, digest=encoded.digest)
         return self._stored(step.name, encoded.digest, subject)
 
+    def due(self, step: Any, /, *inputs: Any, recipe: Any) -> bool:
+        """
+        Whether `run` would really run the step now.
+
+        Args:
+            step: see `run`.
+            inputs: see `run`.
+            recipe: see `run`.
+
+        Returns: False for a dry memo, and while an input is missing.
+        """
+        if self.dry or not all(part.built for part in inputs):
+            return False
+        return self._lookup(_Call(step, [part.digest for part in inputs], recipe)).output is None
+
     def source(self, name: str, value: A) -> Artifact[A]:
         """
         Wrap an input value, for example a file's bytes, so that its digest counts in what depends on it.

@@ -16,7 +16,7 @@ from overproof.students import ABSENT_LOGIT
 from overproof.students.files import AGAIN, read_arrays, write_arrays
 from overproof.students.logistic import targets, weights
 from overproof.students.ngrams import NgramTable, Shape, learn
-from overproof.students.normalise import text_of
+from overproof.students.normalise import NORMALISER, text_of
 from overproof.students.settings import number, read_settings, remake, span, write_settings
 
 MODEL = "model.npz"
@@ -49,6 +49,7 @@ class Majority:
     """
 
     kind = "majority.v1"
+    normaliser = NORMALISER
 
     def __init__(self, *, labels: Sequence[str], seed: int = 0) -> None:
         self.labels = tuple(labels)
@@ -120,6 +121,7 @@ class Nearest:
     """
 
     kind = "nearest.v1"
+    normaliser = NORMALISER
 
     def __init__(
         self,
@@ -195,7 +197,7 @@ class Nearest:
             raise _unfitted(self.kind)
         found = np.empty((len(requests), len(self.labels)), dtype=np.float32)
         for i, request in enumerate(track(requests, "looking up neighbours", total=len(requests))):
-            found[i] = _log(self._vote(self._similarities(text_of(request), self._table)))
+            found[i] = _log(self._vote(self._similarities(text_of(request, self.normaliser), self._table)))
         return found
 
     def _similarities(self, text: str, table: NgramTable) -> NDArray[np.float64]:
@@ -250,6 +252,7 @@ class NaiveBayes:
     """
 
     kind = "ngram.v1"
+    normaliser = NORMALISER
 
     def __init__(
         self, *, labels: Sequence[str], seed: int = 0, word_ngrams: Sequence[int] = (1, 2), alpha: float = 0.1
@@ -317,7 +320,7 @@ class NaiveBayes:
         absent = prior <= ABSENT_LOGIT
         found = np.empty((len(requests), len(self.labels)), dtype=np.float32)
         for i, request in enumerate(requests):
-            counts = self._table.counts(text_of(request))[0]
+            counts = self._table.counts(text_of(request, self.normaliser))[0]
             at = np.fromiter(counts.keys(), dtype=np.int64, count=len(counts))
             times = np.fromiter(counts.values(), dtype=np.float64, count=len(counts))
             row = prior + times @ likelihood[at].astype(np.float64)

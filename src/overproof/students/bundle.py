@@ -27,7 +27,7 @@ from overproof.measure.slices import OTHER, partition
 from overproof.registry import resolve
 from overproof.students import Student
 from overproof.students.files import MAX_SETTINGS_BYTES, read_json
-from overproof.students.normalise import NORMALISER
+from overproof.students.normalise import NORMALISERS
 from overproof.students.seen import look_at
 from overproof.students.weights import sha256_of
 from overproof.task import Slice
@@ -375,7 +375,7 @@ def read_card(path: Path) -> Card:
 
 
 def _card_of(raw: Any) -> Card:
-    if raw["format"] not in (FORMAT, FORMAT_1) or raw["normaliser"] != NORMALISER:
+    if raw["format"] not in (FORMAT, FORMAT_1) or raw["normaliser"] not in NORMALISERS:
         raise ValueError(f"format {raw['format']!r} with normaliser {raw['normaliser']!r} is not known here")
     thresholds = tuple(_threshold_of(one) for one in raw["slices"])
     names = [one.slice.name for one in thresholds]
@@ -448,8 +448,9 @@ def _calibrator_of(raw: Any) -> Calibrator:
         raise ValueError(f"calibrator {method!r} is not known here")
     lists = {key: tuple(_between(v, -1e12, 1e12) for v in raw[key]) for key in ("mean", "scale", "weight", "stated", "observed")}
     inputs = _texts(raw["inputs"])
-    weighted, stepped = method in ("platt", "head"), method == "isotonic"
-    fits = len(lists["mean"]) == len(lists["scale"]) == len(inputs) and len(lists["stated"]) == len(lists["observed"])
+    weighted, stepped = method in ("platt", "head"), method in ("isotonic", "venn-abers")
+    steps = 2 * len(lists["stated"]) + 1 if method == "venn-abers" else len(lists["stated"])
+    fits = len(lists["mean"]) == len(lists["scale"]) == len(inputs) and len(lists["observed"]) == steps
     rising = all(a < b for a, b in pairwise(lists["stated"]))
     if not fits or not rising or len(lists["weight"]) != weighted * (len(inputs) + 1) or any(v <= 0 for v in lists["scale"]):
         raise ValueError(f"the numbers of calibrator {method!r} don't belong together")

@@ -16,8 +16,9 @@ from overproof.data import Request, TrainSet
 from overproof.errors import DataError, MissingExtra
 from overproof.progress import track
 from overproof.students.files import AGAIN, MAX_TABLE_BYTES
+from overproof.students.gaussian import Gaussian
 from overproof.students.neighbours import Neighbours
-from overproof.students.normalise import text_of
+from overproof.students.normalise import NORMALISER, text_of
 from overproof.students.seen import Seen
 from overproof.students.settings import number, read_settings, remake, write_settings
 from overproof.students.weights import locate, sha256_of
@@ -126,6 +127,7 @@ class EncoderStudent:
     """
 
     kind = "encoder.v1"
+    normaliser = NORMALISER
 
     def __init__(
         self,
@@ -151,7 +153,7 @@ class EncoderStudent:
         }
         self.parameters = 0
         self._runner: _Runner | None = None
-        self._near: Neighbours | None = None
+        self._near: Sequence[Neighbours | Gaussian] = ()
         self._width = 0
 
     def fit(self, train: TrainSet, *, workdir: Path) -> None:
@@ -190,6 +192,7 @@ class EncoderStudent:
         (workdir / MODEL).write_bytes(graph.SerializeToString(deterministic=True))
         shutil.copyfile(tokenizer, workdir / TOKENIZER)
         Neighbours.of(embedded, seed=options["seed"]).save(workdir)
+        Gaussian.of(embedded, targets(train)).save(workdir)
         facts = {
             "encoder_sha256": files.sha256,
             "tokenizer_sha256": sha256_of(tokenizer),
@@ -224,7 +227,8 @@ class EncoderStudent:
         except OSError as error:
             raise DataError(f"encoder.v1: {error}", next_action=AGAIN) from error
         self._width = self._runner.width_of(EMBEDDING) or 0
-        self._near = Neighbours.load(folder, width=self._width) if self._width else None
+        near = (Neighbours.load(folder, width=self._width), Gaussian.load(folder, width=self._width)) if self._width else ()
+        self._near = [one for one in near if one is not None]
         self.parameters = parameters
 
     def logits(self, requests: Sequence[Request]) -> NDArray[np.float32]:
@@ -251,12 +255,13 @@ class EncoderStudent:
         """
         if self._runner is None:
             raise DataError("encoder.v1 was not fitted yet", next_action="call fit, or load a fitted folder")
-        texts, k = [text_of(request) for request in requests], len(self.labels)
-        if self._near is None:
+        texts, k = [text_of(request, self.normaliser) for request in requests], len(self.labels)
+        if not self._near:
             return Seen(logits=self._runner.run_all(texts, widths={self._runner.first: k}, what=READING)[0])
         widths = {self._runner.first: k, EMBEDDING: self._width}
         logits, features = self._runner.run_all(texts, widths=widths, what=READING)
-        return Seen(logits=logits, columns=self._near.columns(features))
+        columns = {name: column for one in self._near for name, column in one.columns(features).items()}
+        return Seen(logits=logits, columns=columns)
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -14,7 +14,7 @@ from overproof.errors import DataError
 from overproof.students.files import AGAIN, read_arrays, write_arrays
 from overproof.students.logistic import fit_logistic
 from overproof.students.ngrams import NgramTable, Shape, learn
-from overproof.students.normalise import text_of
+from overproof.students.normalise import NORMALISER, text_of
 from overproof.students.seen import Seen
 from overproof.students.settings import number, read_settings, remake, span, write_settings
 
@@ -39,6 +39,7 @@ class LinearStudent:
     """
 
     kind = "linear.v1"
+    normaliser = NORMALISER
 
     def __init__(
         self,
@@ -128,7 +129,7 @@ class LinearStudent:
         scores = np.empty((len(requests), len(self.labels)), dtype=np.float32)
         unknown = np.empty(len(requests))
         for i, request in enumerate(requests):
-            row = self._table.encode(text_of(request))
+            row = self._table.encode(text_of(request, self.normaliser))
             # Only the rows of the terms that occur; float64 sums keep the answer independent of their order.
             scores[i] = row.values @ self._weight[row.indices].astype(np.float64) + self._bias
             unknown[i] = row.unknown

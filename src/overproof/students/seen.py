@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from overproof.students import Student
 
-NEIGHBOURS = "neighbours.npz"
-"""Features of training rows, which only the nearest-neighbour scores read; a bundle leaves it out where they are not used."""
+NEIGHBOURS, GAUSSIAN = "neighbours.npz", "gaussian.npz"
+READ_BY = {NEIGHBOURS: "nearest_", GAUSSIAN: "mahalanobis"}
+"""Files that only scores with this in their name read; a bundle leaves them out where no rule uses such a score."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

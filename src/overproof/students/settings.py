@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from overproof.errors import DataError
 from overproof.students.files import AGAIN, read_json, write_json
-from overproof.students.normalise import NORMALISER
+from overproof.students.normalise import NORMALISER, NORMALISERS
 
-S = TypeVar("S")
+
+class _Remade(Protocol):
+    normaliser: str
+
+
+S = TypeVar("S", bound=_Remade)
 SETTINGS = "student.json"
 
 
@@ -25,6 +30,8 @@ class Settings:
     """Keyword arguments that make the student again."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What the kind wrote about its own files, for example the encoder's digest."""
+    normaliser: str = NORMALISER
+    """How its texts were folded when it was fitted; it goes on with that one."""
 
 
 def write_settings(
@@ -68,16 +75,16 @@ def read_settings(folder: Path, *, kind: str) -> Settings:
     Raises: DataError for another kind, another normaliser, or a file that is none of ours.
     """
     raw = read_json(folder / SETTINGS)
-    expected = {"format": "overproof.student.v1", "kind": kind, "normaliser": NORMALISER}
-    for key, value in expected.items():
+    expected = {"format": ("overproof.student.v1",), "kind": (kind,), "normaliser": tuple(NORMALISERS)}
+    for key, values in expected.items():
         got = raw.get(key) if isinstance(raw, dict) else None
-        if got != value:
-            raise DataError(f"{SETTINGS}: {key} is {got!r}, expected {value!r}", next_action=AGAIN)
+        if got not in values:
+            raise DataError(f"{SETTINGS}: {key} is {got!r}, expected {' or '.join(map(repr, values))}", next_action=AGAIN)
     labels, options, facts = raw.get("labels"), raw.get("options"), raw.get("facts")
     sound = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
     if not (sound and len(set(labels)) == len(labels) >= 2 and isinstance(options, dict) and isinstance(facts, dict)):
         raise DataError(f"{SETTINGS}: labels, options or facts are missing or malformed", next_action=AGAIN)
-    return Settings(labels=tuple(labels), options=options, facts=facts)
+    return Settings(labels=tuple(labels), options=options, facts=facts, normaliser=raw["normaliser"])
 
 
 def number(name: str, value: Any, *, least: float, most: float = float("inf")) -> Any:
@@ -134,6 +141,8 @@ def remake(cls: Callable[..., S], settings: Settings) -> S:
     Raises: DataError for options that the class doesn't know.
     """
     try:
-        return cls(labels=settings.labels, **settings.options)
+        made = cls(labels=settings.labels, **settings.options)
     except TypeError as error:
         raise DataError(f"{SETTINGS}: options don't fit: {error}", next_action=AGAIN) from error
+    made.normaliser = settings.normaliser
+    return made

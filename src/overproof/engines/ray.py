@@ -1,0 +1,124 @@
+"""Shards on Ray: several processes here, or a cluster."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from overproof.data import Completion, Outcome, Request
+from overproof.errors import MissingExtra, StoreError
+from overproof.progress import track
+
+TRIES = 3  # of a shard whose worker died: a lost machine takes one, a shard that kills its worker takes all
+LOST = "the worker that made the call is lost"
+
+
+class RayEngine:
+    """
+    See `Engine`.
+
+    Args:
+        workers: processes, and actors that make wire calls.
+        address: of a running cluster; empty to start one on this machine, which is stopped again on `close`.
+    """
+
+    apart = True
+
+    def __init__(self, *, workers: int, address: str) -> None:
+        self.shards = 4 * workers  # so that a slow worker leaves others something to do
+        self._workers, self._address = workers, address
+        self._started = False
+
+    def _ray(self) -> Any:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # leave devices as they are, without a warning
+        try:
+            import ray
+        except ImportError as error:
+            raise MissingExtra('[run] engine = "ray"', extra="ray") from error
+        if not ray.is_initialized():
+            # Ray gives each process one thread, and sums of other numbers of threads differ in the last digit.
+            threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1))
+            more = {"address": self._address} if self._address else {"address": "local", "num_cpus": self._workers, "include_dashboard": False}
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}}, **more)
+            self._started = True
+        return ray
+
+    def map(self, fn: Callable[[Any, Any], Any], shards: Sequence[Any], *, shared: Any = None, what: str) -> list[Any]:
+        """See `Engine.map`."""
+        if not shards:
+            return []
+        ray = self._ray()
+        task, common = ray.remote(fn).options(max_retries=TRIES), ray.put(shared)
+        waiting = [task.remote(common, shard) for shard in shards]
+        try:
+            return [ray.get(one) for one in track(waiting, what, total=len(waiting))]
+        except ray.exceptions.RayTaskError as error:
+            raise error.as_instanceof_cause() from error
+        except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError) as error:
+            raise StoreError(
+                f"{what}: a worker died {TRIES + 1} times on one shard: {type(error).__name__}",
+                next_action='give it more memory or more shards, or run with [run] engine = "local"',
+            ) from error
+
+    def caller(self, build: Callable[[Mapping[str, Any]], Any], given: Mapping[str, Any]) -> Any:
+        """See `Engine.caller`."""
+        ray = self._ray()
+        actor = ray.remote(_Wire).options(max_restarts=-1, max_task_retries=0, max_concurrency=512)
+        return _Spread(ray, [actor.remote(build, dict(given)) for _ in range(self._workers)], build(given))
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        if self._started:
+            self._started = False
+            self._ray().shutdown()
+
+
+class _Wire:
+    """Lives in a worker: a teacher of its own, asked for one call at a time."""
+
+    def __init__(self, build: Callable[[Mapping[str, Any]], Any], given: Mapping[str, Any]) -> None:
+        self._teacher = build(given)
+
+    async def attempt(self, request: Request, sample_index: int, recorded: Completion | None) -> Outcome:
+        found: Outcome = await self._teacher.attempt(request, sample_index=sample_index, recorded=recorded)
+        return found
+
+
+class _Spread:
+    """
+    A teacher whose calls are made by workers in turn.
+
+    The ledger stays with the one that asks: it has written down what a call may cost before the call leaves here, so a worker
+    that dies costs what was in flight and no more.
+    """
+
+    def __init__(self, ray: Any, actors: Sequence[Any], here: Any) -> None:
+        self._ray, self._here = ray, here
+        self._turn = itertools.cycle(actors)
+        self._actors = list(actors)
+        self.free: bool = here.free
+
+    async def attempt(self, request: Request, *, sample_index: int, recorded: Completion | None = None) -> Outcome:
+        """One wire request; see `teachers.Teacher`."""
+        try:
+            found: Outcome = await next(self._turn).attempt.remote(request, sample_index, recorded)
+        except self._ray.exceptions.RayActorError:
+            return Outcome(
+                kind="transient", completion=None, reason=LOST, http_status=None, retry_after_s=None, fingerprint=None, request_id=None
+            )
+        return found
+
+    def worst_case_tokens(self, request: Request) -> Any:
+        """The most that `attempt` can use."""
+        return self._here.worst_case_tokens(request)
+
+    async def close(self) -> None:
+        """Let the actors go."""
+        for actor in self._actors:
+            self._ray.kill(actor)
+        self._actors = []
+        await self._here.close()
