@@ -8,7 +8,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -162,9 +162,7 @@ class CausalGenerator:
         self._grammar = grammar_of(self.output, max_chars=longest) if isinstance(self.output, Fields) else ""
 
     def _shown(self, request: Request) -> str:
-        """
-        What the model reads: lines are kept, since layouts speak, and what would be a control token is broken up, since it is data.
-        """
+        """What the model reads: lines are kept, since layouts speak; what would be a control token is broken up, since it is data."""
         lines = [normalise(line) for line in request.text.splitlines()]
         text = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
         return self._control.sub(lambda found: found[0][0] + " " + found[0][1:], text) if self._control else text
@@ -172,7 +170,7 @@ class CausalGenerator:
     def _write(self, request: Request) -> Written:
         assert self._llama is not None
         text = self._shown(request)
-        prompt = [*self._frame[0], *([text] if text else []), *self._frame[1]]
+        prompt: list[int | str] = [*self._frame[0], *([text] if text else []), *self._frame[1]]
         return self._llama.write(prompt, most=self.options["max_new_tokens"], grammar=self._grammar)
 
     def generate(self, requests: Sequence[Request]) -> Sequence[Generated]:
@@ -227,8 +225,8 @@ class CausalGenerator:
             found = cls(output=settings.output, **settings.options)
         except TypeError as error:
             raise DataError(f"student.json: options don't fit: {error}", next_action=AGAIN) from error
-        found._read(settings.facts)  # noqa: SLF001 - of its own class
-        found._llama = Llama(folder / MODEL, context=found.options["max_tokens"])  # noqa: SLF001
+        found._read(settings.facts)
+        found._llama = Llama(folder / MODEL, context=found.options["max_tokens"])
         return found
 
 
@@ -239,16 +237,11 @@ def instruction_of(output: Fields | Text) -> str:
     Args:
         output: records or texts.
 
-    Returns: one or two sentences; the model learns the rest from the rows.
+    Returns: one sentence, since each token of it is paid for in every row; forms are learned from the rows and kept by the grammar.
     """
     if isinstance(output, Text):
         return "Answer the message."
-    forms = {"date": "YYYY-MM-DD"}
-    told = (
-        f"{field.name} ({' | '.join(field.values) if field.type == 'choice' else forms.get(field.type, field.type)}{' or null' if field.optional else ''})"
-        for field in output.fields
-    )
-    return f"Read the text and answer with one JSON object: {', '.join(told)}."
+    return f"Answer with one JSON object of {', '.join(field.name for field in output.fields)}."
 
 
 def _longest(output: Fields | Text, train: TrainSet) -> int:
@@ -260,9 +253,9 @@ def _longest(output: Fields | Text, train: TrainSet) -> int:
 
 
 def _log_odds(logprob: float) -> float:
-    """Of a chance that is given by its logarithm; finite for certainty too."""
+    """Of a chance that is given by its logarithm; finite for certainty too, and never lower than that of no answer."""
     bounded = min(logprob, -1e-12)
-    return bounded - math.log(-math.expm1(bounded))
+    return max(ABSENT_LOGIT, bounded - math.log(-math.expm1(bounded)))
 
 
 def _sum_within(logprobs: Sequence[float], ends: Any, first: int, past: int) -> float:
@@ -286,7 +279,7 @@ def _frame(tokenizer: Any, instruction: str) -> tuple[list[int], list[int]]:
         turns = [{"role": "system", "content": instruction}, {"role": "user", "content": INPUT}]
         try:
             shown = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        except Exception:  # templates refuse roles with errors of their own
+        except Exception:  # noqa: BLE001 - templates refuse roles with errors of their own
             turns = [{"role": "user", "content": f"{instruction}\n\n{INPUT}"}]
             shown = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     before, _, after = shown.partition(INPUT)

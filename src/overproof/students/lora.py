@@ -6,7 +6,7 @@ import contextlib
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -30,16 +30,16 @@ class Training:
 
     rank: int = 16
     """Of each adapter."""
-    alpha: float = 32.0
+    alpha: int = 32
     """An adapter's output is scaled by alpha / rank."""
     targets: tuple[str, ...] = TARGETS
     """Linear layers that get an adapter."""
     rate: float = 1e-3
     """Largest learning rate; it rises over the first twentieth of the steps and falls to zero over the rest."""
     epochs: int = 3
-    batch: int = 16
+    batch: int = 8
     """Rows of one step; they are passed through in parts of at most `tokens`, gradients accumulated."""
-    tokens: int = 2048
+    tokens: int = 1024
     """Tokens of one pass, padding included."""
     held_out: float = 0.1
     """Share of the training rows on which the epochs are compared; the best one is kept."""
@@ -53,10 +53,12 @@ class Training:
     """How the changed tensors are stored: "q8_0" or "f16"."""
 
     def __post_init__(self) -> None:
-        bounds = {"rank": (1, 512), "alpha": (1e-3, 1e4), "rate": (1e-7, 1), "epochs": (1, 100), "batch": (1, 4096), "tokens": (16, 10**7),
+        bounds = {"rank": (1, 512), "alpha": (1, 10**4), "rate": (1e-7, 1), "epochs": (1, 100), "batch": (1, 4096), "tokens": (16, 10**7),
                   "held_out": (0, 0.5), "patience": (1, 100)}  # fmt: skip
         for name, (least, most) in bounds.items():
-            number(f"training.{name}", getattr(self, name), least=least, most=most)
+            value = number(f"training.{name}", getattr(self, name), least=least, most=most)
+            if name not in ("rate", "held_out") and not isinstance(value, int):
+                raise DataError(f"training.{name} is {value!r}, expected a whole number", next_action=MEND)
         strange = set(self.targets) - set(TARGETS)
         if strange or not self.targets or self.precision not in get_args(Precision) or self.quant not in get_args(Quant):
             raise DataError(
@@ -78,7 +80,8 @@ def training_of(given: Mapping[str, Any]) -> Training:
     strange = sorted(set(given) - set(known))
     if strange:
         raise DataError(f"training has no key {strange[0]!r}; its keys are {', '.join(known)}", next_action=MEND)
-    return replace(Training(), **{key: tuple(value) if key == "targets" else value for key, value in given.items()})
+    read: dict[str, Any] = {key: tuple(value) if key == "targets" else value for key, value in given.items()}
+    return Training(**read)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +135,8 @@ def open_base(path: Path, *, training: Training) -> Any:
             model = transformers.AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=dtype, local_files_only=True)
         except (OSError, ValueError, KeyError, NotImplementedError) as error:
             raise DataError(f"{path.name} can't be read by transformers: {error}", next_action="take another GGUF file of the base, for example F16") from error
-    return model.requires_grad_(requires_grad=False).to(device)
+    found: Any = model
+    return found.requires_grad_(requires_grad=False).to(device)
 
 
 def _computes_bf16(torch: Any) -> bool:
@@ -256,7 +260,9 @@ def _answer_losses(model: Any, rows: Sequence[Row]) -> tuple[Any, Any]:
 
     width = max(map(_length, rows))
     ids = torch.zeros((len(rows), width), dtype=torch.long)  # padding stands right of what is read, and nothing looks right
-    where, wanted, weights = [], [], []
+    where: list[int] = []
+    wanted: list[int] = []
+    weights: list[float] = []
     for at, row in enumerate(rows):
         both = row.prompt + row.answer
         ids[at, : len(both)] = torch.tensor(both)
