@@ -13,6 +13,7 @@ import gzip
 import json
 import os
 import platform
+import resource
 import statistics
 import sys
 import tempfile
@@ -151,6 +152,8 @@ def main():
     print(f"| held-out loss | {' → '.join(f'{v:.3f}' for v in facts['losses_held_out'])} | {facts['held_out']} rows, before and after each epoch |")
     print(f"| training | {first['tuning']:.0f} s, {per_step:.1f} s/step of {facts['training']['batch']} rows | {facts['precision']} on {facts['device']}, {facts['steps']} steps; "
           f"{first['fit_cpu']:.0f} s of processor time for the whole fit of {first['fit']:.0f} s |")  # fmt: skip
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"| peak memory | {peak:.1f} GB | training, passes of {facts['training']['tokens']} tokens |")
     print(f"| full run, projected | {full / 60:.0f} min a seed | {FULL_ROWS} rows, {FULL_EPOCHS} epochs, at the measured step |")
     print(f"| parity with torch | mean gap {facts['parity']['mean_gap']:.4f}, largest {facts['parity']['largest_gap']:.4f} | log-probability of {facts['parity']['tokens']} tokens |")
     print(f"| GGUF | {first['bytes'] / 1e6:.1f} MB | {facts['parameters'] / 1e6:.1f} M parameters, {facts['training']['quant']} where tuned |")
