@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,7 +47,7 @@ class Training:
     patience: int = 1
     """Epochs without gain on the held-out rows after which training ends."""
     precision: Precision = "auto"
-    """Of the frozen weights: "auto" is bf16 where the processor or GPU computes in it, fp32 elsewhere."""
+    """Of the frozen weights: "auto" is bf16 on a GPU that computes in it, fp32 elsewhere: on processors it doesn't pay."""
     device: str = "auto"
     """"auto" takes CUDA, then MPS, then the processor."""
     quant: Quant = "q8_0"
@@ -127,8 +128,8 @@ def open_base(path: Path, *, training: Training) -> Any:
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     precision = training.precision
     if precision == "auto":
-        pays = torch.cuda.is_bf16_supported() if device == "cuda" else device == "cpu" and _computes_bf16(torch)
-        precision = "bf16" if pays else "fp32"
+        # With AVX512-BF16 a step of a 135M model takes 1.6 times the processor time that fp32 takes (900 tokens, one thread).
+        precision = "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     with _quiet(transformers):
         try:
@@ -139,22 +140,20 @@ def open_base(path: Path, *, training: Training) -> Any:
     return found.requires_grad_(requires_grad=False).to(device)
 
 
-def _computes_bf16(torch: Any) -> bool:
-    """True iff the processor has instructions for bf16; without them it is slower than fp32."""
-    return any(bool(getattr(torch.cpu, name, bool)()) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-
-
 @contextlib.contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
     """No bars and warnings of the library: progress is ours."""
     log = transformers.utils.logging
-    level = log.get_verbosity()
+    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()
     log.disable_progress_bar()
     try:
-        yield
+        with contextlib.redirect_stderr(io.StringIO()):  # its GGUF reader asks nobody before it draws a bar
+            yield
     finally:
         log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()
 
 
 def tune(base: Any, rows: Sequence[Row], *, training: Training, seed: int) -> Tuned:
