@@ -18,10 +18,10 @@ from overproof.data import Example, Request, TrainSet
 from overproof.errors import DataError
 from overproof.outputs import Field, Fields, Text
 from overproof.students.bundle import manifest_of
-from overproof.students.causal import MODEL, CausalGenerator, _log_odds, instruction_of
+from overproof.students.causal import MODEL, CausalGenerator, _log_odds, _sum_within, instruction_of
 from overproof.students.generators import read_generator
 from overproof.students.gguf_export import Base
-from overproof.students.grammar import grammar_of
+from overproof.students.grammar import LONGEST, grammar_of
 from overproof.students.llama import Llama, check_gguf
 from overproof.students.lora import Row, Training, _batches, _parts, open_base, tune
 from overproof.students.weights import locate_gguf, pinned, sha256_of
@@ -143,7 +143,8 @@ def test_a_prompt_that_is_too_long_gets_no_answer_and_is_counted(fitted):
     """Nothing is cut silently: a prompt beyond the context, and an answer without room to end, are None."""
     _, folder = fitted
     student = CausalGenerator.load(folder)
-    long, tight, fine = student.generate([request("x" * 900), request("x" * 240), request("Firm 1")])
+    room = 512 - len(student._frame[0]) - len(student._frame[1])
+    long, tight, fine = student.generate([request("x" * (room + 1)), request("x" * (room - 12)), request("Firm 1")])
     assert (long.value, tight.value) == (None, None)
     assert fine.value is not None
     assert dict(student.unanswered) == {"overlong": 1, "cut": 1}
@@ -161,8 +162,8 @@ def test_control_tokens_in_the_input_are_data(fitted):
 def test_texts_are_written_too(tiny, tmp_path):
     """LoRA learns one fixed answer: before it the model says something else, after it the learned words and the end."""
     kind = Text(max_chars=60)
-    rows = tuple(Example(request=request(f"message {at}", at), target="noted" if at else " noted") for at in range(20))
-    student = make(tiny, kind, max_new_tokens=12, training={"epochs": 60, "rank": 8, "batch": 20, "held_out": 0.0})
+    rows = tuple(Example(request=request(f"message {at}", at), target="noted" if at else " noted") for at in range(10))
+    student = make(tiny, kind, max_new_tokens=12, training={"epochs": 60, "rank": 8, "batch": 10, "held_out": 0.0})
     student.fit(TrainSet(examples=rows, labels=(), output=kind), workdir=tmp_path)
     answers = CausalGenerator.load(tmp_path).generate([request("message 3"), request("another")])
     assert [answer.value for answer in answers] == ["noted", "noted"]
@@ -204,6 +205,20 @@ def test_whatever_the_grammar_lets_end_is_a_record(wild, kind, text):
     assert all(logprob <= 0 for logprob in written.logprobs)
 
 
+@pytest.mark.parametrize("length", [1, LONGEST, LONGEST + 1, 10**6])
+def test_long_texts_in_many_fields_are_within_what_the_engine_reads(wild, length):
+    """llama.cpp refuses a grammar that counts too far; ours never does, however many the fields and long the texts."""
+    kind = Fields(fields=tuple(Field(name=f"f{at}") for at in range(60)))
+    written = wild.write(["x"], most=20, grammar=grammar_of(kind, max_chars=length))
+    assert written.text.startswith('{"f0": "')
+
+
+def test_an_engine_that_fails_is_an_error_and_no_answer(wild):
+    """A grammar that llama.cpp can't read raises; it never writes without one."""
+    with pytest.raises(DataError, match="grammar"):
+        wild.write(["x"], most=4, grammar="root ::= (")
+
+
 @pytest.mark.parametrize("quant", ["q8_0", "f16"])
 def test_qwen_models_and_eight_bits_keep_parity(tmp_path, quant):
     """An architecture that stores q and k in another order, with biases, and the eight-bit form agree with torch."""
@@ -218,6 +233,8 @@ def test_a_file_that_differs_from_torch_is_not_released(tiny, tmp_path, monkeypa
     monkeypatch.setattr(Base, "_ordered", lambda _self, _name, delta: delta[::-1])
     with pytest.raises(DataError, match="differs from the trained model"):
         make(tiny, training={"rate": 0.1}).fit(records(24), workdir=tmp_path)
+    with pytest.raises(DataError, match=r"student\.json"):
+        CausalGenerator.load(tmp_path)
 
 
 def test_the_best_epoch_is_kept(tiny):
@@ -263,6 +280,12 @@ def test_log_odds_are_finite_and_rise(logprob):
     assert np.isfinite(odds)
     if -30 < logprob < -1e-6:
         assert np.log(1 / (1 + np.exp(-odds))) == pytest.approx(logprob, rel=1e-6)
+
+
+@pytest.mark.parametrize(("span", "total"), [((0, 2), -1), ((1, 5), -3), ((5, 6), -4), ((5, 7), -12), ((0, 9), -15), ((9, 9), 0)])
+def test_a_token_counts_to_each_value_that_it_touches(span, total):
+    """A token that ends one value and begins what follows belongs to the value."""
+    assert _sum_within((-1.0, -2.0, -4.0, -8.0), np.cumsum([2, 3, 1, 3]), *span) == total
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ RULES = {
     "mark": rf'[^"\\{SPACE}] | "\\" ["\\]',
     "gap": r'([ \u00A0\u1680\u2000-\u200A\u202F\u205F\u3000] | "\\" [nt]){1,4}',
 }
+LONGEST = 400  # llama.cpp refuses to count much further; longer texts are bounded by the tokens of an answer alone
 _DECODER = json.JSONDecoder()
 
 
@@ -28,7 +29,7 @@ def grammar_of(output: Fields, *, max_chars: int) -> str:
 
     Args:
         output: the fields.
-        max_chars: a text has at most so many runs of marks and gaps; bounds what a model without an end could write.
+        max_chars: a text has at most so many marks, up to `LONGEST`; bounds what a model without an end could write.
 
     Returns: rules, "root" first.
     """
@@ -44,7 +45,8 @@ def _value(field: Field, max_chars: int) -> str:
     if field.type == "choice":
         found = " | ".join(_literal(json.dumps(value, ensure_ascii=False)) for value in field.values)
     elif field.type == "text":
-        found = f'"\\"" mark (gap? mark){{0,{max(1, max_chars) - 1}}} "\\""'
+        times = f"{{0,{max(1, max_chars) - 1}}}" if max_chars <= LONGEST else "*"
+        found = f'"\\"" mark (gap? mark){times} "\\""'
     else:
         found = field.type
     return f'{found} | "null"' if field.optional else found
