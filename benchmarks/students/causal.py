@@ -150,7 +150,7 @@ def main():
     print(f"| valid records | {first['valid']}/{n} | 95 % Clopper-Pearson {100 * valid.low:.1f} to {100 * valid.high:.1f} %; without answer: {dict(first['unanswered'])} |")
     print(f"| by field, share right | {', '.join(f'{k} {v:.2f}' for k, v in first['fields'].items())} | |")
     print(f"| held-out loss | {' → '.join(f'{v:.3f}' for v in facts['losses_held_out'])} | {facts['held_out']} rows, before and after each epoch |")
-    print(f"| training | {first['tuning']:.0f} s, {per_step:.1f} s/step of {facts['training']['batch']} rows | {facts['precision']} on {facts['device']}, {facts['steps']} steps; "
+    print(f"| training | {first['tuning']:.0f} s, {per_step:.1f} s/step of {facts['training']['batch']} rows | {facts['precision']} on {facts['device']}, {facts['steps']} steps, looks at held-out rows included; "
           f"{first['fit_cpu']:.0f} s of processor time for the whole fit of {first['fit']:.0f} s |")  # fmt: skip
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"| peak memory | {peak:.1f} GB | training, passes of {facts['training']['tokens']} tokens |")

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from overproof.data import Example, Request, TrainSet
-from overproof.errors import DataError
+from overproof.errors import DataError, MissingExtra
 from overproof.outputs import Field, Fields, Text
 from overproof.students.bundle import manifest_of
 from overproof.students.causal import MODEL, CausalGenerator, _log_odds, _sum_within, instruction_of
@@ -346,6 +346,15 @@ def test_strangers_on_the_machine_get_no_answer(fitted):
     with socket.create_connection((place.hostname, place.port), timeout=10) as link:
         link.sendall(b"POST /completion HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
         assert b" 401 " in link.recv(200)
+
+
+@pytest.mark.parametrize(("module", "extra"), [("xllamacpp", "local"), ("gguf", "finetune"), ("transformers", "finetune")])
+def test_a_missing_extra_is_named_before_training(tiny, tmp_path, monkeypatch, module, extra):
+    """Each package that the end of a fit needs is asked for at its beginning."""
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtra, match=extra):
+        make(tiny).fit(records(24), workdir=tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_weights_are_pinned_by_content(tiny, tmp_path):

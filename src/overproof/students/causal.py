@@ -24,7 +24,7 @@ from overproof.students.files import AGAIN
 from overproof.students.generators import read_generator, write_generator
 from overproof.students.gguf_export import Base
 from overproof.students.grammar import grammar_of, spans_of
-from overproof.students.llama import Llama, Written
+from overproof.students.llama import Llama, Written, engine
 from overproof.students.lora import Row, open_base, training_of, tune
 from overproof.students.normalise import normalise
 from overproof.students.settings import number
@@ -98,6 +98,7 @@ class CausalGenerator:
         Raises: DataError where the base can't be found or read, no row fits the context, or the written model differs from the
             trained one; MissingExtra.
         """
+        engine()  # what only the end of the fit needs should not be missed after hours
         found = locate_gguf(self.options["weights"], sha256=self.options["sha256"])
         path, digest = found.path, found.sha256
         base = Base(path)

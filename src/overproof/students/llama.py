@@ -33,6 +33,20 @@ class Written:
     """cut: the answer reached its limit; overlong: the prompt doesn't fit the context, and nothing was written."""
 
 
+def engine() -> Any:
+    """
+    The binding of llama.cpp.
+
+    Returns: the module.
+    Raises: MissingExtra.
+    """
+    try:
+        import xllamacpp
+    except ImportError as error:
+        raise MissingExtra("causal.v1", extra="local") from error
+    return xllamacpp
+
+
 def check_gguf(path: Path) -> None:
     """
     Look at a model file before an engine does.
@@ -67,10 +81,7 @@ class Llama:
     """
 
     def __init__(self, path: Path, *, context: int, threads: int = 1) -> None:
-        try:
-            import xllamacpp
-        except ImportError as error:
-            raise MissingExtra("causal.v1", extra="local") from error
+        xllamacpp = engine()
         check_gguf(path)
         params = xllamacpp.CommonParams()
         params.model.path = str(path)
