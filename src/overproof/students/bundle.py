@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import re
@@ -37,7 +36,8 @@ FORMAT = "overproof.bundle.v2"
 FORMAT_1 = "overproof.bundle.v1"  # one temperature, no out-of-scope rules; still read
 MAX_FILES = 64
 MAX_BYTES = 4 * 2**30
-ENDINGS = (".json", ".npz", ".onnx")  # formats that hold data and no code
+# Formats that hold data and no code: a GGUF file may carry a chat template, a program in text; `llama.check_gguf` refuses it.
+ENDINGS = (".json", ".npz", ".onnx", ".gguf")
 TOLERANCE = 1e-3  # the most that a self-test probability may differ on another machine
 REFUSED = "do not use this bundle; fetch it again from where it was released"
 
@@ -503,5 +503,5 @@ def manifest_of(root: Path) -> list[dict[str, Any]]:
                 f"{path!r} can't go into a bundle: {problem}",
                 next_action="let the student write its files in one of these formats",
             )
-        entries.append({"path": path, "size": size, "sha256": hashlib.sha256((root / path).read_bytes()).hexdigest()})
+        entries.append({"path": path, "size": size, "sha256": sha256_of(root / path)})
     return entries

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from overproof.errors import DataError, MissingExtra
 
 FILES = ("model.safetensors", "config.json", "tokenizer.json")
+GGUF = ".gguf"
 PINNED = re.compile(r"[^@\s]+@[0-9a-f]{40}")
 
 
@@ -55,8 +56,53 @@ def pinned(options: Mapping[str, Any], *, root: Path) -> dict[str, Any]:
     if weights.startswith("folder:"):
         found["weights"] = f"folder:{root / Path(weights.removeprefix('folder:')).expanduser()}"
     if weights and not found.get("sha256"):
-        found["sha256"] = locate(str(found.get("model", weights)), str(found["weights"]), sha256="").sha256
+        place = str(found["weights"])
+        one = locate_gguf(place, sha256="") if place.endswith(GGUF) else locate(str(found.get("model", weights)), place, sha256="")
+        found["sha256"] = one.sha256
     return found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelFile:
+    """A causal model that was found: one GGUF file with weights, settings and vocabulary."""
+
+    path: Path
+    sha256: str
+    """SHA-256 of the file."""
+
+
+def locate_gguf(weights: str, *, sha256: str) -> ModelFile:
+    """
+    Find a causal model's GGUF file and check which one it is.
+
+    Args:
+        weights: "folder:PATH/FILE.gguf", "package:PACKAGE/FILE.gguf" or "hub:REPO@REVISION/FILE.gguf" with a revision of 40 hex digits.
+        sha256: the digest that the file must have; empty to accept and record whatever it is, which the hub form does not allow.
+
+    Returns: the file.
+    Raises: as `locate`.
+    """
+    form, _, place = weights.partition(":")
+    if form not in ("folder", "package", "hub") or not place.endswith(GGUF):
+        raise DataError(
+            f"weights are {weights!r}, expected folder:PATH/FILE.gguf, package:PACKAGE/FILE.gguf or hub:REPO@REVISION/FILE.gguf",
+            next_action="mend `weights` in the student's table",
+        )
+    if form == "hub":
+        repo, _, rest = place.partition("@")
+        revision, _, name = rest.partition("/")
+        path = _from_hub(name, f"{repo}@{revision}", sha256=sha256, names=(name,)) / Path(name).name
+    else:
+        path = Path(place).expanduser() if form == "folder" else _package_folder(place, place)
+    if not path.is_file():
+        raise DataError(f"model {weights!r}: {str(path)!r} is not there", next_action="put the file there, or mend `weights`")
+    found = sha256_of(path)
+    if sha256 and found != sha256.lower():
+        raise DataError(
+            f"model {weights!r} has SHA-256 {found}, expected {sha256}",
+            next_action="find out which of the two is the model that you mean before you train on it",
+        )
+    return ModelFile(path=path, sha256=found)
 
 
 def locate(model: str, weights: str, *, sha256: str) -> EncoderFiles:
@@ -113,11 +159,11 @@ def _package_folder(model: str, place: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / inside
 
 
-def _from_hub(model: str, place: str, *, sha256: str) -> Path:
+def _from_hub(model: str, place: str, *, sha256: str, names: Sequence[str] = FILES) -> Path:
     if not PINNED.fullmatch(place) or not sha256:
         raise DataError(
             f"encoder {model!r}: weights are 'hub:{place}' with sha256 {sha256!r}; the hub is used at a revision of "
-            "40 hexadecimal digits and with the digest of model.safetensors only",
+            "40 hexadecimal digits and with the digest of the weights file only",
             next_action="write weights = 'hub:REPO@REVISION' and sha256, both as the repository's page shows them",
         )
     try:
@@ -126,7 +172,7 @@ def _from_hub(model: str, place: str, *, sha256: str) -> Path:
         raise MissingExtra("encoder.v1", extra="encoder") from error
     repo, _, revision = place.partition("@")
     paths = []
-    for name in FILES:
+    for name in names:
         try:
             paths.append(huggingface_hub.hf_hub_download(repo, name, revision=revision))
         except Exception as error:  # the client raises its own, the HTTP library's and the system's errors
