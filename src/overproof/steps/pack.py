@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +17,9 @@ from overproof.measure.slices import OTHER
 from overproof.registry import resolve
 from overproof.store.artifacts import Step
 from overproof.students import Student
-from overproof.students.bundle import (
-    FORMAT,
-    MANIFEST,
-    RELEASE,
-    STUDENT,
-    Card,
-    SelfTest,
-    Threshold,
-    load_bundle,
-    manifest_of,
-)
+from overproof.students.bundle import MANIFEST, STUDENT, load_bundle, manifest_of
+from overproof.students.card import RELEASE, Card, SelfTest, Threshold, write_card
 from overproof.students.files import write_json
-from overproof.students.normalise import NORMALISER
 from overproof.students.seen import NEIGHBOURS, look_at
 from overproof.task import Slice
 
@@ -126,7 +115,7 @@ def pack(trained: Trained, report: EvalReport, recipe: PackRecipe, *, workdir: P
     near = any(rule.score.startswith("nearest_") for rule in confidence.scope)
     leave = None if near or "nearest_" in str(confidence.everywhere.inputs) else shutil.ignore_patterns(NEIGHBOURS)
     shutil.copytree(trained.folder.path, folder / STUDENT, ignore=leave)
-    _write_card(folder / RELEASE, card)
+    write_card(folder / RELEASE, card)
     write_json(folder / MANIFEST, manifest_of(folder))
     load_bundle(folder)
     return Folder(path=folder)
@@ -181,35 +170,6 @@ def _selftest(student: Student, names: tuple[str, ...], how: Confidence) -> tupl
         SelfTest(fields=fields, label=student.labels[int(row.argmax())], probability=float(sure))
         for fields, row, sure in zip(inputs, logits, stated, strict=True)
     )
-
-
-def _write_card(path: Path, card: Card) -> None:
-    value = {
-        "format": FORMAT,
-        "normaliser": NORMALISER,
-        "task": card.task,
-        "input": list(card.input),
-        "labels": list(card.labels),
-        "candidate": card.candidate,
-        "use": card.use,
-        "confidence": dataclasses.asdict(card.confidence),
-        "slices": [
-            {
-                "name": one.slice.name,
-                "where": [[name, list(values)] for name, values in one.slice.where],
-                "threshold": one.threshold,
-            }
-            for one in card.thresholds
-        ],
-        "label_kind": card.label_kind,
-        "plan_hash": card.plan_hash,
-        "expires": card.expires,
-        "on_expiry": card.on_expiry,
-        "selftest": [
-            {"fields": dict(row.fields), "label": row.label, "probability": row.probability} for row in card.selftest
-        ],
-    }
-    write_json(path, value)
 
 
 PACK = Step(name="pack", version=2, fn=pack, workdir=True)
