@@ -8,23 +8,25 @@ import re
 import stat
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from overproof.data import Request
 from overproof.errors import DataError
-from overproof.measure.reading import Read, read_scores
+from overproof.measure.reading import Read, read_columns, read_scores
 from overproof.measure.scope import softmax_rows
 from overproof.measure.slices import OTHER, partition
+from overproof.outputs import Classes
 from overproof.registry import resolve
-from overproof.students import Student
-from overproof.students.card import REFUSED, RELEASE, Card, read_card
+from overproof.students import Generator, Student
+from overproof.students.card import REFUSED, RELEASE, Card, SelfTest, read_card
 from overproof.students.files import MAX_SETTINGS_BYTES, read_json
+from overproof.students.generated import write_answers
 from overproof.students.seen import look_at
 from overproof.students.weights import sha256_of
 
@@ -40,7 +42,7 @@ class Answer:
     """What the bundle says to one request."""
 
     value: str | None
-    """The label; None where the teacher has to answer."""
+    """The canonical answer; None where the teacher has to answer."""
     confidence: float
     """Calibrated confidence of the student, in [0, 1]."""
     route: Literal["student", "teacher"]
@@ -50,8 +52,10 @@ class Answer:
     """Why this route, one sentence."""
     slice: str
     """The slice whose threshold was used."""
-    guess: str
-    """What the student would say; not certified where the route is the teacher."""
+    guess: str | None
+    """What the student would say; not certified where the route is the teacher. None where it has nothing to say."""
+    fields: Mapping[str, float] = field(default_factory=dict)
+    """For records: the chance that the student itself gives each field, in [0, 1]; not calibrated, nothing is certified by it."""
 
 
 class Bundle:
@@ -63,19 +67,27 @@ class Bundle:
         student: the loaded student.
     """
 
-    def __init__(self, card: Card, student: Student) -> None:
+    def __init__(self, card: Card, student: Student | Generator) -> None:
         self.card = card
         self._student = student
         self._slices = tuple(one.slice for one in card.thresholds if one.slice.name != OTHER)
 
     def _look(self, requests: Sequence[Request], slices: Sequence[str]) -> _Look:
-        seen = look_at(self._student, requests)
+        how, output = self.card.confidence, self.card.output
+        if not isinstance(output, Classes):
+            written = write_answers(cast("Generator", self._student), output, requests)
+            read = read_columns(how, written.columns, slices=slices)
+            answered = np.array([value is not None for value in written.values], dtype=bool)
+            read = Read(confidence=np.where(answered, read.confidence, 0.0), foreign=read.foreign)
+            return _Look(guesses=written.values, read=read, fields=written.fields)
+        seen = look_at(cast("Student", self._student), requests)
         logits: NDArray[np.float64] = np.asarray(seen.logits, dtype=np.float64)
-        if logits.shape != (len(requests), len(self.card.labels)) or not np.isfinite(logits).all():
+        if logits.shape != (len(requests), len(output.labels)) or not np.isfinite(logits).all():
             raise DataError(f"student {self.card.candidate!r} gave scores that can't be read", next_action=REFUSED)
         columns = {name: np.asarray(column, dtype=np.float64) for name, column in seen.columns.items()}
-        read = read_scores(self.card.confidence, logits, slices=slices, columns=columns)
-        return _Look(logits=logits, read=read)
+        guesses = tuple(output.labels[at] for at in logits.argmax(axis=1))
+        chances = softmax_rows(logits / how.everywhere.temperature)
+        return _Look(guesses=guesses, read=read_scores(how, logits, slices=slices, columns=columns), chances=chances)
 
     def answer(
         self, fields: Mapping[str, str], attributes: Mapping[str, str] | None = None, *, today: date | None = None
@@ -96,11 +108,13 @@ class Bundle:
         at = int(partition(self._slices, [request]).index[0])
         name, threshold = self.card.thresholds[at].slice.name, self.card.thresholds[at].threshold
         look = self._look([request], [name])
-        guess, confidence = self.card.labels[int(look.logits[0].argmax())], float(look.read.confidence[0])
+        guess, confidence = look.guesses[0], float(look.read.confidence[0])
         cause: Literal["confident", "unsure", "uncertified", "out_of_scope", "expired"]
         if look.read.foreign[0]:
             rules = ", ".join(rule.score for rule in self.card.confidence.scope)
             cause, reason = "out_of_scope", f"out_of_scope: the request looks foreign to the task (by {rules})"
+        elif guess is None:
+            cause, reason = "unsure", "the student has no answer"
         elif threshold is None:
             cause, reason = "uncertified", f"no threshold is certified for slice {name!r}"
         else:
@@ -113,24 +127,24 @@ class Bundle:
         kept = cause == "confident"
         return Answer(
             value=guess if kept else None, confidence=confidence, route="student" if kept else "teacher", cause=cause,
-            reason=reason, slice=name, guess=guess,
+            reason=reason, slice=name, guess=guess, fields=look.fields[0] if look.fields else {},
         )  # fmt: skip
 
-    def decide(self, requests: Sequence[Request]) -> NDArray[np.int64]:
+    def decide(self, requests: Sequence[Request]) -> tuple[str | None, ...]:
         """
         Answer many requests as on a day before the certificate's end, without the words.
 
         Args:
             requests: any number.
 
-        Returns: shape (n,), column of the student's answer in `card.labels`, -1 where the teacher has to answer.
+        Returns: the student's canonical answer to each, None where the teacher has to answer.
         """
         part = partition(self._slices, requests)
         look = self._look(requests, [part.names[i] for i in part.index])
         # no confidence reaches a threshold that isn't there
         least = np.array([np.inf if one.threshold is None else one.threshold for one in self.card.thresholds])
         kept = (look.read.confidence >= least[part.index]) & ~look.read.foreign
-        return np.where(kept, look.logits.argmax(axis=1), -1).astype(np.int64)
+        return tuple(guess if keep else None for guess, keep in zip(look.guesses, kept, strict=True))
 
     def _request(self, fields: Mapping[str, str], attributes: Mapping[str, str]) -> Request:
         names = self.card.input
@@ -142,6 +156,22 @@ class Bundle:
             )
         return Request(id="", fields={name: fields[name] for name in names}, attributes=dict(attributes))
 
+    def probe(self, texts: Sequence[str]) -> tuple[SelfTest, ...]:
+        """
+        What the student says to texts of ours, for the self-test of another machine.
+
+        Args:
+            texts: each goes into the first input field, the others stay empty.
+
+        Returns: one row each.
+        """
+        inputs = [{name: text if at == 0 else "" for at, name in enumerate(self.card.input)} for text in texts]
+        look = self._look([self._request(fields, {}) for fields in inputs], [OTHER] * len(inputs))
+        return tuple(
+            SelfTest(fields=fields, value=guess, probability=float(sure))
+            for fields, guess, sure in zip(inputs, look.guesses, look.read.confidence, strict=True)
+        )
+
     def check(self) -> None:
         """
         Run the self-test: the student must say here what it said where it was packed.
@@ -151,22 +181,31 @@ class Bundle:
         rows = self.card.selftest
         requests = [self._request(row.fields, {}) for row in rows]
         look = self._look(requests, [OTHER] * len(rows))
-        temperature = self.card.confidence.everywhere.temperature
-        for row, chances, stated in zip(rows, softmax_rows(look.logits / temperature), look.read.confidence, strict=True):
-            behind = float(chances.max() - chances[self.card.labels.index(row.label)])  # two labels may be level
-            got = float(stated)
-            if abs(got - row.probability) > TOLERANCE or behind > 2 * TOLERANCE:
+        for at, row in enumerate(rows):
+            got = float(look.read.confidence[at])
+            if abs(got - row.probability) > TOLERANCE or not self._says(look, at, row.value):
                 raise DataError(
-                    f"self-test: {row.label!r} has confidence {got:.4f} here, {row.probability:.4f} where the bundle "
-                    "was packed",
+                    f"self-test: {row.value!r:.80} has confidence {row.probability:.4f} where the bundle was packed, "
+                    f"{look.guesses[at]!r:.80} has {got:.4f} here",
                     next_action="compare the versions of onnxruntime, tokenizers and numpy with the packing machine's",
                 )
+
+    def _says(self, look: _Look, at: int, value: str | None) -> bool:
+        guess = look.guesses[at]
+        if guess is None or value is None:
+            return guess is value
+        if look.chances is None:
+            return self.card.output.equal(guess, value)
+        row = look.chances[at]
+        return float(row.max() - row[self.card.labels.index(value)]) <= 2 * TOLERANCE  # two labels may be level
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Look:
-    logits: NDArray[np.float64]
+    guesses: tuple[str | None, ...]
     read: Read
+    fields: tuple[Mapping[str, float], ...] = ()
+    chances: NDArray[np.float64] | None = None
 
 
 def load_bundle(folder: Path | str, *, manifest_sha256: str | None = None) -> Bundle:
@@ -189,9 +228,11 @@ def load_bundle(folder: Path | str, *, manifest_sha256: str | None = None) -> Bu
         raise DataError(
             f"{RELEASE}: student {card.use!r} names code by module, which a bundle must not do", next_action=REFUSED
         )
-    student: Student = resolve("students", card.use).load(root / STUDENT)
-    if tuple(student.labels) != card.labels:
+    student = resolve("students", card.use).load(root / STUDENT)
+    if isinstance(card.output, Classes) and tuple(getattr(student, "labels", ())) != card.labels:
         raise DataError(f"{RELEASE} and the student have different labels", next_action=REFUSED)
+    if not isinstance(card.output, Classes) and getattr(student, "output", None) != card.output:
+        raise DataError(f"{RELEASE} and the student have different outputs", next_action=REFUSED)
     bundle = Bundle(card, student)
     bundle.check()
     if ended := card.ended():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +14,19 @@ from typing import Any, Literal, cast, get_args
 
 from overproof.errors import DataError
 from overproof.evidence import Calibrator, CalibratorMethod, Confidence, ScopeRule, SliceCalibrator
+from overproof.measure.reading import refuse_logits
 from overproof.measure.slices import OTHER
+from overproof.outputs import Classes, Output, kind_of, output_of
 from overproof.students.files import read_json, write_json
+from overproof.students.generated import canonical
 from overproof.students.normalise import NORMALISER
 from overproof.task import Slice
 
 RELEASE = "release.json"
-FORMAT = "overproof.bundle.v2"
+FORMAT = "overproof.bundle.v3"
+FORMAT_2 = "overproof.bundle.v2"  # labels only; still read
 FORMAT_1 = "overproof.bundle.v1"  # one temperature, no out-of-scope rules; still read
+MOST_SELFTESTS = 64  # loading answers them all
 REFUSED = "do not use this bundle; fetch it again from where it was released"
 
 
@@ -39,9 +45,10 @@ class SelfTest:
     """An input and what the student says to it, on the machine that packed it."""
 
     fields: Mapping[str, str]
-    label: str
+    value: str | None
+    """The canonical answer; None where the student has none."""
     probability: float
-    """Confidence in `label`, as calibrated for requests of no slice."""
+    """Confidence in `value`, as calibrated for requests of no slice."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +58,8 @@ class Card:
     task: str
     input: tuple[str, ...]
     """Names of the input fields, in order."""
-    labels: tuple[str, ...]
+    output: Output
+    """What an answer is."""
     candidate: str
     """Shown name of the student."""
     use: str
@@ -69,6 +77,11 @@ class Card:
     selftest: tuple[SelfTest, ...]
     on_expiry: Literal["refuse", "warn"] = "refuse"
     """After that day: "refuse" leaves every request to the teacher, "warn" goes on and says so."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels in order; none for records and texts."""
+        return self.output.labels
 
     def ended(self, today: date | None = None) -> str:
         """
@@ -91,12 +104,16 @@ def write_card(path: Path, card: Card) -> None:
         path: the file.
         card: what it says.
     """
-    value = {
+    write_json(path, _raw_of(card))
+
+
+def _raw_of(card: Card) -> dict[str, Any]:
+    return {
         "format": FORMAT,
         "normaliser": NORMALISER,
         "task": card.task,
         "input": list(card.input),
-        "labels": list(card.labels),
+        "output": [[key, [*form.items()] if key == "fields" else form] for key, form in kind_of(card.output).items()],
         "candidate": card.candidate,
         "use": card.use,
         "confidence": dataclasses.asdict(card.confidence),
@@ -113,10 +130,9 @@ def write_card(path: Path, card: Card) -> None:
         "expires": card.expires,
         "on_expiry": card.on_expiry,
         "selftest": [
-            {"fields": dict(row.fields), "label": row.label, "probability": row.probability} for row in card.selftest
+            {"fields": dict(row.fields), "value": row.value, "probability": row.probability} for row in card.selftest
         ],
     }
-    write_json(path, value)
 
 
 def read_card(path: Path) -> Card:
@@ -134,32 +150,37 @@ def read_card(path: Path) -> Card:
         card = _card_of(raw)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{RELEASE} is malformed: {error}", next_action=REFUSED) from error
+    if raw["format"] == FORMAT and json.loads(json.dumps(_raw_of(card))) != raw:  # nothing in it is passed over
+        raise DataError(f"{RELEASE} is malformed: it says other things than this version writes", next_action=REFUSED)
     return card
 
 
 def _card_of(raw: Any) -> Card:
-    if raw["format"] not in (FORMAT, FORMAT_1) or raw["normaliser"] != NORMALISER:
+    if raw["format"] not in (FORMAT, FORMAT_2, FORMAT_1) or raw["normaliser"] != NORMALISER:
         raise ValueError(f"format {raw['format']!r} with normaliser {raw['normaliser']!r} is not known here")
     thresholds = tuple(_threshold_of(one) for one in raw["slices"])
     names = [one.slice.name for one in thresholds]
     if not names or names[-1] != OTHER or len(set(names)) != len(names) or thresholds[-1].slice.where:
         raise ValueError(f"slices must have different names and end in {OTHER!r}, which admits all")
-    labels = _texts(raw["labels"])
-    if len(set(labels)) != len(labels) or len(labels) < 2:
-        raise ValueError("labels must be different, at least two")
+    output = _output_of(raw)
+    confidence = confidence_from(raw, names)
+    if not isinstance(output, Classes):
+        refuse_logits(confidence)
+    if len(raw["selftest"]) > MOST_SELFTESTS:
+        raise ValueError(f"more than {MOST_SELFTESTS} self-tests")
     return Card(
         task=_text(raw["task"]),
         input=_texts(raw["input"]),
-        labels=labels,
+        output=output,
         candidate=_text(raw["candidate"]),
         use=_text(raw["use"]),
-        confidence=confidence_from(raw, names),
+        confidence=confidence,
         thresholds=thresholds,
         label_kind=_text(raw["label_kind"]),
         plan_hash=_text(raw["plan_hash"]),
         expires=date.fromisoformat(_text(raw["expires"])).isoformat(),
         on_expiry=_one_of(raw.get("on_expiry", "refuse")),
-        selftest=tuple(_selftest_of(row, labels) for row in raw["selftest"]),
+        selftest=tuple(_selftest_of(row, output) for row in raw["selftest"]),
     )
 
 
@@ -171,12 +192,27 @@ def _threshold_of(raw: Any) -> Threshold:
     return Threshold(slice=Slice(name=_text(raw["name"]), where=where), threshold=value)
 
 
-def _selftest_of(raw: Any, labels: tuple[str, ...]) -> SelfTest:
+def _selftest_of(raw: Any, output: Output) -> SelfTest:
     fields = {_text(name): _text(value) for name, value in raw["fields"].items()}
-    label = _text(raw["label"])
-    if label not in labels:
-        raise ValueError(f"self-test label {label!r} is none of the task's")
-    return SelfTest(fields=fields, label=label, probability=_between(raw["probability"], 0.0, 1.0))
+    value = raw["value"] if "value" in raw else raw["label"]
+    if value is not None or isinstance(output, Classes):
+        known = value in output.labels if isinstance(output, Classes) else canonical(output, _text(value))
+        if not known:
+            raise ValueError(f"self-test answer {str(value)[:80]!r} is none of the task's")
+    return SelfTest(fields=fields, value=value, probability=_between(raw["probability"], 0.0, 1.0))
+
+
+def _output_of(raw: Any) -> Output:
+    if raw["format"] != FORMAT:
+        labels = _texts(raw["labels"])
+        if len(set(labels)) != len(labels) or len(labels) < 2:
+            raise ValueError("labels must be different, at least two")
+        return Classes(labels=labels)
+    try:
+        [[kind, form]] = raw["output"]
+        return output_of({kind: dict(form) if kind == "fields" else form})  # pairs: files sort their keys, and fields have an order
+    except DataError as error:
+        raise ValueError(error.what) from error
 
 
 def confidence_from(raw: Any, names: Sequence[str]) -> Confidence:
