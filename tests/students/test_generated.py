@@ -240,7 +240,7 @@ BAD = {
     "not canonical": dataclasses.replace(GOOD, value=ROWS[0][1].replace("12.5", "12.50")),
     "no text": dataclasses.replace(GOOD, value=7),
     "other columns": dataclasses.replace(GOOD, columns={}),
-    "a column of ours": dataclasses.replace(GOOD, columns={"sequence": 3.0}),
+    "a column of ours": dataclasses.replace(GOOD, columns={"gap": 0.1, "sequence": 3.0}),
     "unknown field": dataclasses.replace(GOOD, fields={"colour": 0.0}),
 }
 

@@ -14,7 +14,6 @@ from typing import Any, Literal, cast, get_args
 
 from overproof.errors import DataError
 from overproof.evidence import Calibrator, CalibratorMethod, Confidence, ScopeRule, SliceCalibrator
-from overproof.measure.reading import refuse_logits
 from overproof.measure.slices import OTHER
 from overproof.outputs import Classes, Output, kind_of, output_of
 from overproof.students.files import read_json, write_json
@@ -163,9 +162,6 @@ def _card_of(raw: Any) -> Card:
     if not names or names[-1] != OTHER or len(set(names)) != len(names) or thresholds[-1].slice.where:
         raise ValueError(f"slices must have different names and end in {OTHER!r}, which admits all")
     output = _output_of(raw)
-    confidence = confidence_from(raw, names)
-    if not isinstance(output, Classes):
-        refuse_logits(confidence)
     if len(raw["selftest"]) > MOST_SELFTESTS:
         raise ValueError(f"more than {MOST_SELFTESTS} self-tests")
     return Card(
@@ -174,7 +170,7 @@ def _card_of(raw: Any) -> Card:
         output=output,
         candidate=_text(raw["candidate"]),
         use=_text(raw["use"]),
-        confidence=confidence,
+        confidence=confidence_from(raw, names),
         thresholds=thresholds,
         label_kind=_text(raw["label_kind"]),
         plan_hash=_text(raw["plan_hash"]),
