@@ -67,6 +67,25 @@ def test_init_refuses_a_kind_that_there_is_not(tmp_path) -> None:
     assert "classes, fields, text" in done.stderr
 
 
+@pytest.mark.parametrize("kind", ["fields", "text"])
+def test_check_tells_what_a_run_costs_and_needs_for_records_and_texts(tmp_path, kind) -> None:
+    """With a log and a student that is there: kind, cost and the rows that its bars ask for, up to the terms."""
+    folder = started(tmp_path / kind, kind)
+    text = (folder / "overproof.toml").read_text()
+    head, students = text.split("[[student]]", 1)
+    bars = students[students.index("[bars]") :]
+    (folder / "overproof.toml").write_text(f'{head}[[student]]\nuse = "nearest.v1"\nname = "copies"\n\n{bars}')
+    (folder / "log.jsonl").write_text("\n".join(json.dumps({"id": f"r{i}", "text": f"order {i}"}) for i in range(50)))
+    assert call("import", folder / "log.jsonl", "--project", folder).exit_code == 0
+    done = call("check", "--project", folder, "--json")
+    body = json.loads(done.stdout)
+    assert (done.exit_code, body["traffic_rows"], body["output"][:5]) == (3, 50, {"fields": "4 fie", "text": "texts"}[kind])
+    assert body["cost"]["usd"] > 0
+    assert {need["metric"] for need in body["needs"]} == {"fidelity", "not worse", "threshold"}
+    shown = call("check", "--project", folder)
+    assert body["output"] in shown.stdout
+
+
 RECORD = output_of({"fields": {"order": "text?", "mood": ["calm", "angry"]}})
 GOOD = '{"order": "77", "mood": "calm"}'
 
@@ -151,3 +170,4 @@ def test_discover_writes_a_starter_project_of_records(tmp_path) -> None:
     assert done.exit_code == 0, done.output
     raw = tomllib.loads((tmp_path / "new" / "overproof.toml").read_text())
     assert raw["task"]["output"] == {"fields": {"order": "text", "sum": "number", "state": ["late", "gone"], "due": "date?"}}
+    assert raw["verify"][0]["use"] == "grounding.v1"
