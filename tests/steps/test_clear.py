@@ -145,7 +145,6 @@ def test_the_address_chooses_the_entry() -> None:
 def test_student_kind_is_derived_and_never_stretched() -> None:
     """Built-in classifiers are classifiers; a language model or an unknown part makes the student generative."""
     assert student_kind(["linear.v1", "encoder.v1", "majority.v1"]) == "classifier"
-    assert student_kind(["span.v1", "linear.v1"]) == "extractor"
     assert student_kind(["linear.v1", "causal.v1"]) == "generative"
     assert student_kind(["mine:Student"]) == "generative"
 

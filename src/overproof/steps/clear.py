@@ -57,13 +57,11 @@ def student_kind(uses: Sequence[str]) -> str:
     Args:
         uses: part names, for example ("linear.v1", "encoder.v1").
 
-    Returns: "classifier" for the built-in classifiers, "extractor" where span.v1 is among them; "generative" as soon as one part is a language model or
+    Returns: "classifier" for the built-in classifiers; "generative" as soon as one part is a language model or
         not known, since no clause is stretched in the reader's favour.
     """
-    known = re.compile(r"(linear|encoder|majority|nearest|ngram|span)\.v\d+")
-    if not all(known.fullmatch(use) for use in uses):
-        return "generative"
-    return "extractor" if any(use.startswith("span.") for use in uses) else "classifier"
+    known = re.compile(r"(linear|encoder|majority|nearest|ngram)\.v\d+")
+    return "classifier" if all(known.fullmatch(use) for use in uses) else "generative"
 
 
 def clear(terms: Terms, recipe: ClearRecipe) -> Clearance:

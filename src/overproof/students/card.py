@@ -149,7 +149,8 @@ def read_card(path: Path) -> Card:
         card = _card_of(raw)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{RELEASE} is malformed: {error}", next_action=REFUSED) from error
-    if raw["format"] == FORMAT and json.loads(json.dumps(_raw_of(card))) != raw:  # nothing in it is passed over
+    again = {**_raw_of(card), "normaliser": raw["normaliser"]}  # any known one
+    if raw["format"] == FORMAT and json.loads(json.dumps(again)) != raw:  # nothing in it is passed over
         raise DataError(f"{RELEASE} is malformed: it says other things than this version writes", next_action=REFUSED)
     return card
 
