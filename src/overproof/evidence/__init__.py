@@ -27,7 +27,8 @@ from overproof.evidence.confidence import (
     SliceCalibrator,
 )
 from overproof.evidence.figures import CandidateKind, CurvePoint, Figure, Outcome, Scores, Trained, Verdict
-from overproof.evidence.records import Estimate, FieldScore, JudgedShare, RecordScores, TextScores
+from overproof.evidence.judged import JudgedShare
+from overproof.evidence.records import Estimate, FieldScore, RecordScores, TextScores
 from overproof.evidence.reports import (
     CandidateReport,
     Disagreement,
