@@ -162,10 +162,10 @@ def test_init_writes_a_project_whose_gaps_check_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("args", "code", "word"), [
-    (["--kind", "fields"], 2, "not supported yet; supported: classes"), (["--terms", "openai"], 3, "openai-api"),
+    (["--kind", "tables"], 2, "use one of classes, fields, text"), (["--terms", "openai"], 3, "openai-api"),
 ])  # fmt: skip
 def test_init_knows_what_it_can_write(tmp_path: Path, args: list[str], code: int, word: str) -> None:
-    """A reserved output kind and an unknown terms entry are refused with what there is; nothing is written."""
+    """An unknown output kind and an unknown terms entry are refused with what there is; nothing is written."""
     done = call("init", tmp_path / "new", *args)
     assert (done.exit_code, (tmp_path / "new").exists()) == (code, False)
     assert word in done.stderr

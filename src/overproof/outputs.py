@@ -421,3 +421,22 @@ def _field(name: str, form: Any) -> Field:
         )
     found: Any = form.removesuffix("?")
     return Field(name=name, type=found, optional=form.endswith("?"))
+
+
+def kind_of(output: Output) -> dict[str, Any]:
+    """
+    The words that describe an output kind: what `output_of` reads.
+
+    Args:
+        output: any.
+
+    Returns: what JSON can say, with one key.
+    """
+    if isinstance(output, Classes):
+        return {"classes": list(output.labels)}
+    if isinstance(output, Text):
+        return {"text": {"metric": output.metric, "same_at": output.same_at, "max_chars": output.max_chars}}
+    return {"fields": {
+        one.name: [*one.values, *(["?"] if one.optional else [])] if one.type == "choice" else one.type + "?" * one.optional
+        for one in output.fields
+    }}  # fmt: skip

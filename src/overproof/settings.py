@@ -31,7 +31,7 @@ class TaskTable:
     input: Annotated[tuple[Name, ...], Field(min_length=1)]
     """Names of the input fields, in the order in which they are joined."""
     output: Mapping[str, Any]
-    """What an answer is: { classes = ["label one", "label two"] }."""
+    """What an answer is, one of: { classes = ["label one", "label two"] }, { fields = { order_id = "text?", amount = "number" } }, { text = { same_at = 0.8 } }. See [outputs](outputs.md)."""
     prompt: str
     """File with the teacher's instructions; identified by its bytes."""
     out_of_scope: str = ""

@@ -3,11 +3,11 @@
 import shutil
 
 import pytest
+from tests.flows.test_endpoint import TEACHER, read, serving, with_endpoint
 
 from overproof.pipeline import distil
 from overproof.project import load_project
 from overproof.store.project_store import open_store
-from tests.flows.test_endpoint import TEACHER, read, serving, with_endpoint
 
 pytest.importorskip("ray")
 

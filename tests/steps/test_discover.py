@@ -193,7 +193,7 @@ def test_the_topics_and_languages_of_one_task_stay_one_candidate() -> None:
     assert "too few" in few.division
 
 
-def test_fields_are_a_yes_only_where_values_are_bounded_and_say_that_they_come_later() -> None:
+def test_fields_are_a_yes_only_where_values_are_bounded_and_propose_their_types() -> None:
     """Values copied from the request count, invented ones don't; other keys are another task, an absent key isn't."""
 
     def log(note: str) -> list[TrafficRecord]:
@@ -205,7 +205,7 @@ def test_fields_are_a_yes_only_where_values_are_bounded_and_say_that_they_come_l
         return rows
     (good,) = discover(log(""), DiscoverRecipe()).candidates
     assert (good.kind, good.worth) == ("fields", "yes")
-    assert "comes later" in good.reasons[-1]
+    assert good.output == {"fields": {"order": "text", "carrier": "text", "gift": "text?"}}
     (free,) = discover(log("I thought of"), DiscoverRecipe()).candidates
     assert (free.kind, free.worth) == ("fields", "unclear")
     other = [row(i, f"weather {i}", json.dumps({"city": "Oslo", "degrees": i}), system="s") for i in range(3000)]

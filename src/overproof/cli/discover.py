@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,17 +105,17 @@ def _log(door: Door) -> Iterator[TrafficRecord]:
 def _chosen(found: Discovery, name: str | None) -> Candidate:
     from overproof.registry import suggest
 
-    classes = [c for c in found.candidates if c.kind == "classes"]
+    writable = [c for c in found.candidates if c.output]
     if name is None:
-        order = sorted(classes, key=lambda c: ("yes", "unclear", "no").index(c.worth))
+        order = sorted((c for c in writable if c.kind != "text"), key=lambda c: ("yes", "unclear", "no").index(c.worth))
         if not order:
-            raise DataError("no candidate has a closed set of answers; there is nothing to write", next_action="read the reasons above")
+            raise DataError("no candidate has a closed set of answers or the same keys in all", next_action="read the reasons above")
         return order[0]
-    for one in found.candidates:
-        if one.name == name and one.kind == "classes":
+    for one in writable:
+        if one.name == name:
             return one
     raise DataError(
-        f"no candidate {name!r} with a closed set of answers. {suggest(name, [c.name for c in classes])}",
+        f"no candidate {name!r} that a project can say. {suggest(name, [c.name for c in writable])}",
         next_action="name one of these with --task",
     )
 
@@ -133,24 +133,24 @@ def _prompt(candidate: Candidate, records: Sequence[TrafficRecord], redact: Call
 
 def write_project(folder: Path, candidate: Candidate, prompt: str = "") -> list[str]:
     """
-    A starter project for one candidate: its labels filled in, the rest as `init` leaves it.
+    A starter project for one candidate: its answers filled in, the rest as `init` leaves it.
 
     Args:
         folder: gets the files; nothing is overwritten.
-        candidate: one of kind "classes".
+        candidate: one with an output that a project can say.
         prompt: what was found of the task's prompt; `init`'s stands where it is empty.
 
     Returns: names of the files.
     Raises: DataError where a file is there already, or two answers differ only in case and punctuation.
     """
-    from overproof.cli.setup import _project_files
-    from overproof.task import Classes
+    from overproof.cli.setup import project_files
+    from overproof.task import output_of
 
-    labels = Classes(labels=tuple(name for name, _ in candidate.labels)).labels
-    texts = _project_files(f"{folder.resolve().name}", "openai-api")
-    listed = ",\n  ".join(json.dumps(name, ensure_ascii=False) for name in labels)
+    output_of(candidate.output)
+    texts = project_files(f"{folder.resolve().name}", "openai-api", candidate.kind)
+    (kind, form) = next(iter(candidate.output.items()))
     texts[PROJECT_FILE] = re.sub(
-        r"^output = .*$", lambda _: f"output = {{ classes = [\n  {listed},\n] }}", texts[PROJECT_FILE], count=1, flags=re.MULTILINE
+        r"^output = .*$", lambda _: f"output = {{ {kind} = {_toml(form)} }}", texts[PROJECT_FILE], count=1, flags=re.MULTILINE
     )
     if prompt:
         texts[PROMPT_FILE] = prompt + "\n"
@@ -160,6 +160,14 @@ def write_project(folder: Path, candidate: Candidate, prompt: str = "") -> list[
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     return list(texts)
+
+
+def _toml(form: Any) -> str:
+    if isinstance(form, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(str(key), ensure_ascii=False)} = {_toml(one)}" for key, one in form.items()) + " }"
+    if isinstance(form, str | float):
+        return json.dumps(form, ensure_ascii=False)
+    return "[\n  " + ",\n  ".join(json.dumps(one, ensure_ascii=False) for one in form) + ",\n]"
 
 
 def _told(candidate: Candidate) -> dict[str, Any]:
@@ -189,6 +197,8 @@ def _page(found: Discovery, skipped: int, recipe: Any) -> Iterator[Any]:
             yield f"  - {escape(reason)}"
         top = ", ".join(f"{name!r} {n}" for name, n in c.labels[:SHOWN_LABELS])
         yield f"  {'keys' if c.kind == 'fields' else 'answers'}: {escape(top)}"
+        if c.kind == "fields" and c.output:
+            yield f"  proposed: output = {{ fields = {escape(_toml(c.output['fields']).replace(chr(10), ' '))} }}"
         share = c.repeated.value or 0.0
         yield (
             f"  {c.entropy_bits:.1f} bits of answer; {share:.0%} of later requests near-duplicates of earlier ones "
@@ -199,5 +209,5 @@ def _page(found: Discovery, skipped: int, recipe: Any) -> Iterator[Any]:
         f"assumed: a person checks an answer for {recipe.review_usd:.2f} USD, training costs {recipe.training_usd:.2f} USD, "
         f"a student keeps {recipe.kept_share:.0%} of the requests, and {recipe.months:.0f} months are soon enough"
     )
-    if any(c.kind == "classes" and c.worth != "no" for c in found.candidates):
+    if any(c.output and c.kind != "text" and c.worth != "no" for c in found.candidates):
         yield "[bold]next:[/] overproof discover FILES --write DIR --task NAME"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from overproof.task import Output
 
 KEYS = "a number or a label; s skip, u undo, q quit"
+WRITTEN_KEYS = "the right answer; s skip, u undo, q quit"
 
 
 @click.command(short_help="Say what is true, row by row.")
@@ -58,6 +59,10 @@ def _review_rows(door: Door, desk: Desk, given: dict[str, Any], reviewer: str) -
     split: Literal["train", "calibration", "test"] = "test" if given["rows"] == "sealed" else given["rows"]
     if given["queue"] == "fix" and split != "train":
         raise DataError("only training rows are in the fix queue: picked rows prove nothing", next_action="use --queue audit")
+    if given["queue"] == "fix" and not desk.output.labels:
+        raise DataError(
+            "the fix queue is learned from labels, and this task's answers are records or texts", next_action="use --queue audit"
+        )
     rows = desk.conflicts() if given["adjudicate"] else desk.queue(given["queue"], split, reviewer)
     rows = rows[: given["most"]]
     if given["out"] and given["adjudicate"]:
@@ -76,7 +81,9 @@ def _review_rows(door: Door, desk: Desk, given: dict[str, Any], reviewer: str) -
 
 def _ask(desk: Desk, rows: Sequence[Asked], reviewer: str, kind: Literal["review", "adjudication"], *, quiet: bool) -> int:
     """Each answer is durable before the next question; the end of the input is a way to quit."""
-    labels = desk.output.labels
+    from overproof.cli.sheet import spoken
+
+    labels, keys = desk.output.labels, KEYS if desk.output.labels else WRITTEN_KEYS
     said: list[int] = []
     place = 0
 
@@ -84,11 +91,11 @@ def _ask(desk: Desk, rows: Sequence[Asked], reviewer: str, kind: Literal["review
         if not quiet:
             click.echo(text)
 
-    tell("\n".join(f"{i:>4}  {label}" for i, label in enumerate(labels, 1)))
+    tell("\n".join(f"{i:>4}  {label}" for i, label in enumerate(labels, 1)) if labels else _form(desk.output))
     while place < len(rows):
         tell(f"\n[{place + 1}/{len(rows)}] {_printable(rows[place].text)}")
         began = time.monotonic()
-        tell(f"label ({KEYS}): ")
+        tell(f"{'label' if labels else 'answer'} ({keys}): ")
         line = sys.stdin.readline()
         word = line.strip()
         if not line or word == "q":
@@ -101,24 +108,27 @@ def _ask(desk: Desk, rows: Sequence[Asked], reviewer: str, kind: Literal["review
                 continue
             place = said.pop()
             desk.withdraw(rows[place], reviewer)
-        elif (label := _label(word, desk.output)) is None:
-            from overproof import registry
-
-            tell(f"no label {word!r}. {registry.suggest(word, list(labels))}")
         else:
+            try:
+                numbered = word.isdigit() and 1 <= int(word) <= len(labels)
+                label = labels[int(word) - 1] if numbered else spoken(word, desk.output)
+            except DataError as error:
+                tell(error.what)
+                continue
             desk.keep(rows[place], label, reviewer, kind=kind, seconds=round(time.monotonic() - began, 2))
             said.append(place)
             place += 1
     return len(said)
 
 
-def _label(word: str, output: Output) -> str | None:
-    if word.isdigit() and 1 <= int(word) <= len(output.labels):
-        return output.labels[int(word) - 1]
-    try:
-        return output.parse(word)
-    except DataError:
-        return None
+def _form(output: Output) -> str:
+    """An empty answer to copy, and what may stand in it."""
+    from overproof.task import Fields
+
+    if not isinstance(output, Fields):
+        return "write the right answer on one line"
+    lines = [f"  {one.name}: {' or '.join(one.values) or one.type}{', or null' if one.optional else ''}" for one in output.fields]
+    return "\n".join([*lines, f"write the record as JSON on one line: {output.write({})}"])
 
 
 def _printable(text: str) -> str:
@@ -138,7 +148,7 @@ def _take(door: Door, desk: Desk, source: Path, reviewer: str) -> None:
 def _status(door: Door, desk: Desk) -> None:
     from overproof.cli.teacher_page import percent, teacher_lines
 
-    outcome, errors = desk.outcome, desk.errors()
+    outcome, errors = desk.outcome, desk.errors() if desk.output.labels else None
     queues = {q: sum(s.queue == q for s in outcome.settled.values()) for q in ("audit", "fix")}
     agreed, kappa = outcome.agreement, outcome.kappa
     lines = [f"reviewed: {queues['audit']} drawn by chance (audit), {queues['fix']} picked (fix), {len(outcome.conflicts)} open conflicts"]
@@ -150,4 +160,5 @@ def _status(door: Door, desk: Desk) -> None:
     body = {"reviewed": queues, "conflicts": outcome.conflicts, "agreement": agreed, "kappa": kappa, "teacher": errors}
     from rich.markup import escape
 
-    door.emit(body, *map(escape, lines), *map(escape, teacher_lines(errors, short=True)))
+    said = teacher_lines(errors, short=True) if errors else ["the teacher's errors are told by label; this task has none"]
+    door.emit(body, *map(escape, lines), *map(escape, said))

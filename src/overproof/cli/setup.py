@@ -13,31 +13,26 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from overproof.cli.door import Door, verb
-from overproof.errors import EXIT_PASS, EXIT_TERMS, DataError, NotYetError, ProjectError, TermsError
+from overproof.errors import EXIT_PASS, EXIT_TERMS, DataError, ProjectError, TermsError
 
 if TYPE_CHECKING:
     from overproof.cli.tables import Need
     from overproof.project import Project
     from overproof.task import Slice
 
-OUTPUT_KINDS = ("classes",)
 CHARACTERS_PER_TOKEN = 4  # usual for English; other languages need more tokens, so the estimate says "about"
+COUNTED = ("accuracy", "fidelity")  # bars on a share of rows; what a mean or an F1 needs can't be said before it is seen
 HALF = 0.5  # rows needed are planned for a student whose error is half of what the bar admits
 
 
 @click.command(short_help="Write a project to fill in.")
 @click.argument("folder", type=click.Path(path_type=Path), default=Path())
-@click.option("--kind", default="classes", help="Output kind of the task.", show_default=True)
+@click.option("--kind", "--output", "kind", default="classes", help="Output kind: classes, fields or text.", show_default=True)
 @click.option("--terms", "entry_id", default="openai-api", help="Entry of the terms registry.", show_default=True)
 @verb
 def init(door: Door, folder: Path, kind: str, entry_id: str) -> int:
     """Write overproof.toml, a prompt and a terms record into FOLDER; overwrite nothing."""
-    if kind not in OUTPUT_KINDS:
-        raise NotYetError(
-            f"output kind {kind!r} is not supported yet; supported: {', '.join(OUTPUT_KINDS)}",
-            next_action="run `overproof init --kind classes`",
-        )
-    texts = _project_files(folder.resolve().name, entry_id)
+    texts = project_files(folder.resolve().name, entry_id, kind)
     taken = [name for name in texts if (folder / name).exists() and name != ".gitignore"]
     if taken:
         raise DataError(
@@ -55,9 +50,23 @@ def init(door: Door, folder: Path, kind: str, entry_id: str) -> int:
     return EXIT_PASS
 
 
-def _project_files(folder_name: str, entry_id: str) -> dict[str, str]:
+def project_files(folder_name: str, entry_id: str, kind: str) -> dict[str, str]:
+    """
+    A project to fill in.
+
+    Args:
+        folder_name: what the task is named after.
+        entry_id: of the terms registry.
+        kind: "classes", "fields" or "text".
+
+    Returns: relative path to content.
+    Raises: DataError for another kind; TermsError for an unknown entry.
+    """
+    from overproof.cli.starters import STARTERS
     from overproof.steps.terms import OWN_HARDWARE, SERVICE_CHANNELS, read_entry
 
+    if kind not in STARTERS:
+        raise DataError(f"there is no output kind {kind!r}", next_action=f"use one of {', '.join(STARTERS)}")
     entry = read_entry(entry_id)
     recorded = entry.channel in ("own", "consumer")
     address = entry.base_urls[0].rstrip("/") + "/v1" if entry.base_urls else "" if recorded else "https://HOST/v1"
@@ -77,13 +86,14 @@ def _project_files(folder_name: str, entry_id: str) -> dict[str, str]:
         "clauses": "".join(f"#   {c.ref}: {c.says}\n" for c in entry.clauses) + (f"# {entry.note}\n" if entry.note else ""),
         "today": today.isoformat(), "model_provider": "recording" if recorded else address.split("/")[2], "base_url": address,
         "expires": f"expires = {today + timedelta(days=90)}" if entry.channel in SERVICE_CHANNELS else "",
+        **STARTERS[kind],
         "conditions": "".join(f"# {c} = false\n" for c in conditions), "documents": documents,
     }  # fmt: skip
-    folder = files("overproof") / "templates" / "classes"
+    folder = files("overproof") / "templates"
     return {
         out: string.Template((folder / source).read_text(encoding="utf-8")).substitute(values)
         for out, source in (
-            ("overproof.toml", "overproof.toml"), ("prompts/task.md", "prompt.md"), ("terms/teacher.toml", "terms.toml"),
+            ("overproof.toml", "classes/overproof.toml"), ("prompts/task.md", f"{kind}/prompt.md"), ("terms/teacher.toml", "classes/terms.toml"),
         )
     } | {".gitignore": ".overproof/\n"}  # fmt: skip
 
@@ -114,6 +124,7 @@ def check(door: Door) -> int:
         raise ProjectError(problems, file=project.file)
     counts = _traffic(project)
     from overproof.cli.judge_page import judge_cost
+    from overproof.cli.starters import named
 
     cost = _cost(project, counts)
     judge = judge_cost(project, cost["rows"], counts["characters"] / max(counts["rows"], 1))
@@ -126,6 +137,7 @@ def check(door: Door) -> int:
         failure = error
     body = {
         "file": project.file, "task": project.task.name, "labels": len(project.task.output.labels),
+        "output": named(project.task.output),
         "teacher": project.pin, "students": project.students, "baselines": [b.name for b in project.baselines],
         "digests": project.digests, "traffic_rows": counts["rows"], "cost": cost, "judge": judge, "needs": needs,
         "terms": clearance.posture if clearance and not failure else None, "terms_problem": failure.what if failure else None,
@@ -254,7 +266,7 @@ def _needs(project: Project, counts: Mapping[str, Any]) -> Sequence[Need]:
             slice=name, metric=bar.metric, bar=bar.at_least, rows_expected=int(n * scale),
             rows_needed=_at_least(rows_needed(1 - bar.at_least, HALF * (1 - bar.at_least), delta), bar.min_n),
         )
-        for name, bars, n in segments for bar in bars if bar.at_least < 1
+        for name, bars, n in segments for bar in bars if bar.at_least < 1 and bar.metric in COUNTED
     ] + [*margin_need(project, supply), *threshold_needs(project, supply)]  # fmt: skip
 
 

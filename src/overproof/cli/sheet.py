@@ -115,10 +115,7 @@ def _review(line: Mapping[str, str], label: str, asked: Mapping[str, Asked], out
         raise DataError(f"queue is {line['queue']!r}, not audit or fix", next_action=MEND)
     if queue == "fix" and row.split != "train":
         raise DataError("the row is not a training row, so it can't be of the fix queue", next_action=MEND)
-    try:
-        value = output.parse(label)
-    except DataError as error:
-        raise DataError(f"no label {label!r}. {registry.suggest(label, list(output.labels))}", next_action=MEND) from error
+    value = spoken(label, output)
     person = _plain(line.get("reviewer", "")) or reviewer
     if not person:
         raise DataError("nobody is named as reviewer", next_action=MEND)
@@ -126,6 +123,25 @@ def _review(line: Mapping[str, str], label: str, asked: Mapping[str, Asked], out
         digest=row.digest, request_id=row.request_id, label=value, reviewer=person,
         queue="fix" if queue == "fix" else "audit", seconds=_seconds(line.get("seconds", "")),
     )  # fmt: skip
+
+
+def spoken(word: str, output: Output) -> str:
+    """
+    What a person means by what they wrote.
+
+    Args:
+        word: a label, a record as JSON, or a text.
+        output: the task's.
+
+    Returns: the canonical answer.
+    Raises: DataError that says what is wrong with it.
+    """
+    labels = output.labels
+    try:
+        return output.parse(word)
+    except DataError as error:
+        what = f"no label {word!r}. {registry.suggest(word, list(labels))}" if labels else error.what
+        raise DataError(what, next_action=MEND) from error
 
 
 def _check_draw(row: Asked, queue: str, drawn: int) -> None:

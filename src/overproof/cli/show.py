@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -197,12 +197,26 @@ def _labels(door: Door, labelled: Any, what: str) -> None:
             table.add_row(d.split, escape(d.by), escape(d.reason), escape(d.text[:40]))
         door.emit(labelled.dropped, table, *_rest(len(labelled.dropped)))
         return
-    table = grid("Labels per split", "label", "train", "calibration", "test", right=(1, 2, 3))
     splits = (labelled.train, labelled.calibration, labelled.test)
     counts = {label: [sum(e.target == label for e in s.examples) for s in splits] for label in labelled.train.labels}
+    title = ("Labels per split", "label")
+    if not counts:  # records and texts have no labels to count
+        title = ("Answers per split", "what")
+        counts = _written([[e.target for e in s.examples] for s in splits])
+    table = grid(*title, "train", "calibration", "test", right=(1, 2, 3))
     for label, row in counts.items():
         table.add_row(escape(label), *(str(n) for n in row))
     door.emit({"counts": labelled.counts, "labels": counts}, table, "", funnel_table({}, labelled.counts))
+
+
+def _written(splits: Sequence[Sequence[str]]) -> dict[str, list[int]]:
+    """Rows, different answers, and for records the values given for each field."""
+    from overproof.steps.propose import read_json
+
+    found = {"answers": [len(rows) for rows in splits], "different answers": [len(set(rows)) for rows in splits]}
+    records = [[record for text in rows if isinstance(record := read_json(text), dict)] for rows in splits]
+    names = dict.fromkeys(name for rows in records for record in rows for name in record)
+    return found | {f"{name} given": [sum(r.get(name) is not None for r in rows) for rows in records] for name in names}
 
 
 def _rest(n: int) -> Iterable[str]:

@@ -137,7 +137,7 @@ def check_page(body: Mapping[str, Any]) -> Iterator[Any]:
     Returns: lines and tables.
     """
     pin, cost = body["teacher"], body["cost"]
-    yield f"[bold]{escape(body['file'])}[/]: task {escape(body['task'])!r}, {body['labels']} labels"
+    yield f"[bold]{escape(body['file'])}[/]: task {escape(body['task'])!r}, {escape(body['output'])}"
     yield f"  teacher    {escape(pin.model)} through {escape(pin.use)}, revision {escape(pin.revision[:12]) or 'in the name'}"
     yield f"  students   {escape(', '.join(s.name for s in body['students']))}"
     yield f"  baselines  {escape(', '.join(body['baselines']))}"

@@ -7,8 +7,8 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from overproof.data import TrafficRecord
 from overproof.evidence import Figure
@@ -16,6 +16,7 @@ from overproof.measure.contents import split_by_content
 from overproof.measure.intervals import figure, rows_needed
 from overproof.measure.leakage import clusters, jaccard, normalised
 from overproof.steps.capture import instant
+from overproof.steps.propose import propose, read_json
 from overproof.task import normal_label
 
 Kind = Literal["classes", "fields", "text"]
@@ -36,8 +37,6 @@ DAYS_PER_MONTH = 30.44
 LEAST_DAYS = 1.0
 NEAR_ROWS = 20_000
 SHOWN = 5
-TRAINED: tuple[Kind, ...] = ("classes",)
-"""Kinds that a project can train today."""
 LEAST_FRAME = 12
 """Characters that requests share before or after what varies, for them to be the task's frame."""
 
@@ -149,6 +148,8 @@ class Candidate:
     """A few requests."""
     row_ids: tuple[str, ...]
     """Its requests."""
+    output: Mapping[str, Any] = field(default_factory=dict)
+    """What `[task] output` may say; empty where it can't say these answers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -278,11 +279,7 @@ def _shape(text: str) -> str:
 
 
 def _json(text: str) -> object:
-    bare = re.sub(r"^```(?:json)?\s*|\s*```$", "", text)
-    try:
-        return json.loads(bare) if bare[:1] == "{" else None
-    except (ValueError, RecursionError):
-        return None
+    return read_json(text) if text[:1] in ("{", "`") else None
 
 
 def _folded(text: str) -> str:
@@ -311,8 +308,8 @@ def _candidate(name: str, group: _Group, *, total: int, recipe: DiscoverRecipe) 
     payback = _payback(monthly, usd, there, needed, recipe)
     bounded = _bounded(kind, closed, [r for r, _ in said])
     worth, reasons = _worth(bounded, again, there=there, needed=needed, payback=payback, recipe=recipe)
-    if kind != "text" and kind not in TRAINED:
-        reasons = (*reasons, f"output kind {kind!r} comes later: a project can't train it yet")
+    proposal = propose(kind, [_answer(r) for r, _ in said], [name for name, _ in labels])
+    reasons = (*reasons, *([proposal.problem] if proposal.problem else []))
     return Candidate(
         name=name, prompt=group.prompt, system_prompt=rows[0].request.attributes.get(SYSTEM),
         frame=_frame([r.request.text for r in rows]), division=group.division, kind=kind, rows=len(rows), share=len(rows) / total,
@@ -321,7 +318,7 @@ def _candidate(name: str, group: _Group, *, total: int, recipe: DiscoverRecipe) 
         repeated=_repeated([r.request.text for r in rows]), agreement=again, rows_needed=needed,
         payback=payback, worth=worth, reasons=reasons,
         examples=tuple(r.request.text[:200] for r in rows[:: max(1, len(rows) // SHOWN)][:SHOWN]),
-        row_ids=tuple(r.request.id for r in rows),
+        row_ids=tuple(r.request.id for r in rows), output=proposal.output,
     )  # fmt: skip
 
 
@@ -513,7 +510,13 @@ def redacted(found: Discovery, redact: Callable[[str], str]) -> Discovery:
     return replace(
         found,
         candidates=tuple(
-            replace(c, prompt=redact(c.prompt), frame=None if c.frame is None else redact(c.frame), labels=tuple((redact(k), n) for k, n in c.labels), examples=tuple(map(redact, c.examples)))
+            replace(c, prompt=redact(c.prompt), frame=None if c.frame is None else redact(c.frame), labels=tuple((redact(k), n) for k, n in c.labels), examples=tuple(map(redact, c.examples)), output=_redacted(c.output, redact))
             for c in found.candidates
         ),
     )
+
+
+def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _redacted(one, redact) for key, one in value.items()}
+    return [redact(one) for one in value] if isinstance(value, list) else value
