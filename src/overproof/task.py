@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from overproof.outputs import Classes, Field, Fields, Output, Text, normal_label, output_of
+from overproof.outputs import Classes, Field, Fields, Output, Text, kind_of, normal_label, output_of
 
-__all__ = ["Bar", "Classes", "Field", "Fields", "Output", "Slice", "Task", "Text", "judge_task", "normal_label", "output_of"]
+__all__ = ["Bar", "Classes", "Field", "Fields", "Output", "Slice", "Task", "Text", "judge_task", "kind_of", "normal_label", "output_of"]
 RIGHT, WRONG = "right", "wrong"
 JUDGED_LABEL = "judged_label"
 """Input field of a judge's task that holds the label under judgement."""
