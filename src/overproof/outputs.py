@@ -291,7 +291,8 @@ class Text:
     """Always empty: what asks for labels finds none."""
 
     def __post_init__(self) -> None:
-        sound = isinstance(self.same_at, int | float) and 0 < self.same_at <= 1 and type(self.max_chars) is int and self.max_chars >= 1
+        given: tuple[Any, Any] = (self.same_at, self.max_chars)  # a project file may say anything
+        sound = isinstance(given[0], int | float) and 0 < given[0] <= 1 and type(given[1]) is int and given[1] >= 1
         if self.metric not in get_args(TextMetric) or not sound:
             raise DataError(
                 f"[task] output.text: metric {self.metric!r}, same_at {self.same_at!r}, max_chars {self.max_chars!r}; expected "

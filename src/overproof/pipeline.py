@@ -206,7 +206,7 @@ class Road:
         kept["answers"] = answers = self._asked(prompts, clearance, members)
         yield "teach"
         specs = tuple(verifier_spec(v.use, v.options) for v in p.verifiers)
-        filtering = FilterRecipe(labels=p.task.output.labels, verifiers=specs)
+        filtering = FilterRecipe(labels=p.task.output.labels, verifiers=specs, output=p.task.written)
         attributes = tuple(dict.fromkeys([*(s.by for s in p.slices if s.by is not None), *p.fairness.groups]))
         kept["labels"] = filtered = run(FILTER, answers, recipe=filtering)
         learned = learned_rows(self.memo, p, self.store.reviews.live(), kept, attributes=attributes)
@@ -332,7 +332,7 @@ class Road:
 
         def ask(place: int, rows: Artifact[PromptSet]) -> Artifact[Answers]:
             table = p.committee[place]
-            one = TeachRecipe(pin=p.pin_of(table), samples=table.samples)
+            one = TeachRecipe(pin=p.pin_of(table), samples=table.samples, output=p.task.written)
             asked = self.buyer.member(table, members[place])
             return run(TEACH, rows, members[place], recipe=one, teacher=asked, concurrency=_at_once(table))
 
@@ -340,11 +340,11 @@ class Road:
         arbiter = p.committee[order[-1]].arbiter
         said = [first, *(ask(i, prompts) for i in (order[:-1] if arbiter else order))]
         if arbiter:
-            rows = run(DISPUTED, prompts, self.memo.gather(said), recipe=DisputedRecipe())
+            rows = run(DISPUTED, prompts, self.memo.gather(said), recipe=DisputedRecipe(output=p.task.written))
             said.append(ask(order[-1], rows))
         names = (p.teacher.model, *(p.committee[i].name for i in order))
         deciding = CommitteeRecipe(
-            rule=p.teacher.agreement, names=names, labels=p.task.output.labels, arbiter=arbiter
+            rule=p.teacher.agreement, names=names, labels=p.task.output.labels, arbiter=arbiter, output=p.task.written
         )
         return run(DECIDE, self.memo.gather(said), self.memo.gather([clearance, *(members[i] for i in order)]), recipe=deciding)
 

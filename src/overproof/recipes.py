@@ -53,7 +53,7 @@ def teach_recipe(project: Project) -> TeachRecipe:
         privacy=policy_digest(project.privacy),
         extra_below=t.extra_below,
         samples_by=tuple((s, t.samples_by[s.name]) for s in slices if s.name in t.samples_by),
-        repeat=t.repeat if t.samples == 1 else 0, seed=project.promptset.seed,
+        repeat=t.repeat if t.samples == 1 else 0, seed=project.promptset.seed, output=project.task.written,
     )  # fmt: skip
 
 

@@ -48,6 +48,11 @@ class Task:
     """The label that says "this is not for us", where the task has one."""
 
     @property
+    def written(self) -> Fields | Text | None:
+        """What the answers are where they are written; None where they are labels."""
+        return None if isinstance(self.output, Classes) else self.output
+
+    @property
     def prompt_digest(self) -> str:
         """SHA-256 of the prompt's bytes."""
         return hashlib.sha256(self.prompt.encode()).hexdigest()

@@ -26,6 +26,7 @@ from overproof.measure.intervals import figure
 from overproof.measure.looks import look_shares
 from overproof.measure.slices import NO_FUNCTIONS, OTHER, Functions, split_hash
 from overproof.steps.ahead import DevCounts, dev_counts, outlook_of
+from overproof.steps.answers import answers_of
 from overproof.steps.boost import drawn_for
 from overproof.steps.calibrate import (
     CalibrateRecipe,
@@ -145,6 +146,8 @@ def study(
         return rank, -sure, i
 
     shown = sorted((int(i) for i in differ), key=badness)[: recipe.most]
+    written = answers_of(chosen, rows) if rows.output is not None else ()
+    said = [one or "(no answer)" for one in written] if written else [rows.labels[int(i)] for i in reading.answer]
     cells = None if recipe.slices is None else _cells(names, recipe.slices)
     return Study(
         calibrations=calibrations,
@@ -154,7 +157,7 @@ def study(
                 request_id=rows.examples[i].request.id,
                 text=rows.examples[i].request.text[:TEXT_CHARS],
                 teacher=rows.examples[i].target,
-                student=rows.labels[int(reading.answer[i])],
+                student=said[i],
                 confidence=float(np.nan_to_num(reading.confidence[i])),
                 gold=rows.examples[i].gold,
             )

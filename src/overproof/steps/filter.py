@@ -123,7 +123,7 @@ def filter_labels(answers: Answers, recipe: FilterRecipe) -> Labelled:
     Returns: the three sets, what was dropped, and counts in which every row is in exactly one entry.
     Raises: DataError where a split comes out empty, or a verifier can't be made or crashes.
     """
-    output, sets = recipe.kind, {"labels": recipe.labels, "output": recipe.output}
+    output, labels, kind = recipe.kind, recipe.labels, recipe.output
     with contextlib.ExitStack() as stack:
         verifiers = []
         for spec in recipe.verifiers:
@@ -134,9 +134,9 @@ def filter_labels(answers: Answers, recipe: FilterRecipe) -> Labelled:
         calibration = _sort("calibration", answers.calibration, recipe, output, verifiers)
         test = _sort("test", answers.test, recipe, output, verifiers)
     return Labelled(
-        train=TrainSet(examples=train.examples, **sets),
-        calibration=CalibrationSet(examples=calibration.examples, **sets),
-        test=TestSet(examples=test.examples, **sets),
+        train=TrainSet(examples=train.examples, labels=labels, output=kind),
+        calibration=CalibrationSet(examples=calibration.examples, labels=labels, output=kind),
+        test=TestSet(examples=test.examples, labels=labels, output=kind),
         dropped=(*train.dropped, *calibration.dropped, *test.dropped),
         counts={**train.counts, **calibration.counts, **test.counts},
     )
@@ -227,7 +227,7 @@ def _example(answered: Answered, recipe: FilterRecipe, output: Output) -> Exampl
         return None
     most = max(votes.values())
     target = next(value for value in said if votes[value] == most)
-    decided = alike(recipe.output, [*votes, answered.decided])[-1] if answered.decided is not None else None
+    decided = alike(recipe.output, [*votes, answered.decided or ""])[-1]
     if decided in votes:
         target, most = decided, votes[decided]
     row = answered.row

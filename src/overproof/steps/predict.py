@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from overproof.data import CalibrationSet, Example, Folder, Request, TestSet
 from overproof.errors import DataError
 from overproof.evidence import Scores, Trained
+from overproof.outputs import Fields, Text
 from overproof.progress import track
-from overproof.registry import resolve
+from overproof.steps.answers import SEQUENCE, save_answers
 from overproof.store.artifacts import Step
 from overproof.students import ABSENT_LOGIT, Student
+from overproof.students.parts import load_student, load_writer
 from overproof.students.seen import Seen, look_at
 
 LOGITS = "logits.npy"
@@ -24,6 +26,7 @@ COLUMN = "column-"
 """Start of the file name of an out-of-scope score that the candidate brings itself."""
 TIMED = 100  # requests answered alone; enough for a median, and for a 95th percentile as a rough figure
 WARM_UP = 5
+CERTAIN = 30.0  # log-odds of an answer that is right by definition
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +50,7 @@ def predict_dev(trained: Trained, rows: CalibrationSet, recipe: PredictRecipe, *
     Returns: scores in the order of the rows.
     Raises: DataError.
     """
-    return _predict(trained, rows.examples, rows.labels, recipe, workdir)
+    return _predict(trained, rows, recipe, workdir)
 
 
 def predict_test(trained: Trained, rows: TestSet, recipe: PredictRecipe, *, workdir: Path) -> Scores:
@@ -63,7 +66,7 @@ def predict_test(trained: Trained, rows: TestSet, recipe: PredictRecipe, *, work
     Returns: scores in the order of the rows.
     Raises: DataError.
     """
-    return _predict(trained, rows.examples, rows.labels, recipe, workdir)
+    return _predict(trained, rows, recipe, workdir)
 
 
 def teacher_scores(rows: CalibrationSet | TestSet, recipe: PredictRecipe, *, workdir: Path) -> Scores:
@@ -80,6 +83,9 @@ def teacher_scores(rows: CalibrationSet | TestSet, recipe: PredictRecipe, *, wor
     """
     del recipe
     _require_rows("teacher", rows.examples)
+    if rows.output is not None:
+        sure = {SEQUENCE: np.full(len(rows.examples), CERTAIN)}
+        return _teachers(rows, _save_written([e.target for e in rows.examples], workdir, sure))
     at = {label: i for i, label in enumerate(rows.labels)}
     logits = np.full((len(rows.examples), len(rows.labels)), ABSENT_LOGIT, dtype=np.float32)
     for i, example in enumerate(rows.examples):
@@ -89,13 +95,17 @@ def teacher_scores(rows: CalibrationSet | TestSet, recipe: PredictRecipe, *, wor
                 next_action="filter the labels first, see label_set.v1",
             )
         logits[i, at[example.target]] = 0
+    return _teachers(rows, _save(logits, workdir))
+
+
+def _teachers(rows: CalibrationSet | TestSet, folder: Folder) -> Scores:
     latencies = [e.latency_s for e in rows.examples if e.latency_s is not None]
     costs = [e.cost_usd for e in rows.examples if e.cost_usd is not None]
     return Scores(
         name="teacher",
         kind="teacher",
-        folder=_save(logits, workdir),
-        n=len(logits),
+        folder=folder,
+        n=len(rows.examples),
         latency_s=float(np.median(latencies)) if latencies else 0.0,
         latency_p95_s=float(np.quantile(latencies, 0.95)) if latencies else 0.0,
         cost_usd_per_1000=1000 * float(np.mean(costs)) if costs else 0.0,
@@ -114,11 +124,12 @@ def _require_rows(name: str, examples: Sequence[Example]) -> None:
         )
 
 
-def _predict(
-    trained: Trained, examples: Sequence[Example], labels: tuple[str, ...], recipe: PredictRecipe, workdir: Path
-) -> Scores:
+def _predict(trained: Trained, rows: CalibrationSet | TestSet, recipe: PredictRecipe, workdir: Path) -> Scores:
+    examples, labels = rows.examples, rows.labels
     _require_rows(trained.name, examples)
-    student: Student = resolve("students", trained.use).load(trained.folder.path)
+    if rows.output is not None:
+        return _written(trained, rows, rows.output, recipe, workdir)
+    student = load_student(trained.use, trained.folder.path)
     if tuple(student.labels) != labels:
         raise DataError(
             f"candidate {trained.name!r} was fitted for other labels than these rows have",
@@ -133,13 +144,39 @@ def _predict(
             f"expected finite {(len(requests), len(labels))}",
             next_action="mend the part: logits must be finite, one column for each label",
         )
-    seconds = _time_alone(student, requests)
+    folder = _save(logits, workdir, seen.columns)
+    return _scores(trained, folder, len(logits), _time_alone(lambda some: look_at(student, some), requests), recipe)
+
+
+def _written(
+    trained: Trained, rows: CalibrationSet | TestSet, output: Fields | Text, recipe: PredictRecipe, workdir: Path
+) -> Scores:
+    writer = load_writer(trained.use, trained.folder.path, output)
+    requests = [example.request for example in rows.examples]
+    if trained.kind == "student":
+        said = [writer.generate([request])[0] for request in track(requests, "answering one by one", total=len(requests))]
+    else:
+        said = list(writer.generate(requests))
+    names = set(said[0].columns) if said else set()
+    sound = len(said) == len(requests) and SEQUENCE not in names and all(set(one.columns) == names for one in said)
+    if not sound or any(one.value is not None and output.parse(one.value) != one.value for one in said):
+        raise DataError(
+            f"candidate {trained.name!r} ({trained.use}) gave {len(said)} answers to {len(requests)} requests, or some that are "
+            "not canonical, or other columns from row to row", next_action="mend the part; `overproof.testing` says what is asked",
+        )  # fmt: skip
+    columns = {name: np.array([one.columns[name] for one in said], dtype=np.float64) for name in sorted(names)}
+    columns[SEQUENCE] = np.array([one.score for one in said], dtype=np.float64)
+    folder = _save_written([one.value for one in said], workdir, columns)
+    return _scores(trained, folder, len(said), _time_alone(writer.generate, requests), recipe)
+
+
+def _scores(trained: Trained, folder: Folder, n: int, seconds: Sequence[float], recipe: PredictRecipe) -> Scores:
     median = float(np.median(seconds))
     return Scores(
         name=trained.name,
         kind=trained.kind,
-        folder=_save(logits, workdir, seen.columns),
-        n=len(logits),
+        folder=folder,
+        n=n,
         latency_s=median,
         latency_p95_s=float(np.quantile(seconds, 0.95)),
         cost_usd_per_1000=median * recipe.cost_usd_per_cpu_hour / 3600 * 1000,
@@ -164,16 +201,16 @@ def _look(student: Student, requests: Sequence[Request], *, alone: bool) -> Seen
     )
 
 
-def _time_alone(student: Student, requests: Sequence[Request]) -> list[float]:
+def _time_alone(answer: Callable[[Sequence[Request]], object], requests: Sequence[Request]) -> list[float]:
     """Seconds for one request at a time, spread over the rows, after a warm-up."""
     count = min(TIMED, len(requests))
     chosen = [requests[i * len(requests) // count] for i in range(count)]
     for request in chosen[:WARM_UP]:
-        look_at(student, [request])
+        answer([request])
     seconds = []
     for request in track(chosen, "timing single answers", total=count):
         start = time.perf_counter()
-        look_at(student, [request])
+        answer([request])
         seconds.append(time.perf_counter() - start)
     return seconds
 
@@ -184,14 +221,26 @@ def _save(
     folder = workdir / "scores"
     folder.mkdir()
     np.save(folder / LOGITS, logits, allow_pickle=False)
-    for name, column in (columns or {}).items():
-        if column.shape != (len(logits),) or not np.isfinite(column).all():
+    _save_columns(folder, columns or {}, len(logits))
+    return Folder(path=folder)
+
+
+def _save_written(answers: Sequence[str | None], workdir: Path, columns: Mapping[str, NDArray[np.float64]]) -> Folder:
+    folder = workdir / "scores"
+    folder.mkdir()
+    save_answers(folder, answers)
+    _save_columns(folder, columns, len(answers))
+    return Folder(path=folder)
+
+
+def _save_columns(folder: Path, columns: Mapping[str, NDArray[np.float64]], n: int) -> None:
+    for name, column in columns.items():
+        if column.shape != (n,) or not np.isfinite(column).all():
             raise DataError(
-                f"column {name!r} of a candidate has shape {column.shape} or NaN, expected {len(logits)} numbers",
-                next_action="mend the part: `look` gives one finite number a request",
+                f"column {name!r} of a candidate has shape {column.shape} or NaN, expected {n} numbers",
+                next_action="mend the part: it gives one finite number a request",
             )
         np.save(folder / f"{COLUMN}{name}.npy", column, allow_pickle=False)
-    return Folder(path=folder)
 
 
 PREDICT_DEV = Step(name="predict-dev", version=2, fn=predict_dev, workdir=True)

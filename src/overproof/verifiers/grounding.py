@@ -101,6 +101,8 @@ class Grounding:
             raise DataError(f"grounding.v1: fields = {fields!r}", next_action='write a list such as ["total", "due_date"]')
         # a choice is a judgement as a label is: it need not stand in the text
         verbatim = [one.name for one in output.fields if one.type != "choice"] if isinstance(output, Fields) else []
+        if isinstance(output, Fields) and not (fields or verbatim):
+            raise DataError("grounding.v1: every field is a choice, which no text has to state", next_action="name the fields that must stand in the text, or take the rule out")
         self._fields = tuple(fields or verbatim)
         self._canonical = not isinstance(output, Classes)
         self._bad: tuple[How, ...] = ("unsupported",) if derived else ("unsupported", "derived")

@@ -1,0 +1,84 @@
+"""Which class a part name stands for, by what the answers are: some parts choose labels, some write."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from overproof.errors import DataError
+from overproof.outputs import Fields, Text
+from overproof.registry import resolve
+from overproof.students import Generator, Student
+
+LABELS = ("linear.v1", "encoder.v1", "static.v1", "ngram.v1")
+WRITTEN = {"span.v1": ("fields",), "causal.v1": ("fields", "text")}
+
+
+def part_of(use: str, output: Fields | Text | None) -> Any:
+    """
+    The class of a part for one kind of answers.
+
+    Args:
+        use: part name, or "module:Class". A class whose `writer` names another one stands for both kinds.
+        output: what the answers are; None for labels.
+
+    Returns: a `Student` class for labels, else a `Generator` class.
+    Raises: DataError where the part has none for such answers; what `registry.resolve` raises.
+    """
+    found = _class_of(use, output)
+    takes = "labels" if output is None else "output"
+    kind = "classes" if output is None else "fields" if isinstance(output, Fields) else "text"
+    if takes not in inspect.signature(found).parameters or kind not in getattr(found, "kinds", (kind,)):
+        raise DataError(f"{use} gives no answers of the kind {kind!r}", next_action=f"name another part, or change [task] output; {known_for(kind)}")
+    return found
+
+
+def _class_of(use: str, output: Fields | Text | None) -> Any:
+    found = resolve("students", use)
+    return resolve("students", found.writer) if output is not None and hasattr(found, "writer") else found
+
+
+def known_for(kind: str) -> str:
+    """
+    Which built-in parts answer so.
+
+    Args:
+        kind: "classes", "fields" or "text".
+
+    Returns: a clause.
+    """
+    names = LABELS if kind == "classes" else tuple(name for name, kinds in WRITTEN.items() if kind in kinds)
+    return f"for {kind} there are {', '.join((*names, 'nearest.v1', 'majority.v1'))}"
+
+
+def load_writer(use: str, folder: Path, output: Fields | Text) -> Generator:
+    """
+    A fitted generator.
+
+    Args:
+        use: part name.
+        folder: what its fit left.
+        output: what answers are.
+
+    Returns: the generator.
+    Raises: DataError where it was fitted for other answers.
+    """
+    found: Generator = _class_of(use, output).load(folder)
+    if found.output != output:
+        raise DataError(f"{use} was fitted for other answers than these rows have", next_action="train it again on the current task")
+    return found
+
+
+def load_student(use: str, folder: Path) -> Student:
+    """
+    A fitted student of labels.
+
+    Args:
+        use: part name.
+        folder: what its fit left.
+
+    Returns: the student.
+    """
+    found: Student = _class_of(use, None).load(folder)
+    return found
