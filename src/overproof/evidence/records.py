@@ -1,0 +1,73 @@
+"""Figures of records and texts: what is counted within an answer, beside whether the whole of it is right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from overproof.evidence.figures import Figure
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """A measured quantity in [0, 1] that no single count can say, with its interval."""
+
+    metric: str
+    """"f1", "precision", "recall", "similarity", "rouge_l", "chrf"."""
+    value: float | None
+    """None where nothing was there to be measured."""
+    low: float
+    high: float
+    """Two-sided interval at `level`; [0, 1] where there is no value."""
+    level: float
+    """Confidence of the interval, for example 0.95."""
+    method: str
+    """Name of the interval."""
+    n: int
+    """Documents; each counts as one independent draw, however many fields it has."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FieldScore:
+    """How well one field is found."""
+
+    name: str
+    precision: Figure
+    """Of the values given: the share that is right. Its n counts values given."""
+    recall: Figure
+    """Of the values wanted: the share that was given right. Its n counts values wanted."""
+    f1: Estimate
+    """2 hits / (given + wanted); its n counts documents. None where the field was neither given nor wanted."""
+    same: Figure
+    """Documents on which both say the same, null and null included."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordScores:
+    """Records against the truth, field by field and as a whole."""
+
+    fields: tuple[FieldScore, ...]
+    """In the order of the task."""
+    precision: Estimate
+    recall: Estimate
+    f1: Estimate
+    """Micro figures: all fields of all documents together."""
+    exact: Figure
+    """Documents on which every field is right: what thresholds are certified on."""
+    n: int
+    """Documents."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextScores:
+    """Texts against reference texts."""
+
+    similarity: Estimate
+    """Mean of the task's own similarity; an answer that is missing has 0."""
+    same: Figure
+    """Documents on which the similarity reaches the task's `same_at`: what thresholds are certified on."""
+    rouge_l: Estimate
+    """Mean ROUGE-L F-measure on words."""
+    chrf: Estimate
+    """Mean chrF2 against the reference."""
+    n: int
+    """Documents."""
