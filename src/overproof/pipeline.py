@@ -27,6 +27,7 @@ from overproof.importers import ColumnMapping, read_file
 from overproof.judging import Judging
 from overproof.learned import learned_rows
 from overproof.lineup import Lineup
+from overproof.outputs import Classes
 from overproof.project import Project
 from overproof.recipes import (
     calibrate_recipe,
@@ -246,7 +247,9 @@ class Road:
         p, run, kept = self.project, self.memo.run, self.artifacts
         chosen = candidates.trained[report.value.chosen]
         slices = routed_slices(p, survey)
-        bundle = run(PACK, chosen, report, recipe=PackRecipe(task=p.task.name, input=p.task.input, slices=slices, on_expiry=p.proof.on_expiry))
+        output = None if isinstance(p.task.output, Classes) else p.task.output
+        packing = PackRecipe(task=p.task.name, input=p.task.input, slices=slices, on_expiry=p.proof.on_expiry, output=output)
+        bundle = run(PACK, chosen, report, recipe=packing)
         if p.fairness.swaps:
             kept["flips"] = run(FLIPS, bundle, dev_rows, recipe=flip_recipe(p))
         volume = p.serve.requests_per_month or survey.requests_per_month

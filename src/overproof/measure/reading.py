@@ -142,3 +142,54 @@ def read_scores(
     for rule in how.scope:
         foreign |= column_of(rule.score, logits, given) > rule.threshold
     return Read(confidence=confidence, foreign=foreign)
+
+
+def read_columns(how: Confidence, columns: Mapping[str, Floats], *, slices: Sequence[str] = ()) -> Read:
+    """
+    Confidence and foreignness of answers that are written and not picked from labels: no logits, columns alone.
+
+    Args:
+        how: the fitted reading.
+        columns: shape (n,) each, by name; "sequence" is the generator's own score.
+        slices: see `read_scores`.
+
+    Returns: both, shape (n,) each.
+    Raises: MeasureError for a reading that needs logits, no column, or a column that is missing or not finite.
+    Source: `read_scores`.
+
+    >>> platt = Calibrator(method="platt", inputs=("sequence",), mean=(0.0,), scale=(1.0,), weight=(1.0, 0.0))
+    >>> read_columns(Confidence(everywhere=platt), {"sequence": np.array([0.0, 2.0])}).confidence.round(3).tolist()
+    [0.5, 0.881]
+    """
+    try:
+        refuse_logits(how)
+    except ValueError as error:
+        raise MeasureError(str(error), next_action='fit the reading on the column "sequence"') from error
+    if not columns:
+        raise MeasureError("a written answer is read by columns, got none", next_action='pass at least "sequence"')
+    n = len(next(iter(columns.values())))
+    return read_scores(how, np.zeros((n, 1)), slices=slices, columns=columns)
+
+
+def refuse_logits(how: Confidence) -> None:
+    """
+    Refuse a reading that stands on label scores, where every answer would look certain.
+
+    Args:
+        how: a reading.
+
+    Returns: nothing.
+    Raises: ValueError that names what it stands on.
+    Source: the softmax of a single column is 1 whatever the answer is worth.
+
+    >>> refuse_logits(Confidence(everywhere=Calibrator(method="temperature")))
+    Traceback (most recent call last):
+    ...
+    ValueError: 'temperature' reads label scores, which written answers have not
+    """
+    readings = [how.everywhere, *(one.calibrator for one in how.own)]
+    wanted: list[str] = [one.method for one in readings if one.method not in ("platt", "head")]
+    named = {*(name for one in readings for name in one.inputs), *(rule.score for rule in how.scope)}
+    wanted += sorted(named & {"log_odds", *OF_LOGITS})
+    if wanted:
+        raise ValueError(f"{wanted[0]!r} reads label scores, which written answers have not")

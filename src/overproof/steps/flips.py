@@ -20,6 +20,7 @@ from overproof.measure.groups import FlipCertificate, flip_certificate
 from overproof.measure.intervals import cp_lower, cp_upper, min_rows
 from overproof.measure.paired import noninferiority
 from overproof.measure.slices import hash_unit, one_per_session
+from overproof.outputs import Output
 from overproof.progress import track
 from overproof.steps.comparisons import Answer
 from overproof.store.artifacts import Step
@@ -92,6 +93,7 @@ class FlipReport:
     at_most: float
     delta: float
     """Chance of a false pass of each list; a release asks for all of them."""
+_Answers = Sequence[str | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,13 +181,13 @@ def _measure(
             next_action='give the list a frame, for example "My name is {term}."',
         )
     left, right = (_ask(bundle, [getattr(p, side) for p in pairs], f"swaps: {swap.name}") for side in ("left", "right"))
-    changed, rerouted = _changed(left, right)
+    changed, rerouted = _changed(left, right, bundle.card.output)
     noise = None
     if placebo:
         here, there = (
             _ask(bundle, [getattr(p, side) for p in placebo], f"placebo: {swap.name}") for side in ("left", "right")
         )
-        noise = _changed(here, there)
+        noise = _changed(here, there, bundle.card.output)
     cautious, certain = (
         flip_certificate(flips, bar=recipe.at_most, d=recipe.delta, placebo=control)
         for flips, control in (
@@ -204,10 +206,10 @@ def _measure(
         in_place=sum(p.in_place for p in pairs),
         changed=int(changed.sum()),
         rerouted=int(rerouted.sum()),
-        to_teacher=int(((left < 0) & (right < 0)).sum()),
+        to_teacher=sum(one is None and other is None for one, other in zip(left, right, strict=True)),
         cautious=cautious,
         certain=certain,
-        against_teacher=_against_teacher(pairs, changed | rerouted, teacher, recipe.delta),
+        against_teacher=_against_teacher(pairs, changed | rerouted, teacher, recipe, bundle.card.output),
         verdict=verdict,
     )
 
@@ -264,32 +266,31 @@ def _framed(request: Request, frame: str, term: str) -> Request:
     return replace(request, fields=fields)
 
 
-def _ask(bundle: Bundle, requests: Sequence[Request], what: str) -> NDArray[np.int64]:
-    """Shape (n,): column of the answer where the student gives it, -1 where the teacher has to."""
-    found = [
-        bundle.decide(requests[start : start + BATCH])
-        for start in track(range(0, len(requests), BATCH), what, total=-(-len(requests) // BATCH))
-    ]
-    return np.concatenate(found).astype(np.int64)
+def _ask(bundle: Bundle, requests: Sequence[Request], what: str) -> list[str | None]:
+    """The answer where the student gives it, None where the teacher has to."""
+    batches = track(range(0, len(requests), BATCH), what, total=-(-len(requests) // BATCH))
+    return [answer for start in batches for answer in bundle.decide(requests[start : start + BATCH])]
 
 
-def _changed(left: NDArray[np.int64], right: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _changed(left: _Answers, right: _Answers, output: Output) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Answered by the student on both sides and differently; answered by it on one side only."""
-    both = (left >= 0) & (right >= 0)
-    return both & (left != right), (left >= 0) != (right >= 0)
+    sides = list(zip(left, right, strict=True))
+    changed = [one is not None and other is not None and not output.equal(one, other) for one, other in sides]
+    rerouted = [(one is None) != (other is None) for one, other in sides]
+    return np.array(changed, dtype=bool), np.array(rerouted, dtype=bool)
 
 
 def _against_teacher(
-    pairs: Sequence[Pair], flipped: NDArray[np.bool_], teacher: Mapping[str, str], delta: float
+    pairs: Sequence[Pair], flipped: NDArray[np.bool_], teacher: Mapping[str, str], recipe: FlipRecipe, output: Output
 ) -> Comparison | None:
     sides = [(teacher.get(p.left.digest), teacher.get(p.right.digest)) for p in pairs]
     known = np.array([None not in side for side in sides])
     if not known.any():
         return None
-    other = np.array([a != b for a, b in sides]) & known
+    other = np.array([a is not None and b is not None and not output.equal(a, b) for a, b in sides])
     ours = flipped & known
     test = noninferiority(
-        int((ours & ~other).sum()), int((other & ~ours).sum()), int(known.sum()), margin=MARGIN, d=delta
+        int((ours & ~other).sum()), int((other & ~ours).sum()), int(known.sum()), margin=MARGIN, d=recipe.delta
     )
     return Comparison(
         against="the teacher", label_kind="flips", b=test.b, c=test.c, n=test.n, margin=test.margin, p=test.p,

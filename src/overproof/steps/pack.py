@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from overproof.data import Folder, Request
+from overproof.data import Folder
 from overproof.errors import DataError, NotYetError
 from overproof.evidence import Confidence, EvalReport, Trained
-from overproof.measure.reading import read_scores
 from overproof.measure.slices import OTHER
+from overproof.outputs import Classes, Fields, Output, Text
 from overproof.registry import resolve
 from overproof.store.artifacts import Step
-from overproof.students import Student
-from overproof.students.bundle import (
-    FORMAT,
-    MANIFEST,
-    RELEASE,
-    STUDENT,
-    Card,
-    SelfTest,
-    Threshold,
-    load_bundle,
-    manifest_of,
-)
+from overproof.students.bundle import MANIFEST, STUDENT, Bundle, load_bundle, manifest_of
+from overproof.students.card import RELEASE, Card, Threshold, write_card
 from overproof.students.files import write_json
-from overproof.students.normalise import NORMALISER
-from overproof.students.seen import NEIGHBOURS, look_at
+from overproof.students.seen import NEIGHBOURS
 from overproof.task import Slice
 
 SELF_TESTS = 32
+WRITTEN_TESTS = 8  # writing an answer takes far longer than scoring labels, and every start of a server waits for it
 # Inputs of the self-test besides the labels' names. They are ours: no customer's text leaves in a bundle.
 PROBES = (
     "I was charged twice for the same order, please refund one of the payments.",
@@ -84,6 +71,8 @@ class PackRecipe:
     """The project's slices, in file order."""
     on_expiry: Literal["refuse", "warn"] = "refuse"
     """What the bundle does when its certificate has ended."""
+    output: Fields | Text | None = None
+    """What an answer is where it is no label; labels come from the student."""
 
 
 def pack(trained: Trained, report: EvalReport, recipe: PackRecipe, *, workdir: Path) -> Folder:
@@ -105,12 +94,12 @@ def pack(trained: Trained, report: EvalReport, recipe: PackRecipe, *, workdir: P
             f"student {trained.name!r} is named by module ({trained.use!r}); a bundle names registered parts only",
             next_action="register it as an entry point of overproof.students in a package that servers install",
         )
-    student: Student = resolve("students", trained.use).load(trained.folder.path)
+    student = resolve("students", trained.use).load(trained.folder.path)
     confidence = _confidence(trained, report)
     card = Card(
         task=recipe.task,
         input=recipe.input,
-        labels=tuple(student.labels),
+        output=recipe.output or Classes(labels=tuple(student.labels)),
         candidate=trained.name,
         use=trained.use,
         confidence=confidence,
@@ -119,14 +108,15 @@ def pack(trained: Trained, report: EvalReport, recipe: PackRecipe, *, workdir: P
         plan_hash=report.certificate.plan_hash,
         expires=report.certificate.expires,
         on_expiry=recipe.on_expiry,
-        selftest=_selftest(student, recipe.input, confidence),
+        selftest=(),
     )
+    card = replace(card, selftest=Bundle(card, student).probe(_texts(card.output)))
     folder = workdir / "bundle"
     # The features of training rows leave only where the bundle can't route without them.
     near = any(rule.score.startswith("nearest_") for rule in confidence.scope)
     leave = None if near or "nearest_" in str(confidence.everywhere.inputs) else shutil.ignore_patterns(NEIGHBOURS)
     shutil.copytree(trained.folder.path, folder / STUDENT, ignore=leave)
-    _write_card(folder / RELEASE, card)
+    write_card(folder / RELEASE, card)
     write_json(folder / MANIFEST, manifest_of(folder))
     load_bundle(folder)
     return Folder(path=folder)
@@ -168,48 +158,10 @@ def _thresholds(report: EvalReport, slices: tuple[Slice, ...]) -> tuple[Threshol
     return (*rows, Threshold(slice=Slice(name=OTHER), threshold=certified.get(OTHER)))
 
 
-def _selftest(student: Student, names: tuple[str, ...], how: Confidence) -> tuple[SelfTest, ...]:
+def _texts(output: Output) -> list[str]:
     """Label names bring the task's own words, the probes four and more languages, digits, emoji and long text."""
-    texts = [label.replace("_", " ") for label in student.labels[: SELF_TESTS // 2]]
-    texts += PROBES[: SELF_TESTS - len(texts)]
-    inputs = [{name: text if at == 0 else "" for at, name in enumerate(names)} for text in texts]
-    requests = [Request(id="", fields=fields) for fields in inputs]
-    seen = look_at(student, requests)
-    logits = np.asarray(seen.logits, dtype=np.float64)
-    stated = read_scores(how, logits, slices=[OTHER] * len(requests), columns=seen.columns).confidence
-    return tuple(
-        SelfTest(fields=fields, label=student.labels[int(row.argmax())], probability=float(sure))
-        for fields, row, sure in zip(inputs, logits, stated, strict=True)
-    )
+    texts = [label.replace("_", " ") for label in output.labels[: SELF_TESTS // 2]]
+    return [*texts, *PROBES[: (SELF_TESTS if texts else WRITTEN_TESTS) - len(texts)]]
 
 
-def _write_card(path: Path, card: Card) -> None:
-    value = {
-        "format": FORMAT,
-        "normaliser": NORMALISER,
-        "task": card.task,
-        "input": list(card.input),
-        "labels": list(card.labels),
-        "candidate": card.candidate,
-        "use": card.use,
-        "confidence": dataclasses.asdict(card.confidence),
-        "slices": [
-            {
-                "name": one.slice.name,
-                "where": [[name, list(values)] for name, values in one.slice.where],
-                "threshold": one.threshold,
-            }
-            for one in card.thresholds
-        ],
-        "label_kind": card.label_kind,
-        "plan_hash": card.plan_hash,
-        "expires": card.expires,
-        "on_expiry": card.on_expiry,
-        "selftest": [
-            {"fields": dict(row.fields), "label": row.label, "probability": row.probability} for row in card.selftest
-        ],
-    }
-    write_json(path, value)
-
-
-PACK = Step(name="pack", version=2, fn=pack, workdir=True)
+PACK = Step(name="pack", version=3, fn=pack, workdir=True)

@@ -3,102 +3,38 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import re
 import stat
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from itertools import pairwise
+from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from overproof.data import Request
 from overproof.errors import DataError
-from overproof.evidence import Calibrator, CalibratorMethod, Confidence, ScopeRule, SliceCalibrator
-from overproof.measure.reading import Read, read_scores
+from overproof.measure.reading import Read, read_columns, read_scores
 from overproof.measure.scope import softmax_rows
 from overproof.measure.slices import OTHER, partition
+from overproof.outputs import Classes
 from overproof.registry import resolve
-from overproof.students import Student
+from overproof.students import Generator, Student
+from overproof.students.card import REFUSED, RELEASE, Card, SelfTest, read_card
 from overproof.students.files import MAX_SETTINGS_BYTES, read_json
-from overproof.students.normalise import NORMALISER
+from overproof.students.generated import write_answers
 from overproof.students.seen import look_at
 from overproof.students.weights import sha256_of
-from overproof.task import Slice
 
-RELEASE, MANIFEST, STUDENT = "release.json", "manifest.json", "student"
-FORMAT = "overproof.bundle.v2"
-FORMAT_1 = "overproof.bundle.v1"  # one temperature, no out-of-scope rules; still read
+MANIFEST, STUDENT = "manifest.json", "student"
 MAX_FILES = 64
 MAX_BYTES = 4 * 2**30
 ENDINGS = (".json", ".npz", ".onnx")  # formats that hold data and no code
 TOLERANCE = 1e-3  # the most that a self-test probability may differ on another machine
-REFUSED = "do not use this bundle; fetch it again from where it was released"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Threshold:
-    """Where the student may answer in one slice."""
-
-    slice: Slice
-    """The last one is "other" and admits every request."""
-    threshold: float | None
-    """Least confidence at which the student answers; None: the teacher answers all of the slice."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SelfTest:
-    """An input and what the student says to it, on the machine that packed it."""
-
-    fields: Mapping[str, str]
-    label: str
-    probability: float
-    """Confidence in `label`, as calibrated for requests of no slice."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Card:
-    """What `release.json` says."""
-
-    task: str
-    input: tuple[str, ...]
-    """Names of the input fields, in order."""
-    labels: tuple[str, ...]
-    candidate: str
-    """Shown name of the student."""
-    use: str
-    """Part name that loads the student."""
-    confidence: Confidence
-    """How the student's scores are read, out-of-scope rules included; the same that the certificate rests on."""
-    thresholds: tuple[Threshold, ...]
-    """In the order in which slices are tried, "other" last."""
-    label_kind: str
-    """What the certificate's errors are counted against: "gold" or "teacher:<model>"."""
-    plan_hash: str
-    """Names the plan that the thresholds were certified under."""
-    expires: str
-    """ISO date, the last day on which the certificate holds."""
-    selftest: tuple[SelfTest, ...]
-    on_expiry: Literal["refuse", "warn"] = "refuse"
-    """After that day: "refuse" leaves every request to the teacher, "warn" goes on and says so."""
-
-    def ended(self, today: date | None = None) -> str:
-        """
-        Whether the certificate has ended.
-
-        Args:
-            today: the day; by default that of the clock, in UTC.
-
-        Returns: a clause, or an empty text while it holds.
-        """
-        day = today or datetime.now(UTC).date()
-        return f"the certificate ended on {self.expires}" if day.isoformat() > self.expires else ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +42,7 @@ class Answer:
     """What the bundle says to one request."""
 
     value: str | None
-    """The label; None where the teacher has to answer."""
+    """The canonical answer; None where the teacher has to answer."""
     confidence: float
     """Calibrated confidence of the student, in [0, 1]."""
     route: Literal["student", "teacher"]
@@ -116,8 +52,10 @@ class Answer:
     """Why this route, one sentence."""
     slice: str
     """The slice whose threshold was used."""
-    guess: str
-    """What the student would say; not certified where the route is the teacher."""
+    guess: str | None
+    """What the student would say; not certified where the route is the teacher. None where it has nothing to say."""
+    fields: Mapping[str, float] = field(default_factory=dict)
+    """For records: the chance that the student itself gives each field, in [0, 1]; not calibrated, nothing is certified by it."""
 
 
 class Bundle:
@@ -129,19 +67,27 @@ class Bundle:
         student: the loaded student.
     """
 
-    def __init__(self, card: Card, student: Student) -> None:
+    def __init__(self, card: Card, student: Student | Generator) -> None:
         self.card = card
         self._student = student
         self._slices = tuple(one.slice for one in card.thresholds if one.slice.name != OTHER)
 
     def _look(self, requests: Sequence[Request], slices: Sequence[str]) -> _Look:
-        seen = look_at(self._student, requests)
+        how, output = self.card.confidence, self.card.output
+        if not isinstance(output, Classes):
+            written = write_answers(cast("Generator", self._student), output, requests)
+            read = read_columns(how, written.columns, slices=slices)
+            answered = np.array([value is not None for value in written.values], dtype=bool)
+            read = Read(confidence=np.where(answered, read.confidence, 0.0), foreign=read.foreign)
+            return _Look(guesses=written.values, read=read, fields=written.fields)
+        seen = look_at(cast("Student", self._student), requests)
         logits: NDArray[np.float64] = np.asarray(seen.logits, dtype=np.float64)
-        if logits.shape != (len(requests), len(self.card.labels)) or not np.isfinite(logits).all():
+        if logits.shape != (len(requests), len(output.labels)) or not np.isfinite(logits).all():
             raise DataError(f"student {self.card.candidate!r} gave scores that can't be read", next_action=REFUSED)
         columns = {name: np.asarray(column, dtype=np.float64) for name, column in seen.columns.items()}
-        read = read_scores(self.card.confidence, logits, slices=slices, columns=columns)
-        return _Look(logits=logits, read=read)
+        guesses = tuple(output.labels[at] for at in logits.argmax(axis=1))
+        chances = softmax_rows(logits / how.everywhere.temperature)
+        return _Look(guesses=guesses, read=read_scores(how, logits, slices=slices, columns=columns), chances=chances)
 
     def answer(
         self, fields: Mapping[str, str], attributes: Mapping[str, str] | None = None, *, today: date | None = None
@@ -162,11 +108,13 @@ class Bundle:
         at = int(partition(self._slices, [request]).index[0])
         name, threshold = self.card.thresholds[at].slice.name, self.card.thresholds[at].threshold
         look = self._look([request], [name])
-        guess, confidence = self.card.labels[int(look.logits[0].argmax())], float(look.read.confidence[0])
+        guess, confidence = look.guesses[0], float(look.read.confidence[0])
         cause: Literal["confident", "unsure", "uncertified", "out_of_scope", "expired"]
         if look.read.foreign[0]:
             rules = ", ".join(rule.score for rule in self.card.confidence.scope)
             cause, reason = "out_of_scope", f"out_of_scope: the request looks foreign to the task (by {rules})"
+        elif guess is None:
+            cause, reason = "unsure", "the student has no answer"
         elif threshold is None:
             cause, reason = "uncertified", f"no threshold is certified for slice {name!r}"
         else:
@@ -179,24 +127,24 @@ class Bundle:
         kept = cause == "confident"
         return Answer(
             value=guess if kept else None, confidence=confidence, route="student" if kept else "teacher", cause=cause,
-            reason=reason, slice=name, guess=guess,
+            reason=reason, slice=name, guess=guess, fields=look.fields[0] if look.fields else {},
         )  # fmt: skip
 
-    def decide(self, requests: Sequence[Request]) -> NDArray[np.int64]:
+    def decide(self, requests: Sequence[Request]) -> tuple[str | None, ...]:
         """
         Answer many requests as on a day before the certificate's end, without the words.
 
         Args:
             requests: any number.
 
-        Returns: shape (n,), column of the student's answer in `card.labels`, -1 where the teacher has to answer.
+        Returns: the student's canonical answer to each, None where the teacher has to answer.
         """
         part = partition(self._slices, requests)
         look = self._look(requests, [part.names[i] for i in part.index])
         # no confidence reaches a threshold that isn't there
         least = np.array([np.inf if one.threshold is None else one.threshold for one in self.card.thresholds])
         kept = (look.read.confidence >= least[part.index]) & ~look.read.foreign
-        return np.where(kept, look.logits.argmax(axis=1), -1).astype(np.int64)
+        return tuple(guess if keep else None for guess, keep in zip(look.guesses, kept, strict=True))
 
     def _request(self, fields: Mapping[str, str], attributes: Mapping[str, str]) -> Request:
         names = self.card.input
@@ -208,6 +156,22 @@ class Bundle:
             )
         return Request(id="", fields={name: fields[name] for name in names}, attributes=dict(attributes))
 
+    def probe(self, texts: Sequence[str]) -> tuple[SelfTest, ...]:
+        """
+        What the student says to texts of ours, for the self-test of another machine.
+
+        Args:
+            texts: each goes into the first input field, the others stay empty.
+
+        Returns: one row each.
+        """
+        inputs = [{name: text if at == 0 else "" for at, name in enumerate(self.card.input)} for text in texts]
+        look = self._look([self._request(fields, {}) for fields in inputs], [OTHER] * len(inputs))
+        return tuple(
+            SelfTest(fields=fields, value=guess, probability=float(sure))
+            for fields, guess, sure in zip(inputs, look.guesses, look.read.confidence, strict=True)
+        )
+
     def check(self) -> None:
         """
         Run the self-test: the student must say here what it said where it was packed.
@@ -217,22 +181,31 @@ class Bundle:
         rows = self.card.selftest
         requests = [self._request(row.fields, {}) for row in rows]
         look = self._look(requests, [OTHER] * len(rows))
-        temperature = self.card.confidence.everywhere.temperature
-        for row, chances, stated in zip(rows, softmax_rows(look.logits / temperature), look.read.confidence, strict=True):
-            behind = float(chances.max() - chances[self.card.labels.index(row.label)])  # two labels may be level
-            got = float(stated)
-            if abs(got - row.probability) > TOLERANCE or behind > 2 * TOLERANCE:
+        for at, row in enumerate(rows):
+            got = float(look.read.confidence[at])
+            if abs(got - row.probability) > TOLERANCE or not self._says(look, at, row.value):
                 raise DataError(
-                    f"self-test: {row.label!r} has confidence {got:.4f} here, {row.probability:.4f} where the bundle "
-                    "was packed",
+                    f"self-test: {row.value!r:.80} has confidence {row.probability:.4f} where the bundle was packed, "
+                    f"{look.guesses[at]!r:.80} has {got:.4f} here",
                     next_action="compare the versions of onnxruntime, tokenizers and numpy with the packing machine's",
                 )
+
+    def _says(self, look: _Look, at: int, value: str | None) -> bool:
+        guess = look.guesses[at]
+        if guess is None or value is None:
+            return guess is value
+        if look.chances is None:
+            return self.card.output.equal(guess, value)
+        row = look.chances[at]
+        return float(row.max() - row[self.card.labels.index(value)]) <= 2 * TOLERANCE  # two labels may be level
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Look:
-    logits: NDArray[np.float64]
+    guesses: tuple[str | None, ...]
     read: Read
+    fields: tuple[Mapping[str, float], ...] = ()
+    chances: NDArray[np.float64] | None = None
 
 
 def load_bundle(folder: Path | str, *, manifest_sha256: str | None = None) -> Bundle:
@@ -255,9 +228,11 @@ def load_bundle(folder: Path | str, *, manifest_sha256: str | None = None) -> Bu
         raise DataError(
             f"{RELEASE}: student {card.use!r} names code by module, which a bundle must not do", next_action=REFUSED
         )
-    student: Student = resolve("students", card.use).load(root / STUDENT)
-    if tuple(student.labels) != card.labels:
+    student = resolve("students", card.use).load(root / STUDENT)
+    if isinstance(card.output, Classes) and tuple(getattr(student, "labels", ())) != card.labels:
         raise DataError(f"{RELEASE} and the student have different labels", next_action=REFUSED)
+    if not isinstance(card.output, Classes) and getattr(student, "output", None) != card.output:
+        raise DataError(f"{RELEASE} and the student have different outputs", next_action=REFUSED)
     bundle = Bundle(card, student)
     bundle.check()
     if ended := card.ended():
@@ -354,135 +329,6 @@ def problem_of(path: str) -> str:
     if not path.endswith(ENDINGS):
         return f"only {', '.join(ENDINGS)} may be in a bundle"
     return ""
-
-
-def read_card(path: Path) -> Card:
-    """
-    Read `release.json`.
-
-    Args:
-        path: the file.
-
-    Returns: what it says.
-    Raises: DataError for anything that is missing, of another type or out of range.
-    """
-    raw = read_json(path)
-    try:
-        card = _card_of(raw)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{RELEASE} is malformed: {error}", next_action=REFUSED) from error
-    return card
-
-
-def _card_of(raw: Any) -> Card:
-    if raw["format"] not in (FORMAT, FORMAT_1) or raw["normaliser"] != NORMALISER:
-        raise ValueError(f"format {raw['format']!r} with normaliser {raw['normaliser']!r} is not known here")
-    thresholds = tuple(_threshold_of(one) for one in raw["slices"])
-    names = [one.slice.name for one in thresholds]
-    if not names or names[-1] != OTHER or len(set(names)) != len(names) or thresholds[-1].slice.where:
-        raise ValueError(f"slices must have different names and end in {OTHER!r}, which admits all")
-    labels = _texts(raw["labels"])
-    if len(set(labels)) != len(labels) or len(labels) < 2:
-        raise ValueError("labels must be different, at least two")
-    return Card(
-        task=_text(raw["task"]),
-        input=_texts(raw["input"]),
-        labels=labels,
-        candidate=_text(raw["candidate"]),
-        use=_text(raw["use"]),
-        confidence=confidence_from(raw, names),
-        thresholds=thresholds,
-        label_kind=_text(raw["label_kind"]),
-        plan_hash=_text(raw["plan_hash"]),
-        expires=date.fromisoformat(_text(raw["expires"])).isoformat(),
-        on_expiry=_one_of(raw.get("on_expiry", "refuse")),
-        selftest=tuple(_selftest_of(row, labels) for row in raw["selftest"]),
-    )
-
-
-def _threshold_of(raw: Any) -> Threshold:
-    where = tuple((_text(name), _texts(values)) for name, values in raw["where"])
-    if any(name == "label" for name, _ in where):
-        raise ValueError("nothing can be routed by the label")
-    value = None if raw["threshold"] is None else _between(raw["threshold"], -1.0, 1.0)
-    return Threshold(slice=Slice(name=_text(raw["name"]), where=where), threshold=value)
-
-
-def _selftest_of(raw: Any, labels: tuple[str, ...]) -> SelfTest:
-    fields = {_text(name): _text(value) for name, value in raw["fields"].items()}
-    label = _text(raw["label"])
-    if label not in labels:
-        raise ValueError(f"self-test label {label!r} is none of the task's")
-    return SelfTest(fields=fields, label=label, probability=_between(raw["probability"], 0.0, 1.0))
-
-
-def confidence_from(raw: Any, names: Sequence[str]) -> Confidence:
-    """
-    How a card's student is read.
-
-    Args:
-        raw: what `release.json` holds.
-        names: its slices.
-
-    Returns: the reading; version 1 has one temperature and no rules.
-    Raises: KeyError, TypeError, ValueError for anything of another type, out of range or of another slice.
-    """
-    if raw["format"] == FORMAT_1:
-        temperature = _between(raw["temperature"], 1e-6, 1e6)
-        return Confidence(everywhere=Calibrator(method="temperature", temperature=temperature))
-    found = raw["confidence"]
-    own = tuple(
-        SliceCalibrator(slice=_text(one["slice"]), calibrator=_calibrator_of(one["calibrator"])) for one in found["own"]
-    )
-    if not {one.slice for one in own} <= set(names):
-        raise ValueError("a slice that is not there has a calibrator of its own")
-    scope = tuple(
-        ScopeRule(score=_text(rule["score"]), threshold=_between(rule["threshold"], -1e9, 1e9)) for rule in found["scope"]
-    )
-    return Confidence(everywhere=_calibrator_of(found["everywhere"]), own=own, scope=scope)
-
-
-def _calibrator_of(raw: Any) -> Calibrator:
-    method = _text(raw["method"])
-    if method not in get_args(CalibratorMethod):
-        raise ValueError(f"calibrator {method!r} is not known here")
-    lists = {key: tuple(_between(v, -1e12, 1e12) for v in raw[key]) for key in ("mean", "scale", "weight", "stated", "observed")}
-    inputs = _texts(raw["inputs"])
-    weighted, stepped = method in ("platt", "head"), method == "isotonic"
-    fits = len(lists["mean"]) == len(lists["scale"]) == len(inputs) and len(lists["stated"]) == len(lists["observed"])
-    rising = all(a < b for a, b in pairwise(lists["stated"]))
-    if not fits or not rising or len(lists["weight"]) != weighted * (len(inputs) + 1) or any(v <= 0 for v in lists["scale"]):
-        raise ValueError(f"the numbers of calibrator {method!r} don't belong together")
-    if bool(inputs) != weighted or bool(lists["stated"]) != stepped or any(not 0 <= v <= 1 for v in lists["observed"]):
-        raise ValueError(f"the numbers of calibrator {method!r} are not its own")
-    temperature = _between(raw["temperature"], 1e-6, 1e6)
-    return Calibrator(method=cast("CalibratorMethod", method), temperature=temperature, inputs=inputs, n=int(_between(raw["n"], 0, 1e12)), **lists)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{str(value)[:40]!r} is not a text")
-    return value
-
-
-def _one_of(value: Any) -> Literal["refuse", "warn"]:
-    if value not in ("refuse", "warn"):
-        raise ValueError(f"on_expiry {str(value)[:40]!r} is neither 'refuse' nor 'warn'")
-    return "warn" if value == "warn" else "refuse"
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise TypeError(f"{str(value)[:40]!r} is not a list of texts")
-    return tuple(_text(one) for one in value)
-
-
-def _between(value: Any, least: float, most: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise ValueError(f"{str(value)[:40]!r} is not a number from {least:g} to {most:g}")
-    if not math.isfinite(value):
-        raise ValueError("a number is not finite")
-    return float(value)
 
 
 def manifest_of(root: Path) -> list[dict[str, Any]]:
