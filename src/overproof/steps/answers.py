@@ -16,8 +16,6 @@ from overproof.evidence import Scores
 from overproof.outputs import Fields, Text
 
 ANSWERS = "answers.json"
-SEQUENCE = "sequence"
-"""Column of the raw score of a written answer: log-odds that it is right, before any calibration."""
 TEACHERS, GOLDS, NEITHER = 0, 1, 2
 UNKNOWN = -1
 """Column of a true label that nobody gave."""

@@ -15,10 +15,11 @@ from overproof.errors import DataError
 from overproof.evidence import Scores, Trained
 from overproof.outputs import Fields, Text
 from overproof.progress import track
-from overproof.steps.answers import SEQUENCE, save_answers
+from overproof.steps.answers import save_answers
 from overproof.store.artifacts import Step
-from overproof.students import ABSENT_LOGIT, Student
-from overproof.students.parts import load_student, load_writer
+from overproof.students import ABSENT_LOGIT, Generator, Student
+from overproof.students.generated import SEQUENCE, write_answers
+from overproof.students.parts import load_part
 from overproof.students.seen import Seen, look_at
 
 LOGITS = "logits.npy"
@@ -129,7 +130,7 @@ def _predict(trained: Trained, rows: CalibrationSet | TestSet, recipe: PredictRe
     _require_rows(trained.name, examples)
     if rows.output is not None:
         return _written(trained, rows, rows.output, recipe, workdir)
-    student = load_student(trained.use, trained.folder.path)
+    student: Student = load_part(trained.use, trained.folder.path, None)
     if tuple(student.labels) != labels:
         raise DataError(
             f"candidate {trained.name!r} was fitted for other labels than these rows have",
@@ -151,23 +152,23 @@ def _predict(trained: Trained, rows: CalibrationSet | TestSet, recipe: PredictRe
 def _written(
     trained: Trained, rows: CalibrationSet | TestSet, output: Fields | Text, recipe: PredictRecipe, workdir: Path
 ) -> Scores:
-    writer = load_writer(trained.use, trained.folder.path, output)
-    requests = [example.request for example in rows.examples]
-    if trained.kind == "student":
-        said = [writer.generate([request])[0] for request in track(requests, "answering one by one", total=len(requests))]
-    else:
-        said = list(writer.generate(requests))
-    names = set(said[0].columns) if said else set()
-    sound = len(said) == len(requests) and SEQUENCE not in names and all(set(one.columns) == names for one in said)
-    if not sound or any(one.value is not None and output.parse(one.value) != one.value for one in said):
+    writer: Generator = load_part(trained.use, trained.folder.path, output)
+    if writer.output != output:
         raise DataError(
-            f"candidate {trained.name!r} ({trained.use}) gave {len(said)} answers to {len(requests)} requests, or some that are "
-            "not canonical, or other columns from row to row", next_action="mend the part; `overproof.testing` says what is asked",
-        )  # fmt: skip
-    columns = {name: np.array([one.columns[name] for one in said], dtype=np.float64) for name in sorted(names)}
-    columns[SEQUENCE] = np.array([one.score for one in said], dtype=np.float64)
-    folder = _save_written([one.value for one in said], workdir, columns)
-    return _scores(trained, folder, len(said), _time_alone(writer.generate, requests), recipe)
+            f"candidate {trained.name!r} was fitted for other answers than these rows have",
+            next_action="train it again on the current task",
+        )
+    requests = [example.request for example in rows.examples]
+    groups = [requests]
+    if trained.kind == "student":  # as it is served: see `_look`
+        groups = [[request] for request in track(requests, "answering one by one", total=len(requests))]
+    said = [write_answers(writer, output, some) for some in groups]
+    names = set(said[0].columns)
+    if any(set(one.columns) != names for one in said):
+        raise DataError(f"candidate {trained.name!r} ({trained.use}) gives other columns from request to request", next_action="mend the part")
+    columns = {name: np.concatenate([one.columns[name] for one in said]) for name in sorted(names)}
+    folder = _save_written([value for one in said for value in one.values], workdir, columns)
+    return _scores(trained, folder, len(requests), _time_alone(writer.generate, requests), recipe)
 
 
 def _scores(trained: Trained, folder: Folder, n: int, seconds: Sequence[float], recipe: PredictRecipe) -> Scores:

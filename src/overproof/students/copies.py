@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,14 +29,14 @@ def _odds(share: float) -> float:
 
 
 def _write(folder: Path, kind: str, output: Fields | Text, facts: dict[str, Any]) -> None:
-    write_json(folder / COPIES, {"kind": kind, "output": kind_of(output), **facts})
+    write_json(folder / COPIES, {"kind": kind, "output": json.dumps(kind_of(output)), **facts})
 
 
 def _read(folder: Path, kind: str) -> dict[str, Any]:
     raw = read_json(folder / COPIES)
-    if not isinstance(raw, dict) or raw.get("kind") != kind or not isinstance(raw.get("output"), dict):
+    if not isinstance(raw, dict) or raw.get("kind") != kind or not isinstance(raw.get("output"), str):
         raise DataError(f"{COPIES} is no description of {kind}", next_action=AGAIN)
-    return {**raw, "output": output_of(raw["output"])}
+    return {**raw, "output": output_of(json.loads(raw["output"]))}  # a text: files sort their keys, and fields have an order
 
 
 class NearestAnswer:

@@ -9,7 +9,6 @@ from typing import Any
 from overproof.errors import DataError
 from overproof.outputs import Fields, Text
 from overproof.registry import resolve
-from overproof.students import Generator, Student
 
 LABELS = ("linear.v1", "encoder.v1", "static.v1", "ngram.v1")
 WRITTEN = {"span.v1": ("fields",), "causal.v1": ("fields", "text")}
@@ -52,33 +51,15 @@ def known_for(kind: str) -> str:
     return f"for {kind} there are {', '.join((*names, 'nearest.v1', 'majority.v1'))}"
 
 
-def load_writer(use: str, folder: Path, output: Fields | Text) -> Generator:
+def load_part(use: str, folder: Path, output: Fields | Text | None) -> Any:
     """
-    A fitted generator.
+    A fitted student or generator.
 
     Args:
         use: part name.
         folder: what its fit left.
-        output: what answers are.
+        output: what answers are; None for labels.
 
-    Returns: the generator.
-    Raises: DataError where it was fitted for other answers.
+    Returns: the student, or for written answers the generator; whoever asks checks what it was fitted for.
     """
-    found: Generator = _class_of(use, output).load(folder)
-    if found.output != output:
-        raise DataError(f"{use} was fitted for other answers than these rows have", next_action="train it again on the current task")
-    return found
-
-
-def load_student(use: str, folder: Path) -> Student:
-    """
-    A fitted student of labels.
-
-    Args:
-        use: part name.
-        folder: what its fit left.
-
-    Returns: the student.
-    """
-    found: Student = _class_of(use, None).load(folder)
-    return found
+    return _class_of(use, output).load(folder)
