@@ -27,7 +27,6 @@ from overproof.importers import ColumnMapping, read_file
 from overproof.judging import Judging
 from overproof.learned import learned_rows
 from overproof.lineup import Lineup
-from overproof.outputs import Classes
 from overproof.project import Project
 from overproof.recipes import (
     calibrate_recipe,
@@ -247,8 +246,7 @@ class Road:
         p, run, kept = self.project, self.memo.run, self.artifacts
         chosen = candidates.trained[report.value.chosen]
         slices = routed_slices(p, survey)
-        output = None if isinstance(p.task.output, Classes) else p.task.output
-        packing = PackRecipe(task=p.task.name, input=p.task.input, slices=slices, on_expiry=p.proof.on_expiry, output=output)
+        packing = PackRecipe(task=p.task.name, input=p.task.input, slices=slices, on_expiry=p.proof.on_expiry, output=p.task.written)
         bundle = run(PACK, chosen, report, recipe=packing)
         if p.fairness.swaps:
             kept["flips"] = run(FLIPS, bundle, dev_rows, recipe=flip_recipe(p))
@@ -395,6 +393,7 @@ class Road:
             earlier=look.earlier if look else {},
             requests_per_month=p.serve.requests_per_month or found.requests_per_month,
             decided=(look.at if look else use.at)[:10],
+            written=p.bars.written,
         )
         scores = memo.gather(candidates.test)
         report = memo.run(EVALUATE, plan, study, scores, test_rows, recipe=recipe, functions=functions)
@@ -436,7 +435,7 @@ class Road:
         p = self.project
         named = {
             "calibration": [c.digest for c in candidates.calibrations],
-            "bars": [(b.metric, b.at_least, b.min_n) for b in p.bars.bars],
+            "bars": [(b.metric, b.at_least, b.min_n) for b in (*p.bars.bars, *p.bars.written)],
             "slices": [repr(one) for one in slices],
             "decoding": dict(p.pin.parameters),
             "dials": [p.serve.kept_right, p.serve.wrong_when_served, p.proof.delta, p.proof.certify_share,

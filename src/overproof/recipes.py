@@ -215,6 +215,7 @@ def gate_recipe(project: Project, report: EvalReport) -> GateRecipe:
         ece_at_most=p.bars.ece,
         gap_at_most=p.fairness.tolerance,
         swaps=bool(p.fairness.swaps),
+        written=bool(p.bars.written),
     )
 
 

@@ -23,7 +23,7 @@ from overproof.evidence import (
 from overproof.measure.calibration import brier, calibration_band, log_loss
 from overproof.measure.calibrators import CalibratorChoice, choose_calibrator, slice_calibrator
 from overproof.measure.intervals import figure
-from overproof.measure.reading import column_of, read_scores
+from overproof.measure.reading import column_of, read_columns, read_scores
 from overproof.measure.sequences import AS_IT_CAME, choose_sequence_calibrator
 from overproof.measure.slices import NO_FUNCTIONS, OTHER, Functions, partition
 from overproof.steps.answers import STRANGE, UNKNOWN, answers_of, codes_of
@@ -185,7 +185,7 @@ def reading_of(
         answers, columns = answers_of(scores, rows), columns_of(scores)
         silent = np.array([one is None for one in answers], dtype=np.bool_)
         reads = how if isinstance(how, Confidence) else Confidence(everywhere=AS_IT_CAME)  # there is no temperature to read it by
-        found = read_scores(reads, np.zeros((len(answers), 0)), slices=slices, columns=columns)
+        found = read_columns(reads, columns, slices=slices)
         return Reading(
             answer=codes_of(answers, rows, rows.output), confidence=np.where(silent, np.nan, found.confidence), foreign=found.foreign & ~silent
         )

@@ -10,9 +10,6 @@ from overproof.errors import DataError
 from overproof.outputs import Fields, Text
 from overproof.registry import resolve
 
-LABELS = ("linear.v1", "encoder.v1", "static.v1", "ngram.v1")
-WRITTEN = {"span.v1": ("fields",), "causal.v1": ("fields", "text")}
-
 
 def part_of(use: str, output: Fields | Text | None) -> Any:
     """
@@ -29,26 +26,13 @@ def part_of(use: str, output: Fields | Text | None) -> Any:
     takes = "labels" if output is None else "output"
     kind = "classes" if output is None else "fields" if isinstance(output, Fields) else "text"
     if takes not in inspect.signature(found).parameters or kind not in getattr(found, "kinds", (kind,)):
-        raise DataError(f"{use} gives no answers of the kind {kind!r}", next_action=f"name another part, or change [task] output; {known_for(kind)}")
+        raise DataError(f"{use} gives no answers of the kind {kind!r}", next_action="name another part, or change [task] output")
     return found
 
 
 def _class_of(use: str, output: Fields | Text | None) -> Any:
     found = resolve("students", use)
     return resolve("students", found.writer) if output is not None and hasattr(found, "writer") else found
-
-
-def known_for(kind: str) -> str:
-    """
-    Which built-in parts answer so.
-
-    Args:
-        kind: "classes", "fields" or "text".
-
-    Returns: a clause.
-    """
-    names = LABELS if kind == "classes" else tuple(name for name, kinds in WRITTEN.items() if kind in kinds)
-    return f"for {kind} there are {', '.join((*names, 'nearest.v1', 'majority.v1'))}"
 
 
 def load_part(use: str, folder: Path, output: Fields | Text | None) -> Any:
