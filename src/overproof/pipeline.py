@@ -27,6 +27,7 @@ from overproof.importers import ColumnMapping, read_file
 from overproof.judging import Judging
 from overproof.learned import learned_rows
 from overproof.lineup import Lineup
+from overproof.outputs import Fields
 from overproof.project import Project
 from overproof.recipes import (
     calibrate_recipe,
@@ -294,7 +295,7 @@ class Road:
     def _recheck(self, clearance: Artifact[Clearance], scope: str) -> None:
         """A long run may outlive an attestation; a dry one does nothing that would have to be covered."""
         if not self.memo.dry:
-            kind = student_kind([s.use for s in self.project.students])
+            kind = student_kind([s.use for s in self.project.students], written=self.project.task.written is not None)
             recheck(
                 clearance.value, scope=scope, today=today_of(self.store).isoformat(), student_kind=kind,
                 distribution=self.project.teacher.distribution,
@@ -308,7 +309,7 @@ class Road:
         path = p.root / table.supplement
         # written rows have their input fields under the log's names, and none of its other columns
         columns = {role: column for role, column in p.traffic.columns.items() if role in p.task.input}
-        mapping = ColumnMapping(fields=p.task.input, columns=columns)
+        mapping = ColumnMapping(fields=p.task.input, columns=columns, records=isinstance(p.task.output, Fields))
         extra = self.memo.source("supplement", written(table.supplement, read_file(path, mapping)))
         return self.memo.run(SUPPLEMENT, prompts, extra, recipe=SupplementRecipe(cap=table.supplement_cap))
 

@@ -210,7 +210,7 @@ def gate_recipe(project: Project, report: EvalReport) -> GateRecipe:
         deputy=owner.deputy if owner else "",
         review_every_days=owner.review_days if owner else 0,
         today=decided(report).isoformat(),
-        student_kind=student_kind([s.use for s in p.students]),
+        student_kind=student_kind([s.use for s in p.students], written=p.task.written is not None),
         distribution=p.teacher.distribution,
         ece_at_most=p.bars.ece,
         gap_at_most=p.fairness.tolerance,

@@ -227,7 +227,7 @@ def _example(answered: Answered, recipe: FilterRecipe, output: Output) -> Exampl
         return None
     most = max(votes.values())
     target = next(value for value in said if votes[value] == most)
-    decided = alike(recipe.output, [*votes, answered.decided or ""])[-1]
+    decided = alike(recipe.output, [*votes, answered.decided])[-1] if answered.decided else ""
     if decided in votes:
         target, most = decided, votes[decided]
     row = answered.row
