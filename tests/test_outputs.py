@@ -86,7 +86,7 @@ def test_similarity_is_a_fraction_the_same_both_ways_and_one_for_the_same_text(l
     assert kind.similarity(left, right) == kind.similarity(right, left)
     assert 0.0 <= kind.similarity(left, right) <= 1.0 + 1e-12
     assert kind.similarity(left, left) == 1.0
-    assert kind.equal(left, f" {left.upper().lower()}".replace("ß", "ß")) or left.upper().lower().casefold() != left.casefold()
+    assert kind.equal(left, f" {left}\n")
 
 
 def brute_chrf(answer: str, reference: str) -> float:

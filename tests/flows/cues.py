@@ -1,5 +1,6 @@
 """A small honest generator, installed by the tests as a package of its own: it learns after which word a field's value stands."""
 
+import itertools
 import json
 import math
 import re
@@ -30,7 +31,7 @@ class CueStudent:
             seen = Counter()
             for e in train.examples:
                 words, value = e.request.text.split(), self._values(e.target).get(name)
-                seen.update(a for a, b in zip(words, words[1:], strict=False) if value is not None and b.casefold() == value.casefold())
+                seen.update(a for a, b in itertools.pairwise(words) if value is not None and b.casefold() == value.casefold())
             self.learned[name] = [[cue, count / (seen.total() + 1)] for cue, count in seen.most_common(self.cues)]
         self.parameters = sum(map(len, self.learned.values()))
         told = {"output": json.dumps(kind_of(self.output)), "cues": self.cues, "learned": self.learned}
@@ -42,7 +43,7 @@ class CueStudent:
     def _one(self, words):
         found, sure = {}, {}
         for name, cues in self.learned.items():
-            value, share = next(((b, s) for cue, s in cues for a, b in zip(words, words[1:], strict=False) if a == cue), (None, 0.3))
+            value, share = next(((b, s) for cue, s in cues for a, b in itertools.pairwise(words) if a == cue), (None, 0.3))
             found[name], sure[name] = value, share
         odds = {name: math.log(s / (1 - s)) for name, s in sure.items()}
         return Generated(value=self._write(found), score=sum(odds.values()), columns={"given": float(sum(v is not None for v in found.values()))}, fields=odds if isinstance(self.output, Fields) else {})

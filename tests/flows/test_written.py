@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.flows.walked import report_of, run
 
 from overproof import registry
 from overproof.cli.intake import take
@@ -15,7 +16,6 @@ from overproof.evidence import Refusal, Release
 from overproof.project import load_project
 from overproof.store.project_store import open_store
 from overproof.students.bundle import load_bundle
-from tests.flows.walked import report_of, run
 
 FIELDS = '{ fields = { order = "text", total = "number?", currency = ["EUR", "USD", "?"] } }'
 TEXT = "{ text = { same_at = 0.8 } }"
@@ -50,7 +50,7 @@ def documents(count: int, *, gold: bool = True) -> list[dict]:
         parts += [[word] for word in draw.sample(noise, 6)]
         draw.shuffle(parts)
         row = {
-            "id": f"d{i}", "ts": f"2026-02-{1 + i * 27 // count:02d}T{i % 24:02d}:{i % 60:02d}:00Z", "text": " ".join(sum(parts, [])),
+            "id": f"d{i}", "ts": f"2026-02-{1 + i * 27 // count:02d}T{i % 24:02d}:{i % 60:02d}:00Z", "text": " ".join(word for part in parts for word in part),
             "tier": draw.choice(["pro", "free"]), "output": said, "finish_reason": "stop", "latency_s": 1.5, "cost_usd": 0.004,
         }  # fmt: skip
         found.append({**row, "truth": truth} if gold else row)
@@ -63,7 +63,7 @@ def wishes(count: int) -> list[dict]:
     for i, row in enumerate(documents(count)):
         thing = draw.choice(THINGS).replace(" ", "-")
         words = row["text"].split()
-        words[draw.randrange(len(words)) :] = ["want", thing, *draw.sample(THINGS[0].split() + ["soon", f"number{i}"], 2)]
+        words[draw.randrange(len(words)) :] = ["want", thing, *draw.sample(["red", "teapot", "soon", f"number{i}"], 2)]
         row |= {"text": " ".join(words), "output": f"The customer wants a {thing}.", "truth": f"The customer wants one {thing}."}
         found.append(row)
     return found
