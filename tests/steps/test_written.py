@@ -1,6 +1,7 @@
 """Records and texts in the single steps: what counts as the same, what is never kept, and how sure an answer is."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,8 @@ from overproof.data import (
     TrainSet,
 )
 from overproof.errors import DataError
-from overproof.evidence import Scores
+from overproof.evidence import CandidateReport, Scores, SliceReport
+from overproof.measure.intervals import figure
 from overproof.measure.reading import stated_confidence
 from overproof.measure.records import ratio_interval
 from overproof.measure.sequences import choose_sequence_calibrator
@@ -34,8 +36,9 @@ from overproof.steps.ceiling import CeilingRecipe, ceiling
 from overproof.steps.committee import DisputedRecipe, disputed
 from overproof.steps.filter import FilterRecipe, VerifierSpec, filter_labels
 from overproof.steps.predict import PredictRecipe, predict_dev, teacher_scores
-from overproof.steps.records_report import judge_within
+from overproof.steps.records_report import judge_within, judged_candidates, written_report
 from overproof.steps.sheet import STRANGE, UNKNOWN
+from overproof.steps.slice_reports import Sealed
 from overproof.steps.train import StudentRecipe, train
 from overproof.store.labels import LedgeredTeacher
 from overproof.store.project_store import open_store
@@ -294,3 +297,41 @@ def test_a_similarity_bar_counts_a_missing_answer_as_nothing_alike() -> None:
     truths = ["refund the order"] * 100
     [one] = judge_within(SHORT, ([None] * 20 + truths[20:], truths), (Bar(metric="similarity", at_least=0.95),), 0.05)
     assert (one.verdict, one.estimate.value) == ("fail", pytest.approx(0.8))
+
+
+def opened(rows: TestSet) -> Sealed:
+    return Sealed(sheet=sheet_of(rows), groups=(), judge=np.arange(len(rows.examples)) % 2 == 0, delta=0.05, level=0.95)
+
+
+def test_as_served_the_teacher_answers_where_the_student_is_not_kept(tmp_path) -> None:
+    """Student alone, as served and teacher differ, on judging rows alone, and a strange true answer is left out and counted."""
+    rows = TestSet(examples=(example("x", record("bo", 1), "nonsense"), *orders(199)), labels=(), output=KIND)
+    answers = [e.target if i % 4 else record("nobody") for i, e in enumerate(rows.examples)]  # wrong on every second judging row
+    scores = written_scores(tmp_path / "s", rows, answers, {"sequence": np.zeros(200)})
+    kept = np.array([i % 4 != 0 for i in range(200)])
+    bars = (Bar(metric="field_f1", at_least=0.9),)
+    report = written_report(scores, rows, opened(rows), kept, bars)
+    f1 = {(s.who, s.against): round(s.records.f1.value, 3) for s in report.scores}
+    assert f1["served", "gold"] == f1["teacher", "gold"] == f1["served", "teacher"] == 1.0
+    assert f1["student", "gold"] < 0.6
+    assert (report.strange, report.scores[0].records.n, report.judged[0].verdict) == (1, 99, "pass")
+    alone = written_report(scores, rows, opened(rows), np.ones(200, dtype=bool), bars)
+    assert alone.judged[0].verdict == "fail"
+
+
+def test_a_baseline_that_misses_a_field_bar_is_not_enough(tmp_path) -> None:
+    """It may clear the bars on whole answers: the bars within them count for the verdict on it, too."""
+    rows = TestSet(examples=orders(200), labels=(), output=KIND)
+    bars = (Bar(metric="f1 sum", at_least=0.97),)
+    bad = written_scores(tmp_path / "bad", rows, [record("ann", 1)] * 200, {"sequence": np.zeros(200)})
+    good = written_scores(tmp_path / "good", rows, [e.target for e in rows.examples], {"sequence": np.zeros(200)})
+    report = written_report(good, rows, opened(rows), np.ones(200, dtype=bool), bars)
+    figures = {"slice": "all", "kind": "all", "critical": False, "n": 200, "fidelity": figure(200, 200, metric="fidelity"), "accuracy": None,
+               "teacher_accuracy": None, "served_fidelity": None, "served_accuracy": None, "kept": None, "two_by_two": None}
+    made = CandidateReport(
+        name="bad", kind="baseline", size_bytes=1, parameters=1, latency_s=0, latency_p95_s=0, cost_usd_per_1000=0, calibration=None, ece_test=None,
+        reliability_before=(), reliability_after=(), slices=(SliceReport(**figures),), clears_bars="pass", margin=None,
+    )  # fmt: skip
+    both = (made, replace(made, name="good"), replace(made, name="good", clears_bars="undecided"))
+    found = judged_candidates(both, report, {"bad": bad, "good": good}, rows, opened(rows), bars=bars)
+    assert [c.clears_bars for c in found] == ["fail", "pass", "undecided"]
