@@ -146,5 +146,6 @@ def test_answers_that_say_the_same_are_counted_as_one() -> None:
     texts = ["Refund the order 77.", "A parcel is lost.", "refund the order 77"]
     assert alike(Text(), texts) == [texts[0], texts[1], texts[0]]
     assert alike(None, ["a", "A"]) == ["a", "A"]
+    assert not INVOICE.equal(*(INVOICE.parse(said({"supplier": "a", "total": 1, "zip code": z})) for z in (None, "1")))
     records = [INVOICE.parse(said({"supplier": s, "total": 1})) for s in ("Acme", "ACME", "Other")]
     assert alike(INVOICE, records) == [records[0], records[0], records[2]]

@@ -1,5 +1,6 @@
 """Records and texts in the single steps: what counts as the same, what is never kept, and how sure an answer is."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -111,7 +112,7 @@ def test_verifiers_read_the_record_and_not_its_spelling(use, options, kept) -> N
     """Schema, grounding, patterns and agreement work on canonical values."""
     rows = (
         answered("a", '```json\n{"who": "Bo", "sum": -1}\n```', text="bo owes -1"), answered("b", '{"who": "BO", "sum": "5.0"}', text="bo paid 5"),
-        answered("c", '{"who": "Ann", "sum": 5}', '{"who": "Bo", "sum": 5}', text="somebody paid 5"), answered("d", '{"who": "Cy"}', text="cy is here"),
+        answered("c", '```json\n{"who": "Ann", "sum": 5}\n```', '{"who": "Bo", "sum": 5}', text="somebody paid 5"), answered("d", '{"who": "Cy"}', text="cy is here"),
     )  # fmt: skip
     found = labelled(*rows, verifiers=(VerifierSpec(use=use, options=options),))
     assert {e.request.id for e in found.train.examples} == kept
@@ -139,7 +140,7 @@ def test_a_users_own_check_gets_the_output_kind_in_its_own_process(tmp_path, mon
 def test_teachers_that_say_the_same_do_not_disagree_and_a_teacher_agrees_with_itself() -> None:
     """Spelling neither makes a dispute nor lowers the ceiling."""
     rows = [answered("a", '{"who": "Bo"}', '{"who": "BO"}'), answered("b", '{"who": "Bo"}', '{"who": "Cy"}')]
-    other = [answered("a", '{"who": "bo"}'), answered("b", '{"who": "Cy"}')]
+    other = [answered("a", '{"who": "Cy"}', '{"who": "bo"}', '{"who": "BO"}'), answered("b", '{"who": "Cy"}')]
     both = tuple(Answers(train=tuple(r), calibration=(), test=(), pin=PIN, clearance_id="c", spent_usd=0.0) for r in (rows, other))
     prompts = PromptSet(train=tuple(r.row for r in rows), calibration=(), test=(), funnel={}, match=(), distance=0.0, leaks={})
     assert [r.request.id for r in disputed(prompts, both, DisputedRecipe(output=KIND)).train] == ["b"]
@@ -147,21 +148,21 @@ def test_teachers_that_say_the_same_do_not_disagree_and_a_teacher_agrees_with_it
     assert ceiling(both[0], CeilingRecipe(samples=2)).agreement.good == 0
 
 
-TEXTS = st.sampled_from(["refund the order", "refund the orders", "Refund the order!", "find the parcel", "refund an old order", "the order is lost"])
+TEXTS = ("refund the order", "refund the orders", "Refund the order!", "find the parcel", "refund the order now", "refund the order now today")
 
 
-@given(st.none() | TEXTS, TEXTS, st.none() | TEXTS)
-def test_a_code_is_never_kinder_than_the_comparison_that_it_stands_for(answer, target, gold) -> None:
+def test_a_code_is_never_kinder_than_the_comparison_that_it_stands_for() -> None:
     """By the codes an answer is right, by the teacher or by gold, only where it equals that text; the teacher's own is exact."""
-    row = example("a", target, gold)
-    code, true = answer_code(answer, row, SHORT), gold_code(row, SHORT)
-    if code == TEACHERS:
-        assert SHORT.equal(answer, target)
-    if gold is not None and code == true:
-        assert SHORT.equal(answer, gold)
-    assert (true == TEACHERS) == (gold is not None and SHORT.equal(gold, target))
-    if gold is None and answer is not None:
-        assert (code == TEACHERS) == SHORT.equal(answer, target)
+    for answer, target, gold in itertools.product((None, *TEXTS), TEXTS, (None, *TEXTS)):
+        row = example("a", target, gold)
+        code, true = answer_code(answer, row, SHORT), gold_code(row, SHORT)
+        if code == TEACHERS:
+            assert SHORT.equal(answer, target)
+        if gold is not None and code == true:
+            assert SHORT.equal(answer, gold)
+        assert (true == TEACHERS) == (gold is not None and SHORT.equal(gold, target))
+        if gold is None and answer is not None:
+            assert (code == TEACHERS) == SHORT.equal(answer, target)
 
 
 @given(st.none() | st.sampled_from("abA"), st.sampled_from("abA"), st.none() | st.sampled_from("abA"))
@@ -252,7 +253,7 @@ def test_few_rows_make_no_steep_confidence_and_a_head_has_to_earn_its_place() ->
     """Four rows that happen to be sorted say little; a column that tells right from wrong wins, one of noise doesn't."""
     few = choose_sequence_calibrator({"sequence": [3.0, 2.0, -2.0, -3.0]}, [True, True, False, False])
     stated = stated_confidence(few.calibrator, np.zeros((2, 0)), {"sequence": np.array([3.0, -3.0])})
-    assert 0.5 < stated[0] < 0.9
+    assert 0.5 < stated[0] < 0.7
     draw = np.random.default_rng(0)
     right = draw.random(900) < 0.7
     score, told, noise = draw.normal(right * 1.0), draw.normal(right * 3.0), draw.normal(size=900)
