@@ -140,7 +140,7 @@ def test_texts_go_the_same_road_and_count_as_the_same_in_like_words(make, tmp_pa
     assert (one.metric, one.verdict) == ("similarity", "pass")
     assert 0.8 < one.estimate.value < 1.0
     assert isinstance(result.verdict, Refusal)  # few things are asked for, and the nearest row's answer names them as well
-    assert {f.id for f in result.verdict.findings if f.outcome not in ("pass", "waived")} <= {"G06", "N02"}
+    assert "N02" in {f.id for f in result.verdict.findings if f.outcome not in ("pass", "waived")}
     assert "ROUGE-L" in result.dossier_path.read_text(encoding="utf-8")
 
 
