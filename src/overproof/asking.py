@@ -95,7 +95,7 @@ def clear_recipe(project: Project, terms: Terms, today: str, table: TeacherTable
     """
     return ClearRecipe(
         pin=project.pin_of(table or project.teacher),
-        student_kind=student_kind([s.use for s in project.students]),
+        student_kind=student_kind([s.use for s in project.students], written=project.task.written is not None),
         distribution=project.teacher.distribution,
         today=decisive_day(terms, today),
     )

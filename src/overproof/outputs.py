@@ -7,7 +7,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal, get_args
@@ -121,7 +121,7 @@ class Field:
         Returns: a string, for "number" a `Decimal`, or None.
         Raises: DataError.
         """
-        if value is None or (value == "" and self.optional):
+        if value is None or (self.optional and isinstance(value, str) and not value.strip()):
             if self.optional:
                 return None
             raise self._unfit(value, "a value")
@@ -130,6 +130,8 @@ class Field:
         if not isinstance(value, str) or not value.strip():
             raise self._unfit(value, "a text")
         text = value.strip()
+        if not _writable(text):
+            raise self._unfit(value, "text that UTF-8 can write")
         if self.type == "date":
             try:
                 return dt.date.fromisoformat(text).isoformat()
@@ -196,8 +198,8 @@ class Fields:
         if not names or len(set(names)) < len(names) or not all(names):
             raise DataError(f"[task] output.fields has the names {names!r}, expected at least one and no two alike", next_action=MEND)
         for field in self.fields:
-            if field.type == "choice" and len(field.values) < 2:
-                raise DataError(f"field {field.name!r} is a choice of {list(field.values)!r}, expected two or more", next_action=MEND)
+            if field.type == "choice" and not 2 <= len({normal_label(value) for value in field.values}) == len(field.values):
+                raise DataError(f"field {field.name!r} is a choice of {list(field.values)!r}, expected two or more, no two alike", next_action=MEND)
 
     def parse(self, text: str) -> str:
         """
@@ -289,7 +291,9 @@ class Text:
     """Always empty: what asks for labels finds none."""
 
     def __post_init__(self) -> None:
-        if self.metric not in get_args(TextMetric) or not 0 < self.same_at <= 1 or self.max_chars < 1:
+        given: tuple[Any, Any] = (self.same_at, self.max_chars)  # a project file may say anything
+        sound = isinstance(given[0], int | float) and 0 < given[0] <= 1 and type(given[1]) is int and given[1] >= 1
+        if self.metric not in get_args(TextMetric) or not sound:
             raise DataError(
                 f"[task] output.text: metric {self.metric!r}, same_at {self.same_at!r}, max_chars {self.max_chars!r}; expected "
                 f"{' or '.join(get_args(TextMetric))}, a number in (0, 1], at least 1", next_action=MEND)
@@ -305,8 +309,8 @@ class Text:
         Raises: DataError for an empty or overlong one.
         """
         found = text.strip()
-        if not found or len(found) > self.max_chars:
-            raise DataError(f"answer of {len(found)} characters, expected 1 to {self.max_chars}", next_action="look at the prompt, or raise [task] output.text.max_chars")
+        if not found or len(found) > self.max_chars or not _writable(found):
+            raise DataError(f"answer of {len(found)} characters, expected 1 to {self.max_chars} that UTF-8 can write", next_action="look at the prompt, or raise [task] output.text.max_chars")
         return found
 
     def similarity(self, left: str, right: str) -> float:
@@ -371,8 +375,31 @@ def _plain(value: Decimal) -> _Plain:
     return _Plain("0" if text in ("-0", "") else text)
 
 
+def alike(output: Fields | Text | None, answers: Sequence[str]) -> list[str]:
+    """
+    Answers of which those that say the same are the same string, so that they can be counted.
+
+    Args:
+        output: what the answers are; None for labels, which are spelled alike already.
+        answers: canonical, in order.
+
+    Returns: for each the first of the answers that it equals; similarity is no equivalence, so order decides there.
+    """
+    if output is None:
+        return list(answers)
+    found: list[str] = []
+    for answer in answers:
+        found.append(next((one for one in dict.fromkeys(found) if output.equal(one, answer)), answer))
+    return found
+
+
 def _folded(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", str(text)).casefold().split())
+
+
+def _writable(text: str) -> bool:
+    """No half of a surrogate pair: JSON escapes can say one, no file can hold it."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from overproof.importers import ColumnMapping, read_file
 from overproof.judging import Judging
 from overproof.learned import learned_rows
 from overproof.lineup import Lineup
-from overproof.outputs import Classes
+from overproof.outputs import Fields
 from overproof.project import Project
 from overproof.recipes import (
     calibrate_recipe,
@@ -212,7 +212,7 @@ class Road:
         kept["answers"] = answers = self._asked(prompts, clearance, members)
         yield "teach"
         specs = tuple(verifier_spec(v.use, v.options) for v in p.verifiers)
-        filtering = FilterRecipe(labels=p.task.output.labels, verifiers=specs)
+        filtering = FilterRecipe(labels=p.task.output.labels, verifiers=specs, output=p.task.written)
         attributes = tuple(dict.fromkeys([*(s.by for s in p.slices if s.by is not None), *p.fairness.groups]))
         kept["labels"] = filtered = run(FILTER, answers, recipe=filtering)
         learned = learned_rows(self.memo, p, self.store.reviews.live(), kept, attributes=attributes)
@@ -253,8 +253,7 @@ class Road:
         p, run, kept = self.project, self.memo.run, self.artifacts
         chosen = candidates.trained[report.value.chosen]
         slices = routed_slices(p, survey)
-        output = None if isinstance(p.task.output, Classes) else p.task.output
-        packing = PackRecipe(task=p.task.name, input=p.task.input, slices=slices, on_expiry=p.proof.on_expiry, output=output)
+        packing = PackRecipe(task=p.task.name, input=p.task.input, slices=slices, on_expiry=p.proof.on_expiry, output=p.task.written)
         bundle = run(PACK, chosen, report, recipe=packing)
         if p.fairness.swaps:
             kept["flips"] = run(FLIPS, bundle, dev_rows, recipe=flip_recipe(p))
@@ -302,7 +301,7 @@ class Road:
     def _recheck(self, clearance: Artifact[Clearance], scope: str) -> None:
         """A long run may outlive an attestation; a dry one does nothing that would have to be covered."""
         if not self.memo.dry:
-            kind = student_kind([s.use for s in self.project.students])
+            kind = student_kind([s.use for s in self.project.students], written=self.project.task.written is not None)
             recheck(
                 clearance.value, scope=scope, today=today_of(self.store).isoformat(), student_kind=kind,
                 distribution=self.project.teacher.distribution,
@@ -316,7 +315,7 @@ class Road:
         path = p.root / table.supplement
         # written rows have their input fields under the log's names, and none of its other columns
         columns = {role: column for role, column in p.traffic.columns.items() if role in p.task.input}
-        mapping = ColumnMapping(fields=p.task.input, columns=columns)
+        mapping = ColumnMapping(fields=p.task.input, columns=columns, records=isinstance(p.task.output, Fields))
         extra = self.memo.source("supplement", written(table.supplement, read_file(path, mapping)))
         return self.memo.run(SUPPLEMENT, prompts, extra, recipe=SupplementRecipe(cap=table.supplement_cap))
 
@@ -341,7 +340,7 @@ class Road:
 
         def ask(place: int, rows: Artifact[PromptSet]) -> Artifact[Answers]:
             table = p.committee[place]
-            one = TeachRecipe(pin=p.pin_of(table), samples=table.samples)
+            one = TeachRecipe(pin=p.pin_of(table), samples=table.samples, output=p.task.written)
             asked = self.buyer.member(table, members[place])
             return run(TEACH, rows, members[place], recipe=one, teacher=asked, concurrency=_at_once(table))
 
@@ -349,11 +348,11 @@ class Road:
         arbiter = p.committee[order[-1]].arbiter
         said = [first, *(ask(i, prompts) for i in (order[:-1] if arbiter else order))]
         if arbiter:
-            rows = run(DISPUTED, prompts, self.memo.gather(said), recipe=DisputedRecipe())
+            rows = run(DISPUTED, prompts, self.memo.gather(said), recipe=DisputedRecipe(output=p.task.written))
             said.append(ask(order[-1], rows))
         names = (p.teacher.model, *(p.committee[i].name for i in order))
         deciding = CommitteeRecipe(
-            rule=p.teacher.agreement, names=names, labels=p.task.output.labels, arbiter=arbiter
+            rule=p.teacher.agreement, names=names, labels=p.task.output.labels, arbiter=arbiter, output=p.task.written
         )
         return run(DECIDE, self.memo.gather(said), self.memo.gather([clearance, *(members[i] for i in order)]), recipe=deciding)
 
@@ -401,6 +400,7 @@ class Road:
             earlier=look.earlier if look else {},
             requests_per_month=p.serve.requests_per_month or found.requests_per_month,
             decided=(look.at if look else use.at)[:10],
+            written=p.bars.written,
         )
         scores = memo.gather(candidates.test)
         report = memo.run(EVALUATE, plan, study, scores, test_rows, recipe=recipe, functions=functions)
@@ -442,7 +442,7 @@ class Road:
         p = self.project
         named = {
             "calibration": [c.digest for c in candidates.calibrations],
-            "bars": [(b.metric, b.at_least, b.min_n) for b in p.bars.bars],
+            "bars": [(b.metric, b.at_least, b.min_n) for b in (*p.bars.bars, *p.bars.written)],
             "slices": [repr(one) for one in slices],
             "decoding": dict(p.pin.parameters),
             "dials": [p.serve.kept_right, p.serve.wrong_when_served, p.proof.delta, p.proof.certify_share,

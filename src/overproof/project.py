@@ -20,6 +20,7 @@ from overproof import registry
 from overproof.data import TeacherPin
 from overproof.errors import DataError, NotYetError, ProjectError
 from overproof.project_errors import lines_of
+from overproof.project_outputs import PARTS, kind_name, misfits
 from overproof.settings import (
     BarsTable,
     FairnessTable,
@@ -38,7 +39,7 @@ from overproof.settings import (
     TeacherTable,
     TrafficTable,
 )
-from overproof.task import JUDGED_LABEL, Task, judge_task, output_of
+from overproof.task import JUDGED_LABEL, Classes, Task, judge_task, output_of
 
 PRICES = ("price_in_usd_per_million", "price_out_usd_per_million")
 BUILT_IN_BASELINES = ("majority.v1", "nearest.v1", "ngram.v1")
@@ -218,6 +219,9 @@ class _Reading:
         self.fairness(tables["fairness"], task)
         students, extra = parts["student"], parts["baseline"]
         baselines = [Part(use=use, name=use) for use in BUILT_IN_BASELINES if use not in {p.name for p in extra}] + extra
+        if task is not None:
+            self.problems += misfits(task.output, tables, {**parts, "slice": slices})
+            baselines = [b for b in baselines if b in extra or kind_name(task.output) in PARTS.get(b.use, (kind_name(task.output),))]
         self.unique([p.name for p in students + baselines], "[[student]] and [[baseline]]", "give each a `name` of its own")
         if self.problems or task is None:
             raise ProjectError(self.problems, file=self.path.name)
@@ -348,7 +352,7 @@ class _Reading:
             return None
         foreign = table.out_of_scope
         unknown = f"out_of_scope names no class {foreign!r}. {registry.suggest(foreign, list(output.labels))}"
-        self.say("[task]", {unknown: bool(foreign) and foreign not in output.labels})
+        self.say("[task]", {unknown: isinstance(output, Classes) and bool(foreign) and foreign not in output.labels})
         return Task(name=table.name, input=table.input, output=output, prompt=prompt, out_of_scope=foreign)
 
     def teacher(self, table: TeacherTable | None, task: Task | None, slices: Sequence[SliceTable]) -> None:
@@ -398,7 +402,7 @@ class _Reading:
         if table.swaps not in ("", "built-in"):
             self.file("[fairness]", "swaps", table.swaps)
         self.say("[fairness]", {
-            **{f"selected names no label {one!r}. {registry.suggest(one, known)}": True for one in strange},
+            **{f"selected names no label {one!r}. {registry.suggest(one, known)}": True for one in strange if known},
             "tolerance without groups has nothing to judge": table.tolerance is not None and not table.groups,
             "selected without groups has nothing to show": bool(table.selected) and not table.groups,
             "an attribute is named twice in groups": len(set(table.groups)) < len(table.groups),

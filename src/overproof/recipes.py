@@ -53,7 +53,7 @@ def teach_recipe(project: Project) -> TeachRecipe:
         privacy=policy_digest(project.privacy),
         extra_below=t.extra_below,
         samples_by=tuple((s, t.samples_by[s.name]) for s in slices if s.name in t.samples_by),
-        repeat=t.repeat if t.samples == 1 else 0, seed=project.promptset.seed,
+        repeat=t.repeat if t.samples == 1 else 0, seed=project.promptset.seed, output=project.task.written,
     )  # fmt: skip
 
 
@@ -210,11 +210,12 @@ def gate_recipe(project: Project, report: EvalReport) -> GateRecipe:
         deputy=owner.deputy if owner else "",
         review_every_days=owner.review_days if owner else 0,
         today=decided(report).isoformat(),
-        student_kind=student_kind([s.use for s in p.students]),
+        student_kind=student_kind([s.use for s in p.students], written=p.task.written is not None),
         distribution=p.teacher.distribution,
         ece_at_most=p.bars.ece,
         gap_at_most=p.fairness.tolerance,
         swaps=bool(p.fairness.swaps),
+        written=bool(p.bars.written),
     )
 
 

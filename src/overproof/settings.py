@@ -268,6 +268,12 @@ class BarsTable:
     """Agreement with the teacher."""
     ece: Fraction | None = None
     """The most that stated confidence may be off, on average."""
+    field_f1: Fraction | None = None
+    """For records: micro F1 over all fields as served, against gold."""
+    fields: Mapping[str, Fraction] = field(default_factory=dict)
+    """For records: the same for one field, as [bars.fields] total = 0.99."""
+    similarity: Fraction | None = None
+    """For texts: mean similarity to gold as served."""
     min_n: Annotated[int, Field(ge=0)] = 0
     """Below so many rows a bar is undecided."""
 
@@ -275,6 +281,12 @@ class BarsTable:
     def bars(self) -> tuple[Bar, ...]:
         """Accuracy and fidelity as bars."""
         return _bars(self.accuracy, self.fidelity, self.min_n)
+
+    @property
+    def written(self) -> tuple[Bar, ...]:
+        """Bars within written answers: "field_f1" over all, "f1 FIELD" for one, "similarity" of texts."""
+        pairs = {"field_f1": self.field_f1, "similarity": self.similarity} | {f"f1 {name}": bar for name, bar in self.fields.items()}
+        return tuple(Bar(metric=name, at_least=bar, min_n=self.min_n) for name, bar in pairs.items() if bar is not None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from overproof.outputs import Classes, Field, Fields, Output, Text, normal_label, output_of
+from overproof.outputs import Classes, Field, Fields, Output, Text, kind_of, normal_label, output_of
 
-__all__ = ["Bar", "Classes", "Field", "Fields", "Output", "Slice", "Task", "Text", "judge_task", "normal_label", "output_of"]
+__all__ = ["Bar", "Classes", "Field", "Fields", "Output", "Slice", "Task", "Text", "judge_task", "kind_of", "normal_label", "output_of"]
 RIGHT, WRONG = "right", "wrong"
 JUDGED_LABEL = "judged_label"
 """Input field of a judge's task that holds the label under judgement."""
@@ -46,6 +46,11 @@ class Task:
     """The teacher's instructions, verbatim; `{field}` is replaced by the input field where it occurs."""
     out_of_scope: str = ""
     """The label that says "this is not for us", where the task has one."""
+
+    @property
+    def written(self) -> Fields | Text | None:
+        """What the answers are where they are written; None where they are labels."""
+        return None if isinstance(self.output, Classes) else self.output
 
     @property
     def prompt_digest(self) -> str:

@@ -113,6 +113,6 @@ class Broken:
 
 def test_a_part_that_answers_nan_is_refused(trained, tmp_path, monkeypatch):
     """NaN from a plug-in stops the run with the part's name, and never becomes a confidence."""
-    monkeypatch.setattr("overproof.steps.predict.resolve", lambda kind, name: Broken)
+    monkeypatch.setattr("overproof.students.parts.resolve", lambda kind, name: Broken)
     with pytest.raises(DataError, match=r"'small' \(linear.v1\) answered with shape"):
         predict_dev(trained, CalibrationSet(examples=examples_of(MESSAGES), labels=LABELS), RECIPE, workdir=tmp_path)

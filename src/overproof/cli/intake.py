@@ -262,6 +262,7 @@ def _named(format_name: str | None) -> str | None:
 def _mapping(project: Project, intake: Intake) -> ColumnMapping:
     """The file's [traffic] columns, then --map over them; `attributes` takes a list with commas."""
     from overproof.importers import GUESSES, ColumnMapping
+    from overproof.outputs import Fields
 
     fields = project.task.input
     known = sorted({*GUESSES, *fields, "attributes"})
@@ -278,5 +279,6 @@ def _mapping(project: Project, intake: Intake) -> ColumnMapping:
     return ColumnMapping(
         fields=fields, columns=columns, attributes=tuple(attributes.split(",")) if attributes else None,
         prompt=project.task.prompt, template=template, inputs=intake.inputs,
+        records=isinstance(project.task.output, Fields),
     )  # fmt: skip
 

@@ -236,7 +236,7 @@ def _terms(door: Door, project: Any) -> int:
     from overproof.steps.terms import posture
 
     terms = terms_of(project)
-    kind = student_kind([p.use for p in project.students])
+    kind = student_kind([p.use for p in project.students], written=project.task.written is not None)
     today = time.strftime("%Y-%m-%d", time.gmtime())
     found = posture(
         terms.entries, student_kind=kind, distribution=project.teacher.distribution, today=today, bases=terms.bases

@@ -28,7 +28,15 @@ from overproof.evidence.confidence import (
 )
 from overproof.evidence.figures import CandidateKind, CurvePoint, Figure, Outcome, Scores, Trained, Verdict
 from overproof.evidence.judged import JudgedShare
-from overproof.evidence.records import Estimate, FieldScore, RecordScores, TextScores
+from overproof.evidence.records import (
+    Estimate,
+    FieldScore,
+    RecordScores,
+    TextScores,
+    WrittenBar,
+    WrittenReport,
+    WrittenScores,
+)
 from overproof.evidence.reports import (
     CandidateReport,
     Disagreement,
@@ -40,4 +48,4 @@ from overproof.evidence.reports import (
     TwoByTwo,
 )
 
-__all__ = ["Calibration", "CalibrationGap", "Calibrator", "CalibratorMethod", "CandidateKind", "CandidateReport", "Certificate", "Comparison", "Confidence", "CurvePoint", "Disagreement", "Estimate", "EvalReport", "FieldScore", "Figure", "Finding", "JudgedShare", "LookCounts", "MethodLoss", "MoneySaved", "MoreRows", "Moved", "NextUse", "Outcome", "Outlook", "Plan", "RecordScores", "Refusal", "Release", "Reliability", "ScopeFigure", "ScopeReport", "ScopeRule", "Scores", "SliceCalibrator", "SliceCertificate", "SlicePlan", "SliceReport", "TextScores", "Trained", "TwoByTwo", "Verdict"]
+__all__ = ["Calibration", "CalibrationGap", "Calibrator", "CalibratorMethod", "CandidateKind", "CandidateReport", "Certificate", "Comparison", "Confidence", "CurvePoint", "Disagreement", "Estimate", "EvalReport", "FieldScore", "Figure", "Finding", "JudgedShare", "LookCounts", "MethodLoss", "MoneySaved", "MoreRows", "Moved", "NextUse", "Outcome", "Outlook", "Plan", "RecordScores", "Refusal", "Release", "Reliability", "ScopeFigure", "ScopeReport", "ScopeRule", "Scores", "SliceCalibrator", "SliceCertificate", "SlicePlan", "SliceReport", "TextScores", "Trained", "TwoByTwo", "Verdict", "WrittenBar", "WrittenReport", "WrittenScores"]

@@ -66,7 +66,8 @@ class Scores:
     name: str
     kind: CandidateKind
     folder: Folder
-    """`logits.npy`, float32, shape (n, k), log-probabilities up to a constant per row, columns in label order."""
+    """`logits.npy`, float32, shape (n, k), log-probabilities up to a constant per row, columns in label order; where answers
+    are written, `answers.json` with one canonical answer or null a row, and the column "sequence"."""
     n: int
     latency_s: float
     """Median seconds for one request answered alone on one thread."""

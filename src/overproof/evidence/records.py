@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from overproof.evidence.figures import Figure
+from overproof.evidence.figures import Figure, Verdict
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,3 +72,45 @@ class TextScores:
     """Mean chrF2 against the reference."""
     n: int
     """Documents."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WrittenScores:
+    """One voice on the sealed rows that judge the bars."""
+
+    who: Literal["student", "served", "teacher"]
+    """The chosen student alone, the system as served (student above its threshold, teacher below), or the teacher."""
+    against: Literal["gold", "teacher"]
+    """What is held to be right."""
+    records: RecordScores | None = None
+    """For records."""
+    texts: TextScores | None = None
+    """For texts."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WrittenBar:
+    """A bar within answers, judged as served against gold."""
+
+    metric: str
+    """"field_f1", "f1 FIELD" or "similarity"."""
+    bar: float
+    """The least value admitted."""
+    estimate: Estimate
+    """With the interval that decided, each end at `delta`."""
+    verdict: Verdict
+    """Undecided is never a pass."""
+    delta: float
+    """Chance of a false pass."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WrittenReport:
+    """What whole-answer figures don't say: field by field, or how alike."""
+
+    scores: tuple[WrittenScores, ...]
+    """Against gold where there is any, then against the teacher."""
+    judged: tuple[WrittenBar, ...]
+    """In file order; empty where no such bar is set."""
+    strange: int = 0
+    """Judging rows left out here: their true answer is none of the task's. Whole-answer figures count them as wrong."""

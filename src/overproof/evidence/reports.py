@@ -10,6 +10,7 @@ from overproof.data import Folder
 from overproof.evidence.certificates import Certificate, Comparison, Outlook
 from overproof.evidence.confidence import Calibration, Reliability
 from overproof.evidence.figures import CandidateKind, CurvePoint, Figure, Outcome, Verdict
+from overproof.evidence.records import WrittenReport
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +115,8 @@ class EvalReport:
     """What more rows would bring, and what the next use of these rows costs."""
     decided: str = ""
     """ISO date of the look that this report rests on."""
+    written: WrittenReport | None = None
+    """For records and texts: figures within the answers; None for labels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -55,6 +55,8 @@ class ColumnMapping:
     column "prompt" of a table apart."""
     inputs: Path | None = None
     """For answers of a batch: the file of requests that they belong to."""
+    records: bool = False
+    """The task's answers are records: a true answer may be an object of its own and not only text."""
 
     def __post_init__(self) -> None:
         if not self.fields:

@@ -361,6 +361,8 @@ class ColumnReader:
     def gold(self, row: Mapping[str, Any]) -> str | None:
         """The true answer, where the mapping names its column."""
         value = self.column("gold", row)
+        if isinstance(value, dict) and self.mapping.records:
+            return json.dumps(value, ensure_ascii=False, default=str)
         if isinstance(value, list | dict):
             raise BadRow("gold is a nested value, expected a label")
         return scalar_text(value) or None

@@ -168,6 +168,30 @@ def choose_calibrator(
     )
 
 
+def fit_columns(method: CalibratorMethod, columns: Mapping[str, ArrayLike], right: ArrayLike, *, ridge: float = 1.0) -> Calibrator:
+    """
+    Weigh columns into the chance that an answer is right, for answers that have no logits.
+
+    Args:
+        method: "platt" for one column, "head" for several.
+        columns: shape (n,) each, by name, finite.
+        right: shape (n,), bool: the answer was right.
+        ridge: pull of each standardised weight to 0, a normal prior of variance 1 / ridge: few rows can't make a steep reading.
+
+    Returns: the calibrator; read it with `measure.reading.stated_confidence`.
+    Raises: MeasureError for no rows, or columns that don't fit.
+    Source: Platt 1999 with his smoothed targets; ridge as the prior of Gelman et al. 2008, arXiv:0901.4011, simplified.
+
+    >>> fitted = fit_columns("platt", {"sequence": [2.0] * 8 + [-2.0] * 2}, [True] * 8 + [False] * 2)
+    >>> stated_confidence(fitted, np.zeros((2, 0)), {"sequence": np.array([2.0, -2.0])}).round(2).tolist()
+    [0.87, 0.33]
+    """
+    found = np.asarray(right, dtype=bool)
+    if not found.size or not columns:
+        raise MeasureError("no rows or no columns to fit a confidence on", next_action="calibrate on rows that have answers")
+    return _fit_weights(method, columns, found, ridge=ridge)
+
+
 def slice_calibrator(
     everywhere: Calibrator, logits: ArrayLike, target: ArrayLike, rows: ArrayLike, *, seed: int = 0
 ) -> Calibrator | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from overproof.errors import DataError
 from overproof.evidence import Figure, Scores
 from overproof.measure.intervals import figure
 from overproof.measure.paired import difference_interval, superiority
+from overproof.steps.answers import answers_of, same_answer
 from overproof.steps.filter_report import ENOUGH
 from overproof.steps.predict import LOGITS
 from overproof.store.artifacts import Step
@@ -104,7 +105,7 @@ def put_back(labelled: Labelled, recipe: PutBackRecipe) -> TrainSet:
         for d in labelled.dropped
         if d.split == "train" and d.target and d.by == recipe.rule
     )
-    return TrainSet(examples=(*labelled.train.examples, *back), labels=labelled.train.labels)
+    return replace(labelled.train, examples=(*labelled.train.examples, *back))
 
 
 def unmend(labelled: Labelled, filtered: Labelled, recipe: UnmendRecipe) -> TrainSet:
@@ -121,7 +122,7 @@ def unmend(labelled: Labelled, filtered: Labelled, recipe: UnmendRecipe) -> Trai
     del recipe
     before = {e.request.digest: e for e in filtered.train.examples}
     rows = tuple(before[e.request.digest] for e in labelled.train.examples)
-    return TrainSet(examples=rows, labels=labelled.train.labels)
+    return replace(labelled.train, examples=rows)
 
 
 def compare(with_rule: Scores, without: Scores, rows: CalibrationSet, recipe: CompareRecipe) -> Effect:
@@ -165,6 +166,9 @@ _WORDS: dict[str, Word] = {"pass": "helps", "fail": "hurts", "undecided": "can't
 
 
 def _right(scores: Scores, rows: CalibrationSet, truth: list[str | None]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    if rows.output is not None:
+        said = zip(answers_of(scores, rows), truth, strict=True)
+        return np.array([a is not None and t is not None and same_answer(rows.output, a, t) for a, t in said], dtype=np.bool_)
     logits = np.load(scores.folder.path / LOGITS, allow_pickle=False)
     if logits.shape != (len(rows.examples), len(rows.labels)):
         raise DataError(

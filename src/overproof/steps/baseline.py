@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from overproof.data import CalibrationSet, Completion, Example, Folder, TeacherPin, TestSet, TrainSet
 from overproof.errors import TeacherError
 from overproof.evidence import Scores
 from overproof.progress import reporter
-from overproof.steps.predict import LOGITS
+from overproof.steps.answers import save_answers
+from overproof.steps.predict import COLUMN, LOGITS
 from overproof.steps.teach import Sampler
 from overproof.store.artifacts import Step
+from overproof.students.generated import SEQUENCE
 
 UNCHOSEN = -30.0  # log-probability of the labels that were not answered: an endpoint gives one label and no more
 
@@ -56,6 +60,8 @@ def write_prompt(rows: TrainSet, recipe: ShotsRecipe) -> str:
     """
     if recipe.shots == 0:
         return recipe.prompt
+    if rows.output is not None:
+        return _with_shots(recipe, random.Random(recipe.seed).sample(sorted(rows.examples, key=lambda e: e.request.id), min(recipe.shots, len(rows.examples))))  # noqa: S311 - a draw that must repeat, no secret
     by_label: dict[str, list[Example]] = defaultdict(list)
     for example in sorted(rows.examples, key=lambda e: e.request.id):
         by_label[example.target].append(example)
@@ -67,6 +73,12 @@ def write_prompt(rows: TrainSet, recipe: ShotsRecipe) -> str:
     # Braces of a message are no places to fill in.
     examples = "\n\n".join(lines).replace("{", "(").replace("}", ")")
     return f"{recipe.prompt.rstrip()}\n\nExamples:\n\n{examples}\n"
+
+
+def _with_shots(recipe: ShotsRecipe, shots: Sequence[Example]) -> str:
+    """Written answers as they are: a record keeps its braces, only what reads like a place to fill in loses them."""
+    lines = [re.sub(r"\{(\w+)\}", r"(\1)", f"Message: {e.request.text}\nAnswer: {e.target}") for e in shots]
+    return f"{recipe.prompt.rstrip()}\n\nExamples:\n\n" + "\n\n".join(lines) + "\n"
 
 
 def ask_dev(
@@ -117,14 +129,13 @@ def _ask(
             f"baseline {recipe.name!r} answered none of {len(examples)} rows with a label ({answers[0].reason})",
             next_action="ask the endpoint by hand, or take the [[baseline]] out",
         )
-    column = {label: i for i, label in enumerate(labels)}
-    logits = np.full((len(examples), len(labels)), UNCHOSEN, dtype=np.float32)
-    for i, (example, answer) in enumerate(zip(examples, answers, strict=True)):
-        said = answer.value if answer.value is not None else _wrong(example, labels)
-        logits[i, column[said]] = 0.0
     folder = workdir / "scores"
     folder.mkdir()
-    np.save(folder / LOGITS, logits, allow_pickle=False)
+    if rows.output is not None:
+        save_answers(folder, [a.value for a in answers])
+        np.save(folder / f"{COLUMN}{SEQUENCE}.npy", _odds(answers), allow_pickle=False)
+    else:
+        np.save(folder / LOGITS, _one_hot(examples, answers, labels), allow_pickle=False)
     seconds = [a.latency_s for a in answers if a.latency_s is not None]
     costs = [a.cost_usd for a in answers if a.cost_usd is not None]
     return Scores(
@@ -140,6 +151,24 @@ def _ask(
         latency_n=len(seconds),
         cost_n=len(costs),
     )
+
+
+def _one_hot(examples: Sequence[Example], answers: Sequence[Completion], labels: tuple[str, ...]) -> NDArray[np.float32]:
+    column = {label: i for i, label in enumerate(labels)}
+    logits = np.full((len(examples), len(labels)), UNCHOSEN, dtype=np.float32)
+    for i, (example, answer) in enumerate(zip(examples, answers, strict=True)):
+        said = answer.value if answer.value is not None else _wrong(example, labels)
+        logits[i, column[said]] = 0.0
+    return logits
+
+
+def _odds(answers: Sequence[Completion]) -> NDArray[np.float64]:
+    """Log-odds of the chance that the endpoint gives its answers; all 0 where it names none for some of them."""
+    chances = [a.probability for a in answers if a.value is not None]
+    if not all(chances):
+        return np.zeros(len(answers))
+    sure = np.clip([a.probability or 0.5 for a in answers], 1e-12, 1 - 1e-12)
+    return np.asarray(np.log(sure) - np.log1p(-sure), dtype=np.float64)
 
 
 def _wrong(example: Example, labels: tuple[str, ...]) -> str:

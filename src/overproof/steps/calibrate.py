@@ -23,15 +23,19 @@ from overproof.evidence import (
 from overproof.measure.calibration import brier, calibration_band, log_loss
 from overproof.measure.calibrators import CalibratorChoice, choose_calibrator, slice_calibrator
 from overproof.measure.intervals import figure
-from overproof.measure.reading import column_of, read_scores
+from overproof.measure.reading import column_of, read_columns, read_scores
+from overproof.measure.sequences import AS_IT_CAME, choose_sequence_calibrator
 from overproof.measure.slices import NO_FUNCTIONS, OTHER, Functions, partition
+from overproof.steps.answers import STRANGE, UNKNOWN, answers_of, codes_of
 from overproof.steps.predict import COLUMN
 from overproof.steps.scope import ScopeFit, choose_scope
-from overproof.steps.sheet import STRANGE, UNKNOWN, Sheet, sheet_of
+from overproof.steps.sheet import Sheet, sheet_of
 from overproof.store.artifacts import Step
 from overproof.task import Slice
 
 LOGITS = "logits.npy"
+FOREIGN = ("nearest_", "mahalanobis", "unknown_share")
+"""Starts of the names of columns that say how foreign a request is; others say how sure an answer is."""
 __all__ = ["STRANGE", "UNKNOWN", "Sheet", "sheet_of"]  # what readers of scores ask for beside the reading
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +61,7 @@ class Reading:
     """A candidate's answers as numbers."""
 
     answer: NDArray[np.int64]
-    """Shape (n,): column of the answered label."""
+    """Shape (n,): column of the answered label, or the code of a written answer."""
     confidence: NDArray[np.float64]
     """Shape (n,): calibrated chance that the answer is right, in [0, 1]; NaN where a score was NaN."""
     foreign: NDArray[np.bool_]
@@ -174,9 +178,17 @@ def reading_of(
         how: see `read`.
         slices: see `read`.
 
-    Returns: the reading.
+    Returns: the reading. Written answers are codes (`steps.answers`), and a row without one has no confidence.
     Raises: DataError where the shape is not that of the rows.
     """
+    if rows.output is not None:
+        answers, columns = answers_of(scores, rows), columns_of(scores)
+        silent = np.array([one is None for one in answers], dtype=np.bool_)
+        reads = how if isinstance(how, Confidence) else Confidence(everywhere=AS_IT_CAME)  # there is no temperature to read it by
+        found = read_columns(reads, columns, slices=slices)
+        return Reading(
+            answer=codes_of(answers, rows, rows.output), confidence=np.where(silent, np.nan, found.confidence), foreign=found.foreign & ~silent
+        )
     return read(logits_of(scores, rows), how, slices=slices, columns=columns_of(scores))
 
 
@@ -241,22 +253,12 @@ def calibrate(
         "student" get out-of-scope rules; others are never served.
     Raises: DataError for no rows, scores of other rows, or scores that are not finite.
     """
-    sheet, logits = sheet_of(rows), logits_of(scores, rows)
-    if broken_rows(logits).any():
-        raise DataError(
-            f"{scores.name!r} gave no numbers for {int(broken_rows(logits).sum())} of {len(logits)} calibration rows",
-            next_action="retrain it; a student that breaks on ordinary rows can't be calibrated",
-        )
-    columns, names = columns_of(scores), slice_names(rows, recipe.slices, functions)
-    share = recipe.scope_share if scores.kind == "student" else 0.0
-    scope = choose_scope(
-        logits, columns, sheet, rows.labels, named=recipe.out_of_scope, share=share, level=recipe.level
-    )
-    choice = choose_calibrator(logits, sheet.target, features=_features(logits, columns, scope))
-    how = Confidence(everywhere=choice.calibrator, own=_own(choice, logits, sheet, names), scope=scope.rules)
+    sheet, names = sheet_of(rows), slice_names(rows, recipe.slices, functions)
+    fit = (_fitted if rows.output is None else _fitted_written)(scores, rows, sheet, names, recipe)
+    choice, how, scope = fit.choice, fit.how, fit.scope
     n = len(sheet.target)
-    before, after = read(logits, 1.0), read(logits, how, slices=names, columns=columns)
-    right = after.answer == sheet.target
+    before, after = reading_of(scores, rows, 1.0), reading_of(scores, rows, how, slices=names)
+    right, sound = after.answer == sheet.target, ~np.isnan(before.confidence)
     known = sheet.has_gold
     n_gold = int(known.sum())
     true = int((after.answer == sheet.gold)[known].sum())
@@ -267,7 +269,7 @@ def calibrate(
         confidence=how,
         reason=choice.reason,
         losses=choice.losses,
-        before=_reliability("all", before.confidence, right, recipe),
+        before=_reliability("all", before.confidence[sound], right[sound], recipe),
         after=seen[0],
         slices=seen[1:],
         scope=scope.report(after.foreign),
@@ -275,6 +277,49 @@ def calibrate(
         fidelity=figure(int(right.sum()), n, metric="fidelity", level=recipe.level),
         accuracy=figure(true, n_gold, metric="accuracy", level=recipe.level) if n_gold else None,
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Fit:
+    """A fitted reading, and what it was chosen from."""
+
+    choice: CalibratorChoice
+    how: Confidence
+    scope: ScopeFit
+
+
+def _fitted(scores: Scores, rows: CalibrationSet, sheet: Sheet, names: Sequence[str], recipe: CalibrateRecipe) -> _Fit:
+    logits, columns = logits_of(scores, rows), columns_of(scores)
+    if broken_rows(logits).any():
+        raise DataError(
+            f"{scores.name!r} gave no numbers for {int(broken_rows(logits).sum())} of {len(logits)} calibration rows",
+            next_action="retrain it; a student that breaks on ordinary rows can't be calibrated",
+        )
+    share = recipe.scope_share if scores.kind == "student" else 0.0
+    scope = choose_scope(
+        logits, columns, sheet, rows.labels, named=recipe.out_of_scope, share=share, level=recipe.level
+    )
+    choice = choose_calibrator(logits, sheet.target, features=_features(logits, columns, scope))
+    how = Confidence(everywhere=choice.calibrator, own=_own(choice, logits, sheet, names), scope=scope.rules)
+    return _Fit(choice=choice, how=how, scope=scope)
+
+
+def _fitted_written(scores: Scores, rows: CalibrationSet, sheet: Sheet, names: Sequence[str], recipe: CalibrateRecipe) -> _Fit:
+    """Rows without an answer are never kept, so they say nothing about how sure an answer is."""
+    del names  # a reading of a slice's own is a temperature, and there is none without logits
+    reading, columns = reading_of(scores, rows, 1.0), columns_of(scores)
+    some = ~np.isnan(reading.confidence)
+    if not some.any():
+        raise DataError(
+            f"{scores.name!r} answered none of {len(some)} calibration rows",
+            next_action="look at its training rows and options; a candidate that answers nothing can't be calibrated",
+        )
+    foreign = {name: column for name, column in columns.items() if name.startswith(FOREIGN)}
+    share = recipe.scope_share if scores.kind == "student" and foreign else 0.0
+    scope = choose_scope(np.zeros((len(some), 0)), foreign, sheet, rows.labels, named="", share=share, level=recipe.level)
+    right = reading.answer == sheet.target
+    choice = choose_sequence_calibrator({name: column[some] for name, column in columns.items()}, right[some])
+    return _Fit(choice=choice, how=Confidence(everywhere=choice.calibrator, scope=scope.rules), scope=scope)
 
 
 def _features(

@@ -9,6 +9,8 @@ from overproof.evidence import Figure
 from overproof.measure.intervals import figure
 from overproof.measure.labels import agreement_ceiling
 from overproof.measure.slices import one_per_session
+from overproof.outputs import Fields, Text
+from overproof.steps.answers import same_answer
 
 EVERY_ROW = "the first two samples of every row"
 SUBSET = "a random subset of the rows, asked twice"
@@ -23,6 +25,8 @@ class CeilingRecipe:
     """First samples of every row; from two on they are compared, below that the rows that were asked twice."""
     level: float = 0.95
     """Of the interval."""
+    output: Fields | Text | None = None
+    """What the answers are where they are no labels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +82,7 @@ def ceiling(answers: Answers, recipe: CeilingRecipe) -> Ceiling:
     ids = [i for i, _, _ in found]
     alone = one_per_session([group.get(i) for i in ids], ids, "self-agreement")
     pairs = [(first, second) for (_, first, second), ok in zip(found, alone, strict=True) if ok]
-    good = sum(first == second for first, second in pairs)
+    good = sum(same_answer(recipe.output, first, second) for first, second in pairs)
     share = figure(good, len(pairs), metric="self-agreement", level=recipe.level)
     # The interval's upper end is one-sided at half of what the level leaves: more careful than it says.
     several = answers.committee is not None

@@ -50,18 +50,19 @@ class ClearRecipe:
     """ISO date: the later of the wall clock and the newest stored time."""
 
 
-def student_kind(uses: Sequence[str]) -> str:
+def student_kind(uses: Sequence[str], *, written: bool = False) -> str:
     """
     The kind of student that terms speak of, from the parts that will learn from the answers.
 
     Args:
         uses: part names, for example ("linear.v1", "encoder.v1").
+        written: the answers are records or texts: whatever the part, it gives back what the teacher wrote.
 
     Returns: "classifier" for the built-in classifiers; "generative" as soon as one part is a language model or
         not known, since no clause is stretched in the reader's favour.
     """
     known = re.compile(r"(linear|encoder|majority|nearest|ngram)\.v\d+")
-    return "classifier" if all(known.fullmatch(use) for use in uses) else "generative"
+    return "classifier" if not written and all(known.fullmatch(use) for use in uses) else "generative"
 
 
 def clear(terms: Terms, recipe: ClearRecipe) -> Clearance:

@@ -141,7 +141,7 @@ def summarise(
 
     Returns: counts, shares and pins; no request text but the gaps' examples.
     """
-    found = ceiling(answers, CeilingRecipe(samples=recipe.samples))
+    found = ceiling(answers, CeilingRecipe(samples=recipe.samples, output=labelled.train.output))
     every = (*answers.train, *answers.calibration, *answers.test)
     models = Counter(c.model for row in every for c in row.completions if c.value is not None)
     return DataEvidence(

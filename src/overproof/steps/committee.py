@@ -13,6 +13,7 @@ from overproof.data import Answered, Answers, Clearance, Committee, Member, Prom
 from overproof.errors import DataError
 from overproof.measure.judges import dawid_skene, panel_posterior
 from overproof.measure.labels import agreement
+from overproof.outputs import Fields, Text, alike
 from overproof.store.artifacts import Step
 
 Rule = Literal["majority", "dawid-skene"]
@@ -21,7 +22,10 @@ SPLITS = ("train", "calibration", "test")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DisputedRecipe:
-    """Nothing to choose: a row is disputed where the voters' labels differ, or one has none."""
+    """A row is disputed where the voters' labels differ, or one has none."""
+
+    output: Fields | Text | None = None
+    """See `CommitteeRecipe.output`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +40,8 @@ class CommitteeRecipe:
     """The task's labels, in its order."""
     arbiter: bool = False
     """Whether the last one is an arbiter: where it gave a label, that stands."""
+    output: Fields | Text | None = None
+    """What the answers are where they are no labels; then only "majority" is a rule."""
 
 
 def disputed(prompts: PromptSet, voters: tuple[Answers, ...], recipe: DisputedRecipe) -> PromptSet:
@@ -49,13 +55,12 @@ def disputed(prompts: PromptSet, voters: tuple[Answers, ...], recipe: DisputedRe
 
     Returns: the prompt set with those rows only.
     """
-    del recipe
     kept = {}
     for split in SPLITS:
         kept[split] = tuple(
             row
             for row, *said in zip(getattr(prompts, split), *(getattr(a, split) for a in voters), strict=True)
-            if len({_label(one) for one in said}) > 1 or _label(said[0]) is None
+            if len(set(own := _labels(said, recipe.output))) > 1 or own[0] is None
         )
     return replace(prompts, train=kept["train"], calibration=kept["calibration"], test=kept["test"])
 
@@ -92,11 +97,13 @@ def decide(teachers: tuple[Answers, ...], clearances: tuple[Clearance, ...], rec
         for said in tables[split]:
             arbiter = words.get(said[0].row.request.id)
             every = [*said, *([arbiter] if arbiter is not None else [])]
-            label = _decide(said, arbiter, weighed[place] if weighed else None, counts)
+            own = _labels(every, recipe.output)
+            word = own.pop() if arbiter is not None else None
+            label = _decide(own, word, weighed[place] if weighed else None, counts)
             place += 1
-            for number, one in enumerate(every):
-                answered[number] += _label(one) is not None
-                followed[number] += label is not None and _label(one) == label
+            for number, one in enumerate([*own, word] if arbiter is not None else own):
+                answered[number] += one is not None
+                followed[number] += label is not None and one == label
             rows.append(_joined(every, label))
         out[split] = tuple(rows)
     members = tuple(
@@ -120,9 +127,8 @@ def decide(teachers: tuple[Answers, ...], clearances: tuple[Clearance, ...], rec
     )
 
 
-def _decide(said: Sequence[Answered], arbiter: Answered | None, weighed: str | None, counts: Counter[str]) -> str | None:
-    votes = [label for one in said if (label := _label(one)) is not None]
-    word = _label(arbiter) if arbiter is not None else None
+def _decide(said: Sequence[str | None], word: str | None, weighed: str | None, counts: Counter[str]) -> str | None:
+    votes = [label for label in said if label is not None]
     if not votes and word is None:
         return None
     counts["rows"] += 1
@@ -160,7 +166,7 @@ def _weighed(rows: Sequence[Sequence[Answered]], recipe: CommitteeRecipe) -> lis
     if recipe.rule == "majority" or not rows:
         return []
     column = {label: place for place, label in enumerate(recipe.labels)}
-    said = np.array([[column.get(_label(one) or "", -1) for one in row] for row in rows], dtype=np.int64)
+    said = np.array([[column.get(one or "", -1) for one in _labels(row)] for row in rows], dtype=np.int64)
     some = [bool((row >= 0).any()) for row in said]
     if not any(some):
         return [None] * len(rows)
@@ -168,10 +174,12 @@ def _weighed(rows: Sequence[Sequence[Answered]], recipe: CommitteeRecipe) -> lis
     return [recipe.labels[int(best[i])] if some[i] else None for i in range(len(rows))]
 
 
-def _label(one: Answered) -> str | None:
-    """A teacher's own label: what most of its samples say, the first among equals."""
-    values = [c.value for c in one.completions if c.value is not None and not c.reason]
-    return agreement(values).value if values else None
+def _labels(every: Sequence[Answered], output: Fields | Text | None = None) -> list[str | None]:
+    """Each teacher's own label: what most of its samples say, the first among equals; None where it gave none."""
+    samples = [alike(output, [c.value for c in one.completions if c.value is not None and not c.reason]) for one in every]
+    own = [agreement(values).value if values else None for values in samples]
+    like = iter(alike(output, [label for label in own if label is not None]))
+    return [None if label is None else next(like) for label in own]
 
 
 DISPUTED = Step(name="disputed", version=1, fn=disputed)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from overproof.data import Folder
-from overproof.evidence import CandidateReport, EvalReport, Figure, Refusal, Release, SliceReport
+from overproof.evidence import CandidateReport, Estimate, EvalReport, Figure, Refusal, Release, SliceReport
 from overproof.steps.ahead import outlook_lines
 from overproof.steps.certificates import other_words, walk_words, whole_traffic
 from overproof.steps.collect import Evidence
@@ -197,7 +197,7 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{100 * value:.{digits}f}%"
 
 
-def in_words(figure: Figure | None) -> str:
+def in_words(figure: Figure | Estimate | None) -> str:
     """
     A figure with interval and n.
 

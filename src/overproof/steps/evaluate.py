@@ -26,6 +26,7 @@ from overproof.measure.intervals import figure
 from overproof.measure.looks import look_shares
 from overproof.measure.slices import NO_FUNCTIONS, OTHER, Functions, split_hash
 from overproof.steps.ahead import DevCounts, dev_counts, outlook_of
+from overproof.steps.answers import answers_of
 from overproof.steps.boost import drawn_for
 from overproof.steps.calibrate import (
     CalibrateRecipe,
@@ -38,6 +39,7 @@ from overproof.steps.calibrate import (
 from overproof.steps.certificates import GOLD, Place, certify, kept_by
 from overproof.steps.comparisons import against_baseline, against_teacher
 from overproof.steps.plan import certified_by
+from overproof.steps.records_report import judged_candidates, written_report
 from overproof.steps.slice_reports import Mask, Sealed, bars_judged, groups_of, overall, report_slice
 from overproof.store.artifacts import Step
 from overproof.task import Bar, Slice
@@ -100,6 +102,8 @@ class EvaluateRecipe:
     """Traffic volume, for money; None where not known."""
     decided: str = ""
     """ISO date of the look."""
+    written: tuple[Bar, ...] = ()
+    """Bars within written answers, see `BarsTable.written`."""
 
     def delta(self, plan: Plan, label_kind: str) -> float:
         """The error budget that this use has under a label kind."""
@@ -145,6 +149,8 @@ def study(
         return rank, -sure, i
 
     shown = sorted((int(i) for i in differ), key=badness)[: recipe.most]
+    written = answers_of(chosen, rows) if rows.output is not None else ()
+    said = [one or "(no answer)" for one in written] if written else [rows.labels[int(i)] for i in reading.answer]
     cells = None if recipe.slices is None else _cells(names, recipe.slices)
     return Study(
         calibrations=calibrations,
@@ -154,7 +160,7 @@ def study(
                 request_id=rows.examples[i].request.id,
                 text=rows.examples[i].request.text[:TEXT_CHARS],
                 teacher=rows.examples[i].target,
-                student=rows.labels[int(reading.answer[i])],
+                student=said[i],
                 confidence=float(np.nan_to_num(reading.confidence[i])),
                 gold=rows.examples[i].gold,
             )
@@ -199,6 +205,8 @@ def evaluate(
     )
     kept = kept_by(first, chosen, cells)
     candidates = _reports(plan, study, scores, rows, sealed=sealed, kept=kept, names=names, bins=recipe.bins)
+    written = written_report(_named(scores, plan.chosen), rows, sealed, kept, recipe.written)
+    candidates = judged_candidates(candidates, written, {s.name: s for s in scores}, rows, sealed, bars=recipe.written)
     best = next(c for c in candidates if c.name == plan.chosen)
     report = EvalReport(
         candidates=candidates,
@@ -211,7 +219,7 @@ def evaluate(
         truth_note=plan.truth_note,
         noninferiority=_not_worse(plan, chosen, sealed, kept),
         superiority=_better(plan, chosen, scores, rows, sealed),
-        margin_from=plan.margin_from, decided=recipe.decided,
+        margin_from=plan.margin_from, decided=recipe.decided, written=written,
     )
     return _with_outlook(_with_cheaper(report), plan, study, recipe)
 

@@ -25,10 +25,11 @@ from overproof.data import (
 )
 from overproof.errors import DataError
 from overproof.measure.leakage import clusters
+from overproof.outputs import alike
 from overproof.progress import track
 from overproof.store.artifacts import Step
 from overproof.store.labels import SET_ASIDE
-from overproof.task import Classes
+from overproof.task import Classes, Fields, Output, Text
 from overproof.verifiers import Verifier
 from overproof.verifiers.confined import Confined
 
@@ -61,6 +62,13 @@ class FilterRecipe:
     """In order; the first that objects names the reason."""
     unknown_is_complete: bool = True
     """Whether an answer whose end nobody wrote down may be a label."""
+    output: Fields | Text | None = None
+    """What the answers are where they are no labels."""
+
+    @property
+    def kind(self) -> Output:
+        """What an answer is."""
+        return self.output or Classes(labels=self.labels)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,7 +123,7 @@ def filter_labels(answers: Answers, recipe: FilterRecipe) -> Labelled:
     Returns: the three sets, what was dropped, and counts in which every row is in exactly one entry.
     Raises: DataError where a split comes out empty, or a verifier can't be made or crashes.
     """
-    output = Classes(labels=recipe.labels)
+    output, labels, kind = recipe.kind, recipe.labels, recipe.output
     with contextlib.ExitStack() as stack:
         verifiers = []
         for spec in recipe.verifiers:
@@ -126,9 +134,9 @@ def filter_labels(answers: Answers, recipe: FilterRecipe) -> Labelled:
         calibration = _sort("calibration", answers.calibration, recipe, output, verifiers)
         test = _sort("test", answers.test, recipe, output, verifiers)
     return Labelled(
-        train=TrainSet(examples=train.examples, labels=recipe.labels),
-        calibration=CalibrationSet(examples=calibration.examples, labels=recipe.labels),
-        test=TestSet(examples=test.examples, labels=recipe.labels),
+        train=TrainSet(examples=train.examples, labels=labels, output=kind),
+        calibration=CalibrationSet(examples=calibration.examples, labels=labels, output=kind),
+        test=TestSet(examples=test.examples, labels=labels, output=kind),
         dropped=(*train.dropped, *calibration.dropped, *test.dropped),
         counts={**train.counts, **calibration.counts, **test.counts},
     )
@@ -138,7 +146,7 @@ def _nothing() -> None:
     """What most verifiers have to do at the end."""
 
 
-def _make(spec: VerifierSpec, output: Classes) -> Verifier:
+def _make(spec: VerifierSpec, output: Output) -> Verifier:
     made: Verifier
     try:
         if ":" in spec.use:
@@ -157,7 +165,7 @@ def _sort(
     split: str,
     rows: Sequence[Answered],
     recipe: FilterRecipe,
-    output: Classes,
+    output: Output,
     verifiers: Sequence[tuple[str, Verifier]],
 ) -> _Sorted:
     strict = split == "train"
@@ -184,7 +192,7 @@ def _sort(
         else:
             reason = next((c.reason for c in row.completions if c.reason), NO_LABEL)
             drop(row, "filter", reason, NO_LABEL)
-    objections = _objections(labelled, verifiers)
+    objections = _objections(labelled, verifiers, recipe.output)
     kept: list[Example] = []
     for one, objection in zip(labelled, objections, strict=True):
         if objection is None:
@@ -210,16 +218,18 @@ def _empty(split: str, n: int, counts: Mapping[str, int]) -> DataError:
     )
 
 
-def _example(answered: Answered, recipe: FilterRecipe, output: Classes) -> Example | None:
+def _example(answered: Answered, recipe: FilterRecipe, output: Output) -> Example | None:
     """The row with a committee's label, or that of most samples; the first sample's among those that tie."""
-    usable = [c for c in answered.completions if _usable(c, recipe)]
-    votes = Counter(c.value for c in usable if c.value is not None)
+    usable = [c for c in answered.completions if _usable(c, recipe, output)]
+    said = alike(recipe.output, [c.value for c in usable if c.value is not None])
+    votes = Counter(said)
     if not votes:
         return None
     most = max(votes.values())
-    target = next(c.value for c in usable if c.value is not None and votes[c.value] == most)
-    if answered.decided is not None and answered.decided in votes:
-        target, most = answered.decided, votes[answered.decided]
+    target = next(value for value in said if votes[value] == most)
+    decided = alike(recipe.output, [*votes, answered.decided])[-1] if answered.decided else ""
+    if decided in votes:
+        target, most = decided, votes[decided]
     row = answered.row
     return Example(
         request=row.request,
@@ -236,12 +246,15 @@ def _example(answered: Answered, recipe: FilterRecipe, output: Classes) -> Examp
     )
 
 
-def _usable(completion: Completion, recipe: FilterRecipe) -> bool:
+def _usable(completion: Completion, recipe: FilterRecipe, output: Output) -> bool:
     complete = completion.finish == "stop" or (completion.finish == "unknown" and recipe.unknown_is_complete)
-    return complete and not completion.reason and completion.value in recipe.labels
+    if recipe.output is None:
+        return complete and not completion.reason and completion.value in recipe.labels
+    # what was redacted, or bought for other fields, may be no record of this task any more
+    return complete and not completion.reason and completion.value is not None and _gold(completion.value, output) == completion.value
 
 
-def _gold(gold: str | None, output: Classes) -> str | None:
+def _gold(gold: str | None, output: Output) -> str | None:
     """The gold in the task's spelling; one that is no label stays as it is, and no answer is right there."""
     if gold is None:
         return None
@@ -258,11 +271,13 @@ class _Objection:
     count_as: str
 
 
-def _objections(rows: Sequence[_Row], verifiers: Sequence[tuple[str, Verifier]]) -> list[_Objection | None]:
+def _objections(
+    rows: Sequence[_Row], verifiers: Sequence[tuple[str, Verifier]], output: Fields | Text | None
+) -> list[_Objection | None]:
     """Why each row should not be learned from: verifiers first; a row that they reject has no say on its like."""
     found = [_objection(row, verifiers) for row in rows]
     accepted = [place for place, objection in enumerate(found) if objection is None]
-    for loser in _losers([rows[place] for place in accepted]):
+    for loser in _losers([rows[place] for place in accepted], output):
         found[accepted[loser]] = _Objection(by=CONFLICT_RULE, reason=CONFLICT, count_as=CONFLICT)
     return found
 
@@ -277,11 +292,12 @@ def _objection(row: _Row, verifiers: Sequence[tuple[str, Verifier]]) -> _Objecti
     return None
 
 
-def _losers(rows: Sequence[_Row]) -> set[int]:
+def _losers(rows: Sequence[_Row], output: Fields | Text | None) -> set[int]:
     """
     Places of rows that a near-duplicate contradicts: the minority of each cluster, all of it where there is a tie.
 
     A group also joins the rows of one session, which may well differ, so near-duplicates are looked for within it.
+    Two documents that differ in a figure alone have two records, so for what is no label only the same text counts.
     """
     groups: dict[str, list[int]] = {}
     for place, row in enumerate(rows):
@@ -290,12 +306,14 @@ def _losers(rows: Sequence[_Row]) -> set[int]:
     for places in groups.values():
         if len({rows[p].example.target for p in places}) < 2:
             continue
-        near = clusters([rows[p].example.request.text for p in places]).near.tolist()
+        texts = [rows[p].example.request.text for p in places]
+        near = clusters(texts).near.tolist() if output is None else [" ".join(text.casefold().split()) for text in texts]
         for cluster in set(near):
             members = [p for p, number in zip(places, near, strict=True) if number == cluster]
-            votes = Counter(rows[p].example.target for p in members).most_common()
+            said = dict(zip(members, alike(output, [rows[p].example.target for p in members]), strict=True))
+            votes = Counter(said.values()).most_common()
             tie = len(votes) > 1 and votes[0][1] == votes[1][1]
-            losers |= {p for p in members if tie or rows[p].example.target != votes[0][0]}
+            losers |= {p for p in members if tie or said[p] != votes[0][0]}
     return losers
 
 

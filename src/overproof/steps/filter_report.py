@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from overproof.data import Dropped, Labelled
 from overproof.evidence import Figure
 from overproof.measure.intervals import figure
+from overproof.steps.answers import same_answer
 
 ENOUGH = 30
 """Reviewed rows of a rule below which its precision is not worth a sentence."""
@@ -56,7 +57,7 @@ def rules_of(labelled: Labelled) -> tuple[RuleReport, ...]:
     found = []
     for rule, rows in by_rule.items():
         known = [r for r in rows if r.gold is not None]
-        wrong = sum(r.target != r.gold for r in known)
+        wrong = sum(r.gold is not None and not same_answer(labelled.train.output, r.target, r.gold) for r in known)
         found.append(
             RuleReport(
                 rule=rule, rows=len(rows), of=of, example=rows[0].request.text[:200],

@@ -78,6 +78,8 @@ class GateRecipe:
     """Tolerance between declared groups; None: gaps are reported, no check asks for them."""
     swaps: bool = False
     """Whether swapped terms must change few answers."""
+    written: bool = False
+    """Whether the owner set bars within written answers: on fields, or on similarity."""
     ece_at_most: float | None = None
     """Advisory: a calibration error above it is said, and never refuses."""
 
@@ -150,7 +152,7 @@ def table_of(recipe: GateRecipe) -> tuple[Row, ...]:
 
     Returns: at least `CHECKS`; a check that nobody asked for is left out, since it could only pass for nothing.
     """
-    asked = {"F01": recipe.gap_at_most is not None, "F02": recipe.swaps}
+    asked = {"F01": recipe.gap_at_most is not None, "F02": recipe.swaps, "R01": recipe.written}
     return (*CHECKS, *(row for row in ASKED if asked[row.id]))
 
 
@@ -505,6 +507,20 @@ def _flips(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
         yield _finding("F02", answer.outcome, answer.reason, answer.todo)
 
 
+def _within(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
+    del recipe
+    report = _need(_need(evidence.report, "evaluation report").written, "figure within written answers")
+    outcomes: dict[Verdict, Outcome] = {"pass": "pass", "fail": "fail", "undecided": "not-run"}
+    for one in report.judged:
+        seen, outcome = one.estimate, outcomes[one.verdict]
+        value = "nothing to measure" if seen.value is None else f"{seen.value:.1%} ({seen.low:.1%} to {seen.high:.1%})"
+        reason = f"as served {one.metric} is {value} on {seen.n:,} judging rows with a true answer, at least {one.bar:.1%} is asked"
+        todo = {"pass": "", "fail": "keep less, use a better student, or lower the bar with a reason"}.get(outcome, "add true answers to more of the newest rows")
+        found = _finding("R01", outcome, reason + (": not enough data to tell" if outcome == "not-run" else ""), todo)
+        bound = seen.high if outcome == "fail" else seen.low
+        yield replace(found, value=seen.value, bound=bound, bar=one.bar, n=seen.n)
+
+
 def _owner(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
     del evidence
     if not recipe.owner.strip():
@@ -557,6 +573,7 @@ CHECKS: tuple[Row, ...] = (
 
 ASKED: tuple[Row, ...] = (
     Row(id="F01", title="Gaps between groups, as served", check=_gaps, reads=("report", "groups"), waivable=True),
+    Row(id="R01", title="Bars within written answers, as served", check=_within, reads=("report",), waivable=True),
     Row(id="F02", title="Swapped terms change no answer", check=_flips, reads=("bundle", "flips"), waivable=True),
 )
 """Checks that run only where the project file asks for them."""

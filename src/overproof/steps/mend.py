@@ -11,9 +11,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from overproof.data import CalibrationSet, Example, Folder, Labelled, TestSet, TrainSet
+from overproof.data import Example, Folder, Labelled, TrainSet
 from overproof.measure.intervals import cp_lower
 from overproof.measure.mending import LEAST_REVIEWED, Posterior, mended_posterior, share_believed
+from overproof.steps.answers import same_answer
 from overproof.steps.reviewing import AUDIT, Outcome, settle
 from overproof.store.artifacts import Step
 from overproof.store.reviews import Reviews
@@ -178,8 +179,9 @@ def mend(labelled: Labelled, features: Folder, reviews: Reviews, recipe: MendRec
     outcome = settle(reviews)
     counts: Counter[str] = Counter({"reviewers differ, row left alone": len(outcome.conflicts)})
     train = _targets(labelled.train, outcome, counts)
-    learned = learn(labelled.train, load_features(features), outcome) if recipe.relabel else None
-    check, notes = None, []
+    written = labelled.train.output is not None  # what is right elsewhere can be learned of labels, not of records or texts
+    learned = learn(labelled.train, load_features(features), outcome) if recipe.relabel and not written else None
+    check, notes = None, ["answers are no labels: reviews correct the rows that they are of and teach nothing about others"] if written else []
     suspects: tuple[Suspect, ...] = ()
     buys: tuple[Buy, ...] = ()
     if learned is not None:
@@ -191,12 +193,9 @@ def mend(labelled: Labelled, features: Folder, reviews: Reviews, recipe: MendRec
     return Mended(
         labelled=replace(
             labelled,
-            train=TrainSet(examples=tuple(train), labels=labelled.train.labels),
-            calibration=CalibrationSet(
-                examples=_gold("calibration", labelled.calibration.examples, outcome, counts),
-                labels=labelled.calibration.labels,
-            ),
-            test=TestSet(examples=_gold("test", labelled.test.examples, outcome, counts), labels=labelled.test.labels),
+            train=replace(labelled.train, examples=tuple(train)),
+            calibration=replace(labelled.calibration, examples=_gold("calibration", labelled.calibration.examples, outcome, counts)),
+            test=replace(labelled.test, examples=_gold("test", labelled.test.examples, outcome, counts)),
         ),
         counts=dict(sorted(counts.items())),
         changes=_changes(labelled.train.examples, train),
@@ -214,7 +213,7 @@ def _targets(train: TrainSet, outcome: Outcome, counts: Counter[str]) -> list[Ex
         if one is None:
             found.append(example)
             continue
-        counts["train: reviewed, " + ("confirmed" if one.label == example.target else "corrected")] += 1
+        counts["train: reviewed, " + ("confirmed" if same_answer(train.output, one.label, example.target) else "corrected")] += 1
         gold = one.label if one.queue == AUDIT else example.gold
         source = f"review-{one.queue}"
         found.append(replace(example, target=one.label, gold=gold, agreement=1.0, label_from=source))

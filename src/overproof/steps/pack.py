@@ -12,11 +12,11 @@ from overproof.errors import DataError, NotYetError
 from overproof.evidence import Confidence, EvalReport, Trained
 from overproof.measure.slices import OTHER
 from overproof.outputs import Classes, Fields, Output, Text
-from overproof.registry import resolve
 from overproof.store.artifacts import Step
 from overproof.students.bundle import MANIFEST, STUDENT, Bundle, load_bundle, manifest_of
 from overproof.students.card import RELEASE, Card, Threshold, write_card
 from overproof.students.files import write_json
+from overproof.students.parts import load_part
 from overproof.students.seen import READ_BY
 from overproof.task import Slice
 
@@ -94,7 +94,7 @@ def pack(trained: Trained, report: EvalReport, recipe: PackRecipe, *, workdir: P
             f"student {trained.name!r} is named by module ({trained.use!r}); a bundle names registered parts only",
             next_action="register it as an entry point of overproof.students in a package that servers install",
         )
-    student = resolve("students", trained.use).load(trained.folder.path)
+    student = load_part(trained.use, trained.folder.path, recipe.output)
     confidence = _confidence(trained, report)
     card = Card(
         task=recipe.task,

@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from overproof.data import Folder, Request
+from overproof.errors import DataError
 from overproof.evidence import Trained
+from overproof.outputs import Fields, Text
 from overproof.progress import track
-from overproof.registry import resolve
-from overproof.students import Student
+from overproof.students import Generator, Student
+from overproof.students.generated import Written, write_answers
+from overproof.students.parts import load_part
 from overproof.students.seen import Seen, look_at
 
 
@@ -25,20 +28,23 @@ class Parcel:
     """Its folder is where it was packed."""
     files: Mapping[str, bytes]
     """Path inside the folder to bytes."""
+    output: Fields | Text | None = None
+    """What its answers are; None for labels."""
 
 
-def packed(trained: Trained) -> Parcel:
+def packed(trained: Trained, output: Fields | Text | None = None) -> Parcel:
     """
     A candidate with its files.
 
     Args:
         trained: any.
+        output: what its answers are; None for labels.
 
     Returns: the parcel.
     """
     root = trained.folder.path
     files = {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-    return Parcel(trained=trained, files=files)
+    return Parcel(trained=trained, files=files, output=output)
 
 
 def unpacked(parcel: Parcel, into: Path) -> Trained:
@@ -57,7 +63,7 @@ def unpacked(parcel: Parcel, into: Path) -> Trained:
     return replace(parcel.trained, folder=Folder(path=into))
 
 
-def answer_shard(parcel: Parcel, requests: Sequence[Request]) -> Seen:
+def answer_shard(parcel: Parcel, requests: Sequence[Request]) -> Seen | Written:
     """
     What a candidate says to some requests, wherever this runs.
 
@@ -65,11 +71,12 @@ def answer_shard(parcel: Parcel, requests: Sequence[Request]) -> Seen:
         parcel: the candidate.
         requests: at least one.
 
-    Returns: see `look`.
+    Returns: as `look` or `write`.
     """
     with tempfile.TemporaryDirectory() as folder:
         there = unpacked(parcel, Path(folder) / "student")
-        return look(resolve("students", there.use).load(there.folder.path), requests, alone=there.kind == "student")
+        part, alone = load_part(there.use, there.folder.path, parcel.output), there.kind == "student"
+        return look(part, requests, alone=alone) if parcel.output is None else write(part, parcel.output, requests, alone=alone)
 
 
 def look(student: Student, requests: Sequence[Request], *, alone: bool) -> Seen:
@@ -85,9 +92,7 @@ def look(student: Student, requests: Sequence[Request], *, alone: bool) -> Seen:
 
     Returns: one row a request.
     """
-    if not alone:
-        return look_at(student, requests)
-    return joined([look_at(student, [request]) for request in track(requests, "answering one by one", total=len(requests))])
+    return joined([look_at(student, some) for some in _groups(requests, alone=alone)])
 
 
 def joined(parts: Sequence[Seen]) -> Seen:
@@ -103,3 +108,43 @@ def joined(parts: Sequence[Seen]) -> Seen:
         logits=np.concatenate([one.logits for one in parts]),
         columns={name: np.concatenate([one.columns[name] for one in parts]) for name in parts[0].columns},
     )
+
+
+def write(writer: Generator, output: Fields | Text, requests: Sequence[Request], *, alone: bool) -> Written:
+    """
+    What a generator says; see `look`.
+
+    Args:
+        writer: a loaded one.
+        output: what its answers must be.
+        requests: at least one.
+        alone: see `look`.
+
+    Returns: one answer a request.
+    Raises: DataError for what can't be read; see `write_answers`.
+    """
+    return joined_written([write_answers(writer, output, some) for some in _groups(requests, alone=alone)])
+
+
+def joined_written(parts: Sequence[Written]) -> Written:
+    """
+    Several generators' outputs as one.
+
+    Args:
+        parts: at least one, of the same generator.
+
+    Returns: their answers in order.
+    Raises: DataError where columns differ.
+    """
+    names = set(parts[0].columns)
+    if any(set(one.columns) != names for one in parts):
+        raise DataError("a candidate gives other columns from request to request", next_action="mend the part")
+    return Written(
+        values=tuple(value for one in parts for value in one.values),
+        columns={name: np.concatenate([one.columns[name] for one in parts]) for name in sorted(names)},
+        fields=tuple(chances for one in parts for chances in one.fields),
+    )
+
+
+def _groups(requests: Sequence[Request], *, alone: bool) -> Sequence[Sequence[Request]]:
+    return [[request] for request in track(requests, "answering one by one", total=len(requests))] if alone else [requests]

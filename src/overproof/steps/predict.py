@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,14 @@ from overproof.engines import Engine, cut
 from overproof.engines.local import LocalEngine
 from overproof.errors import DataError
 from overproof.evidence import Scores, Trained
+from overproof.outputs import Fields, Text
 from overproof.progress import track
-from overproof.registry import resolve
-from overproof.steps.parcel import answer_shard, joined, look, packed
+from overproof.steps.answers import save_answers
+from overproof.steps.parcel import answer_shard, joined, joined_written, look, packed, write
 from overproof.store.artifacts import Step
-from overproof.students import ABSENT_LOGIT, Student
+from overproof.students import ABSENT_LOGIT, Generator, Student
+from overproof.students.generated import SEQUENCE
+from overproof.students.parts import load_part
 from overproof.students.seen import look_at
 
 LOGITS = "logits.npy"
@@ -28,6 +31,7 @@ COLUMN = "column-"
 TIMED = 100  # requests answered alone; enough for a median, and for a 95th percentile as a rough figure
 WARM_UP = 5
 HERE = LocalEngine()
+CERTAIN = 30.0  # log-odds of an answer that is right by definition
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +58,7 @@ def predict_dev(
     Returns: scores in the order of the rows.
     Raises: DataError.
     """
-    return _predict(trained, rows.examples, rows.labels, recipe, workdir, engine)
+    return _predict(trained, rows, recipe, workdir, engine)
 
 
 def predict_test(
@@ -73,7 +77,7 @@ def predict_test(
     Returns: scores in the order of the rows.
     Raises: DataError.
     """
-    return _predict(trained, rows.examples, rows.labels, recipe, workdir, engine)
+    return _predict(trained, rows, recipe, workdir, engine)
 
 
 def teacher_scores(rows: CalibrationSet | TestSet, recipe: PredictRecipe, *, workdir: Path) -> Scores:
@@ -90,6 +94,9 @@ def teacher_scores(rows: CalibrationSet | TestSet, recipe: PredictRecipe, *, wor
     """
     del recipe
     _require_rows("teacher", rows.examples)
+    if rows.output is not None:
+        sure = {SEQUENCE: np.full(len(rows.examples), CERTAIN)}
+        return _teachers(rows, _save_written([e.target for e in rows.examples], workdir, sure))
     at = {label: i for i, label in enumerate(rows.labels)}
     logits = np.full((len(rows.examples), len(rows.labels)), ABSENT_LOGIT, dtype=np.float32)
     for i, example in enumerate(rows.examples):
@@ -99,13 +106,17 @@ def teacher_scores(rows: CalibrationSet | TestSet, recipe: PredictRecipe, *, wor
                 next_action="filter the labels first, see label_set.v1",
             )
         logits[i, at[example.target]] = 0
+    return _teachers(rows, _save(logits, workdir))
+
+
+def _teachers(rows: CalibrationSet | TestSet, folder: Folder) -> Scores:
     latencies = [e.latency_s for e in rows.examples if e.latency_s is not None]
     costs = [e.cost_usd for e in rows.examples if e.cost_usd is not None]
     return Scores(
         name="teacher",
         kind="teacher",
-        folder=_save(logits, workdir),
-        n=len(logits),
+        folder=folder,
+        n=len(rows.examples),
         latency_s=float(np.median(latencies)) if latencies else 0.0,
         latency_p95_s=float(np.quantile(latencies, 0.95)) if latencies else 0.0,
         cost_usd_per_1000=1000 * float(np.mean(costs)) if costs else 0.0,
@@ -124,16 +135,14 @@ def _require_rows(name: str, examples: Sequence[Example]) -> None:
         )
 
 
-def _predict(  # noqa: PLR0917 - of one step, called twice
-    trained: Trained,
-    examples: Sequence[Example],
-    labels: tuple[str, ...],
-    recipe: PredictRecipe,
-    workdir: Path,
-    engine: Engine,
+def _predict(
+    trained: Trained, rows: CalibrationSet | TestSet, recipe: PredictRecipe, workdir: Path, engine: Engine
 ) -> Scores:
+    examples, labels = rows.examples, rows.labels
     _require_rows(trained.name, examples)
-    student: Student = resolve("students", trained.use).load(trained.folder.path)
+    if rows.output is not None:
+        return _written(trained, rows, rows.output, recipe, workdir, engine)
+    student: Student = load_part(trained.use, trained.folder.path, None)
     if tuple(student.labels) != labels:
         raise DataError(
             f"candidate {trained.name!r} was fitted for other labels than these rows have",
@@ -152,13 +161,36 @@ def _predict(  # noqa: PLR0917 - of one step, called twice
             f"expected finite {(len(requests), len(labels))}",
             next_action="mend the part: logits must be finite, one column for each label",
         )
-    seconds = _time_alone(student, requests)
+    folder = _save(logits, workdir, seen.columns)
+    return _scores(trained, folder, len(logits), _time_alone(lambda some: look_at(student, some), requests), recipe)
+
+
+def _written(  # noqa: PLR0917 - the other half of `_predict`
+    trained: Trained, rows: CalibrationSet | TestSet, output: Fields | Text, recipe: PredictRecipe, workdir: Path, engine: Engine
+) -> Scores:
+    writer: Generator = load_part(trained.use, trained.folder.path, output)
+    if writer.output != output:
+        raise DataError(
+            f"candidate {trained.name!r} was fitted for other answers than these rows have",
+            next_action="train it again on the current task",
+        )
+    requests = [example.request for example in rows.examples]
+    if engine.apart:
+        shards = cut(requests, engine.shards)
+        said = joined_written(engine.map(answer_shard, shards, shared=packed(trained, output), what="answering in shards"))
+    else:
+        said = write(writer, output, requests, alone=trained.kind == "student")
+    folder = _save_written(said.values, workdir, said.columns)
+    return _scores(trained, folder, len(requests), _time_alone(writer.generate, requests), recipe)
+
+
+def _scores(trained: Trained, folder: Folder, n: int, seconds: Sequence[float], recipe: PredictRecipe) -> Scores:
     median = float(np.median(seconds))
     return Scores(
         name=trained.name,
         kind=trained.kind,
-        folder=_save(logits, workdir, seen.columns),
-        n=len(logits),
+        folder=folder,
+        n=n,
         latency_s=median,
         latency_p95_s=float(np.quantile(seconds, 0.95)),
         cost_usd_per_1000=median * recipe.cost_usd_per_cpu_hour / 3600 * 1000,
@@ -169,16 +201,16 @@ def _predict(  # noqa: PLR0917 - of one step, called twice
     )
 
 
-def _time_alone(student: Student, requests: Sequence[Request]) -> list[float]:
+def _time_alone(answer: Callable[[Sequence[Request]], object], requests: Sequence[Request]) -> list[float]:
     """Seconds for one request at a time, spread over the rows, after a warm-up."""
     count = min(TIMED, len(requests))
     chosen = [requests[i * len(requests) // count] for i in range(count)]
     for request in chosen[:WARM_UP]:
-        look_at(student, [request])
+        answer([request])
     seconds = []
     for request in track(chosen, "timing single answers", total=count):
         start = time.perf_counter()
-        look_at(student, [request])
+        answer([request])
         seconds.append(time.perf_counter() - start)
     return seconds
 
@@ -189,14 +221,26 @@ def _save(
     folder = workdir / "scores"
     folder.mkdir()
     np.save(folder / LOGITS, logits, allow_pickle=False)
-    for name, column in (columns or {}).items():
-        if column.shape != (len(logits),) or not np.isfinite(column).all():
+    _save_columns(folder, columns or {}, len(logits))
+    return Folder(path=folder)
+
+
+def _save_written(answers: Sequence[str | None], workdir: Path, columns: Mapping[str, NDArray[np.float64]]) -> Folder:
+    folder = workdir / "scores"
+    folder.mkdir()
+    save_answers(folder, answers)
+    _save_columns(folder, columns, len(answers))
+    return Folder(path=folder)
+
+
+def _save_columns(folder: Path, columns: Mapping[str, NDArray[np.float64]], n: int) -> None:
+    for name, column in columns.items():
+        if column.shape != (n,) or not np.isfinite(column).all():
             raise DataError(
-                f"column {name!r} of a candidate has shape {column.shape} or NaN, expected {len(logits)} numbers",
-                next_action="mend the part: `look` gives one finite number a request",
+                f"column {name!r} of a candidate has shape {column.shape} or NaN, expected {n} numbers",
+                next_action="mend the part: it gives one finite number a request",
             )
         np.save(folder / f"{COLUMN}{name}.npy", column, allow_pickle=False)
-    return Folder(path=folder)
 
 
 PREDICT_DEV = Step(name="predict-dev", version=2, fn=predict_dev, workdir=True)

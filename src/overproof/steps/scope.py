@@ -85,7 +85,7 @@ def choose_scope(
     """
     if share <= 0.0:
         return NO_SCOPE
-    scores = {name: column_of(name, logits, columns) for name in {**scope_scores(logits), **columns}}
+    scores = {name: column_of(name, logits, columns) for name in {**(scope_scores(logits) if logits.shape[1] else {}), **columns}}
     outside = _outside(sheet, labels, named)
     count, n = int(outside.sum()), len(outside)
     table = _table(scores, outside, level) if min(count, n - count) >= LEAST_ROWS else ()

@@ -9,17 +9,13 @@ from numpy.typing import NDArray
 
 from overproof.data import CalibrationSet, TestSet
 from overproof.errors import DataError
+from overproof.steps.answers import STRANGE, TEACHERS, UNKNOWN, gold_code
 from overproof.steps.provenance import require_provable
-
-UNKNOWN = -1
-"""Column of a true label that nobody gave."""
-STRANGE = -2
-"""Column of a true label that is none of the task's labels: every answer to that row is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sheet:
-    """A set of rows as columns of the label list."""
+    """A set of rows as columns of the label list, or as the codes of `steps.answers` where answers are written."""
 
     target: NDArray[np.int64]
     """Shape (n,): the teacher's label."""
@@ -50,6 +46,9 @@ def sheet_of(rows: CalibrationSet | TestSet) -> Sheet:
         raise DataError(
             f"a {type(rows).__name__} has no rows", next_action="import more traffic, or change the shares in [promptset]"
         )
+    if rows.output is not None:
+        gold = [gold_code(e, rows.output) for e in rows.examples]
+        return Sheet(target=np.full(len(gold), TEACHERS, dtype=np.int64), gold=np.array(gold, dtype=np.int64))
     strangers = sorted({e.target for e in rows.examples} - set(column))
     if strangers:
         raise DataError(

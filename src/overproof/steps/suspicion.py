@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from overproof.data import Dropped, Example, Folder, Labelled, PromptSet
+from overproof.errors import DataError
 from overproof.evidence import Figure
 from overproof.measure.intervals import figure
 from overproof.measure.labels import suspicion_rank
@@ -123,6 +124,8 @@ def mark(labelled: Labelled, features: Folder, prompts: PromptSet, recipe: Suspi
     Returns: the marked rows; nothing is changed.
     """
     examples = labelled.train.examples
+    if labelled.train.output is not None:
+        raise DataError("suspicion compares labels, and these answers are none", next_action="review rows of the audit queue instead")
     at = {label: i for i, label in enumerate(labelled.train.labels)}
     given = np.array([at[e.target] for e in examples], dtype=np.int64)
     groups = {row.request.digest: row.group for row in prompts.train}

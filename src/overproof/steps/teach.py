@@ -26,9 +26,10 @@ from overproof.data import (
 from overproof.errors import DataError, NotCleared
 from overproof.measure.labels import agreement, samples_wanted
 from overproof.measure.slices import Functions, assign
+from overproof.outputs import alike
 from overproof.progress import reporter
 from overproof.store.artifacts import Step
-from overproof.task import Slice
+from overproof.task import Fields, Slice, Text
 
 
 class Sampler(Protocol):
@@ -65,6 +66,8 @@ class TeachRecipe:
     """Random rows that are asked a second time, to see how often the teacher agrees with itself."""
     seed: int = 0
     """Chooses those rows."""
+    output: Fields | Text | None = None
+    """What the answers are where they are no labels: it says which of them count as the same."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -220,14 +223,15 @@ async def _ask(
     found, why = list(both[:first]), ""
     if recipe.hard_samples > first:
         why = _why_hard(row.request, found, recipe, functions)
-    before = _majority(found)
+    before = _majority(found, recipe)
     if why:
         found = list(await teacher.sample(row.request, n=recipe.hard_samples, recorded=row.recorded))
     said = tuple(c for c in found if c.value is not None or c.text)
     reasons = [c.reason for c in found if c.reason]
     repeat = None
     if twice and both[0].value is not None and both[1].value is not None:
-        repeat = Repeat(request_id=row.request.id, first=both[0].value, second=both[1].value)
+        one, other = alike(recipe.output, [both[0].value, both[1].value])
+        repeat = Repeat(request_id=row.request.id, first=one, second=other)
     return _Asked(
         answered=Answered(
             row=row, completions=said, reason="" if said else reasons[0] if reasons else "the teacher gave no answer"
@@ -235,13 +239,13 @@ async def _ask(
         repeat=repeat,
         extra=len(found) - first,
         why=why,
-        changed=bool(why) and _majority(found) != before,
+        changed=bool(why) and _majority(found, recipe) != before,
         beside_usd=sum(c.cost_usd or 0.0 for c in both[len(found) :]),
     )
 
 
-def _majority(found: Sequence[Completion]) -> str | None:
-    values = [c.value for c in found if c.value is not None]
+def _majority(found: Sequence[Completion], recipe: TeachRecipe) -> str | None:
+    values = alike(recipe.output, [c.value for c in found if c.value is not None])
     return agreement(values).value if values else None
 
 
@@ -253,7 +257,8 @@ def _first_samples(request: Request, recipe: TeachRecipe, functions: Functions) 
 
 
 def _why_hard(request: Request, found: Sequence[Completion], recipe: TeachRecipe, functions: Functions) -> str:
-    values = [c.value or "" for c in found]
+    said = [c.value or "" for c in found]
+    values = said if "" in said else alike(recipe.output, said)  # what is no answer has no like
     if len(values) > 1 and samples_wanted(values, first=len(values), most=recipe.hard_samples):
         return "the first samples differ"
     if bool(assign(recipe.extra_on, [request] * len(values), values, functions=functions).any()):

@@ -10,6 +10,8 @@ from overproof.data import Example, Labelled
 from overproof.errors import DataError
 from overproof.evidence import Figure
 from overproof.measure.intervals import cp_lower, figure
+from overproof.outputs import Fields, Text
+from overproof.steps.answers import same_answer
 from overproof.steps.mend import Buy, HeldOut, Mended, Suspect
 from overproof.store.artifacts import Step
 
@@ -96,13 +98,14 @@ def teacher_errors(before: Labelled, mended: Mended, recipe: TeacherErrorsRecipe
         for name in recipe.attributes:
             if name in e.request.attributes:
                 segments[f"{name}={e.request.attributes[name]}"].append(e)
-    overall = _wrong(known, said)
+    output = before.train.output
+    overall = _wrong(known, said, output)
     notes = [] if known else ["no row has a true label yet: review rows of the audit queue first"]
     return TeacherErrors(
         overall=overall,
         labels=_labels(before.train.labels, known, said),
-        segments={name: _wrong(rows, said) for name, rows in sorted(segments.items())},
-        confusions=_confusions(known, said, train),
+        segments={name: _wrong(rows, said, output) for name, rows in sorted(segments.items())},
+        confusions=_confusions(known, said, train) if output is None else (),
         suspects=mended.suspects,
         check=mended.check,
         buys=mended.buys or _blind(overall),
@@ -111,8 +114,12 @@ def teacher_errors(before: Labelled, mended: Mended, recipe: TeacherErrorsRecipe
     )
 
 
-def _wrong(rows: Sequence[Example], said: Mapping[str, str]) -> Figure:
-    return figure(sum(said[e.request.id] != e.gold for e in rows), len(rows), metric="error", level=LEVEL)
+def _right(example: Example, said: Mapping[str, str], output: Fields | Text | None) -> bool:
+    return example.gold is not None and same_answer(output, said[example.request.id], example.gold)
+
+
+def _wrong(rows: Sequence[Example], said: Mapping[str, str], output: Fields | Text | None = None) -> Figure:
+    return figure(sum(not _right(e, said, output) for e in rows), len(rows), metric="error", level=LEVEL)
 
 
 def _labels(labels: Sequence[str], known: Sequence[Example], said: Mapping[str, str]) -> tuple[LabelErrors, ...]:

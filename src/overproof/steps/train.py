@@ -13,11 +13,11 @@ from typing import Any, Literal
 from overproof.data import Folder, TrainSet
 from overproof.errors import DataError
 from overproof.evidence import Trained
-from overproof.registry import resolve
 from overproof.steps.parcel import Parcel, packed, unpacked
 from overproof.store.artifacts import Step
-from overproof.students import Student
+from overproof.students import Generator, Student
 from overproof.students.files import folder_size
+from overproof.students.parts import part_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,8 +52,8 @@ def train(rows: TrainSet, recipe: StudentRecipe, *, workdir: Path, made: Parcel 
     found = sorted({example.target for example in rows.examples})
     if len(found) < 2:
         raise DataError(
-            f"{recipe.name!r} can't be fitted: {len(rows.examples)} training rows with {len(found)} different labels "
-            f"({', '.join(map(repr, found)) or 'none'}), at least 2 are needed",
+            f"{recipe.name!r} can't be fitted: {len(rows.examples)} training rows with {len(found)} different {'labels' if rows.output is None else 'answers'} "
+            f"({', '.join(repr(one[:80]) for one in found) or 'none'}), at least 2 are needed",
             next_action="collect more traffic, or look at what the teacher answers and what the filter drops",
         )
     student = _make(rows, recipe)
@@ -88,18 +88,19 @@ def fit_apart(rows: TrainSet, recipe: StudentRecipe) -> Parcel:
         return packed(train(rows, recipe, workdir=Path(folder)))
 
 
-def _make(rows: TrainSet, recipe: StudentRecipe) -> Student:
-    cls = resolve("students", recipe.use)
-    arguments = {**recipe.options, "labels": rows.labels, "seed": recipe.seed}
+def _make(rows: TrainSet, recipe: StudentRecipe) -> Student | Generator:
+    cls = part_of(recipe.use, rows.output)
+    what = {"labels": rows.labels} if rows.output is None else {"output": rows.output}
+    arguments = {**recipe.options, **what, "seed": recipe.seed}
     try:
         inspect.signature(cls).bind(**arguments)
     except TypeError as error:
-        known = sorted(set(inspect.signature(cls).parameters) - {"labels", "seed"})
+        known = sorted(set(inspect.signature(cls).parameters) - {*what, "seed"})
         raise DataError(
             f"student {recipe.name!r} ({recipe.use}): {error}; its options are {', '.join(known) or 'none'}",
             next_action="mend the student's table in the project file",
         ) from error
-    student: Student = cls(**arguments)
+    student: Student | Generator = cls(**arguments)
     return student
 
 

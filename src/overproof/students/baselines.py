@@ -50,6 +50,8 @@ class Majority:
 
     kind = "majority.v1"
     normaliser = NORMALISER
+    writer = "overproof.students.copies:CommonAnswer"
+    """What the part is where answers are written."""
 
     def __init__(self, *, labels: Sequence[str], seed: int = 0) -> None:
         self.labels = tuple(labels)
@@ -122,6 +124,8 @@ class Nearest:
 
     kind = "nearest.v1"
     normaliser = NORMALISER
+    writer = "overproof.students.copies:NearestAnswer"
+    """What the part is where answers are written."""
 
     def __init__(
         self,

@@ -21,11 +21,11 @@ from overproof.measure.reading import Read, read_columns, read_scores
 from overproof.measure.scope import softmax_rows
 from overproof.measure.slices import OTHER, partition
 from overproof.outputs import Classes
-from overproof.registry import resolve
 from overproof.students import Generator, Student
 from overproof.students.card import REFUSED, RELEASE, Card, SelfTest, read_card
 from overproof.students.files import MAX_SETTINGS_BYTES, read_json
 from overproof.students.generated import write_answers
+from overproof.students.parts import load_part
 from overproof.students.seen import look_at
 from overproof.students.weights import sha256_of
 
@@ -228,7 +228,7 @@ def load_bundle(folder: Path | str, *, manifest_sha256: str | None = None) -> Bu
         raise DataError(
             f"{RELEASE}: student {card.use!r} names code by module, which a bundle must not do", next_action=REFUSED
         )
-    student = resolve("students", card.use).load(root / STUDENT)
+    student = load_part(card.use, root / STUDENT, None if isinstance(card.output, Classes) else card.output)
     if isinstance(card.output, Classes) and tuple(getattr(student, "labels", ())) != card.labels:
         raise DataError(f"{RELEASE} and the student have different labels", next_action=REFUSED)
     if not isinstance(card.output, Classes) and getattr(student, "output", None) != card.output:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from overproof.data import Completion, Judgement, Request
 from overproof.errors import DataError
-from overproof.task import Classes
+from overproof.task import Output
 
 
 class Agreement:
@@ -14,13 +14,13 @@ class Agreement:
     Keeps rows whose samples agree. Agreement is confidence about the teacher, never about the truth.
 
     Args:
-        output: the task's labels.
+        output: what an answer is.
         min: least share of the row's samples that gave the target, in (0, 1].
 
     Raises: DataError for a share outside (0, 1].
     """
 
-    def __init__(self, *, output: Classes, min: float = 0.6) -> None:  # noqa: A002 - the user's word in the file
+    def __init__(self, *, output: Output, min: float = 0.6) -> None:  # noqa: A002 - the user's word in the file
         if isinstance(min, bool) or not 0 < min <= 1:
             raise DataError(
                 f"agreement.v1: min = {min!r} is not in (0, 1]", next_action="give min a share such as 0.6"

@@ -15,7 +15,7 @@ from typing import Any
 
 from overproof.data import Completion, Judgement, Request
 from overproof.errors import DataError
-from overproof.task import Classes
+from overproof.task import Output
 from overproof.verifiers.confined import FAILED, KEEP, PASSED_ON, REASON_CHARS, limits_of
 
 OBJECTION = 1
@@ -30,14 +30,14 @@ class Command:
     with the limits of `Limits`, without our environment.
 
     Args:
-        output: the task's labels.
+        output: what an answer is.
         command: program and arguments.
         limits: see `confined.Limits`.
 
     Raises: DataError for a program that isn't there.
     """
 
-    def __init__(self, *, output: Classes, command: Sequence[str], limits: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, *, output: Output, command: Sequence[str], limits: Mapping[str, Any] | None = None) -> None:
         del output
         listed = [str(part) for part in command] if not isinstance(command, str) else []
         if not listed or shutil.which(listed[0]) is None:

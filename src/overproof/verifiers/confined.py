@@ -18,7 +18,7 @@ from typing import IO, Any, Literal
 from overproof import registry
 from overproof.data import Completion, Judgement, Request
 from overproof.errors import DataError
-from overproof.task import Classes
+from overproof.task import Output, kind_of, output_of
 
 KEEP = Judgement(keep=True)
 REASON_CHARS = 200
@@ -78,7 +78,7 @@ class Confined:
     file of ours, no standard input, and can't write files; the network is not closed to it.
 
     Args:
-        output: the task's labels.
+        output: what an answer is.
         function: "module:function" or "module:Class".
         limits: see `Limits`.
         options: keyword arguments of a class.
@@ -89,13 +89,13 @@ class Confined:
     def __init__(
         self,
         *,
-        output: Classes,
+        output: Output,
         function: str,
         limits: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         self._limits = limits_of(limits or {}, function)
-        self._name, self._options, self._labels = function, options, list(output.labels)
+        self._name, self._options, self._output = function, options, kind_of(output)
         self._child: subprocess.Popen[bytes] | None = None
         self._answers: IO[bytes] | None = None
         self._started()
@@ -172,7 +172,7 @@ class Confined:
         os.close(theirs)
         self._answers = os.fdopen(ours, "rb")
         cpu_s = math.ceil(self._limits.timeout_s)
-        hello = {"use": self._name, "options": self._options, "labels": self._labels, "cpu_s": cpu_s}
+        hello = {"use": self._name, "options": self._options, "output": self._output, "cpu_s": cpu_s}
         assert self._child.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._child.stdin.write(json.dumps(hello).encode() + b"\n")
@@ -202,7 +202,7 @@ def _judged(said: object) -> dict[str, Any]:
 def _loaded(hello: Mapping[str, Any]) -> Any:
     found = registry.resolve("verifiers", hello["use"])
     if isinstance(found, type):
-        return found(output=Classes(labels=tuple(hello["labels"])), **hello["options"]).judge
+        return found(output=output_of(hello["output"]), **hello["options"]).judge
     if not callable(found) or hello["options"]:
         raise TypeError(f"is no function without options; got {hello['options']!r}")
     return lambda request, _completions, target: found(request, target)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from overproof.data import Completion, Judgement, Request
 from overproof.errors import DataError
-from overproof.task import Classes
+from overproof.task import Classes, Fields, Output
 from overproof.verifiers.rules import KEEP
 
 How = Literal["absent", "text", "number", "date", "derived", "code", "unsupported"]
@@ -89,23 +89,27 @@ class Grounding:
     Keeps rows whose answer says nothing that the input doesn't: fields of a JSON answer, or figures and codes of a text.
 
     Args:
-        output: the task's labels.
-        fields: fields to check; all where not given.
+        output: what an answer is.
+        fields: fields to check; all where not given, of a record all but the choices.
         derived: whether a date may be one of the input's plus a number of days that it names.
 
     Raises: DataError for field names that are no list of texts.
     """
 
-    def __init__(self, *, output: Classes, fields: Sequence[str] = (), derived: bool = True) -> None:
-        del output
+    def __init__(self, *, output: Output, fields: Sequence[str] = (), derived: bool = True) -> None:
         if isinstance(fields, str) or not all(isinstance(f, str) for f in fields):
             raise DataError(f"grounding.v1: fields = {fields!r}", next_action='write a list such as ["total", "due_date"]')
-        self._fields = tuple(fields)
+        # a choice is a judgement as a label is: it need not stand in the text
+        verbatim = [one.name for one in output.fields if one.type != "choice"] if isinstance(output, Fields) else []
+        if isinstance(output, Fields) and not (fields or verbatim):
+            raise DataError("grounding.v1: every field is a choice, which no text has to state", next_action="name the fields that must stand in the text, or take the rule out")
+        self._fields = tuple(fields or verbatim)
+        self._canonical = not isinstance(output, Classes)
         self._bad: tuple[How, ...] = ("unsupported",) if derived else ("unsupported", "derived")
 
     def judge(self, request: Request, completions: Sequence[Completion], target: str) -> Judgement:
         """Look every value of the answer up in the input; see `Verifier`."""
-        said = next((c.text for c in completions if c.value == target), target)
+        said = target if self._canonical else next((c.text for c in completions if c.value == target), target)
         try:
             answer = json.loads(said)
         except ValueError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -9,10 +10,10 @@ from typing import Any, Literal
 from overproof import registry
 from overproof.data import Completion, Judgement, Request
 from overproof.errors import DataError
-from overproof.task import Classes
+from overproof.task import Classes, Fields, Output
+from overproof.verifiers.json_schema import broken, checked
 
 KEEP = Judgement(keep=True)
-SCHEMA_WORDS = {"type", "enum", "const", "pattern", "minLength", "maxLength"}
 
 
 class LabelSet:
@@ -20,13 +21,15 @@ class LabelSet:
     Keeps rows whose target is one of the labels, or of the named few of them.
 
     Args:
-        output: the task's labels.
+        output: what an answer is.
         labels: the labels to admit; all of the task's where not given.
 
     Raises: DataError for a label that the task doesn't have.
     """
 
-    def __init__(self, *, output: Classes, labels: Sequence[str] | None = None) -> None:
+    def __init__(self, *, output: Output, labels: Sequence[str] | None = None) -> None:
+        if not isinstance(output, Classes):
+            raise DataError("label_set.v1 is for tasks whose answers are labels", next_action="take it out; records and texts are checked as they are parsed")
         unknown = [label for label in labels or () if label not in output.labels]
         if unknown:
             raise DataError(
@@ -46,7 +49,7 @@ class Regex:
     Keeps rows whose raw first answer, target or input text matches a pattern, or doesn't.
 
     Args:
-        output: the task's labels.
+        output: what an answer is.
         pattern: searched anywhere in the text; anchor it with ^ and $ where needed.
         on: which text: "answer" (raw, of the first sample that gave the target), "target", or "input".
         must: "match" or "not match".
@@ -57,7 +60,7 @@ class Regex:
     def __init__(
         self,
         *,
-        output: Classes,
+        output: Output,
         pattern: str,
         on: Literal["answer", "target", "input"] = "answer",
         must: Literal["match", "not match"] = "match",
@@ -91,45 +94,22 @@ class Regex:
 
 class Schema:
     """
-    Keeps rows whose target fits a JSON Schema for a text: type, enum, const, pattern, minLength, maxLength.
+    Keeps rows whose target fits a JSON Schema, of the words in `verifiers.json_schema`; a record is checked as the object it is.
 
     Args:
-        output: the task's labels.
+        output: what an answer is.
         schema: the schema; the task's own where not given.
 
     Raises: DataError for a schema with other words: a rule that is not checked must not look checked.
     """
 
-    def __init__(self, *, output: Classes, schema: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, *, output: Output, schema: Mapping[str, Any] | None = None) -> None:
         self._schema = dict(schema if schema is not None else output.json_schema())
-        unknown = sorted(set(self._schema) - SCHEMA_WORDS)
-        if unknown or not self._schema:
-            raise DataError(
-                f"schema.v1 can't check {unknown!r}; it knows {', '.join(sorted(SCHEMA_WORDS))}",
-                next_action='use those words, or check the rest in a function: use = "module:function"',
-            )
-        try:
-            re.compile(self._schema.get("pattern", ""))
-        except (re.error, TypeError) as error:
-            raise DataError(
-                f"schema.v1: pattern {self._schema['pattern']!r} is no regular expression: {error}",
-                next_action="mend the pattern",
-            ) from error
+        self._object = isinstance(output, Fields)
+        checked(self._schema)
 
     def judge(self, request: Request, completions: Sequence[Completion], target: str) -> Judgement:
         """Check the target against every word of the schema; see `Verifier`."""
         del request, completions
-        schema = self._schema
-        broken = [
-            word
-            for word, holds in (
-                ("type", schema.get("type", "string") == "string"),
-                ("enum", target in schema.get("enum", [target])),
-                ("const", target == schema.get("const", target)),
-                ("pattern", re.search(schema.get("pattern", ""), target) is not None),
-                ("minLength", len(target) >= schema.get("minLength", 0)),
-                ("maxLength", len(target) <= schema.get("maxLength", len(target))),
-            )
-            if not holds
-        ]
-        return Judgement(keep=False, reason=f"the target breaks {', '.join(broken)}") if broken else KEEP
+        found = list(broken(self._schema, json.loads(target) if self._object else target))
+        return Judgement(keep=False, reason=f"the target breaks {', '.join(found)}"[:200]) if found else KEEP
