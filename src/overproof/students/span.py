@@ -242,13 +242,12 @@ def _reader(path: Path) -> Reader:
     except ImportError as error:
         raise MissingExtra("span.v1", extra="encoder") from error
     try:
-        if path.stat().st_size > MAX_TABLE_BYTES:
-            raise DataError(f"{TOKENIZER} has over {MAX_TABLE_BYTES} bytes", next_action=AGAIN)
-        return Reader(Tokenizer.from_str(path.read_text(encoding="utf-8")))
-    except DataError:
-        raise
+        size = path.stat().st_size
+        if size <= MAX_TABLE_BYTES:
+            return Reader(Tokenizer.from_str(path.read_text(encoding="utf-8")))
     except Exception as error:  # the library raises bare exceptions
         raise DataError(f"{TOKENIZER} can't be loaded: {error}", next_action=AGAIN) from error
+    raise DataError(f"{TOKENIZER} has {size} bytes, at most {MAX_TABLE_BYTES} are read", next_action=AGAIN)
 
 
 def _session(path: Path) -> Any:
@@ -260,13 +259,12 @@ def _session(path: Path) -> Any:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
         model = path.read_bytes()
-        if EXTERNAL_DATA in model:
-            raise DataError(f"{MODEL} keeps tensors in another file, which is never read", next_action=AGAIN)
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except DataError:
-        raise
+        outside = EXTERNAL_DATA in model
+        session = None if outside else onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own, without a common base
         raise DataError(f"{MODEL} can't be loaded: {error}", next_action=AGAIN) from error
+    if session is None:
+        raise DataError(f"{MODEL} keeps tensors in another file, which is never read", next_action=AGAIN)
     if {one.name for one in session.get_inputs()} != {"input_ids", "attention_mask"}:
         raise DataError(f"{MODEL} has other inputs than token ids and mask", next_action=AGAIN)
     return session

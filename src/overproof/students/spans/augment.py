@@ -16,7 +16,7 @@ from overproof.students.spans.values import Spelled, dates_in, numbers_in
 
 OFTEN, SELDOM = 0.5, 0.25  # chance of a change to a text; chosen once, on rows that no test reads
 SLIP = 0.04  # chance of a slip in a word
-MONTHS = "January February March April May June July August September October November December".split()
+MONTHS = [dt.date(2000, month, 1).strftime("%B") for month in range(1, 13)]
 _LABELLED = re.compile(r"^[\W_]*[^\W\d].{0,40}?(?::|  | = ).*\S", re.DOTALL)
 _SEPARATOR = re.compile(r"(?<=\w) ?(?::|=) +|(?<=[^\W\d])  (?=\S)")
 _SEPARATORS = (": ", "  ", " - ", " = ", " : ", " ")
@@ -38,7 +38,7 @@ def said_anew(text: str, record: Mapping[str, Any], *, output: Fields, rng: np.r
     if rng.random() < OFTEN:
         text, values = _other_codes(text, values, output, rng)
     if rng.random() < SELDOM:
-        text = _other_dates(text, values, output, rng)
+        text = _other_dates(text, rng)
     if rng.random() < SELDOM:
         text = _other_numbers(text, rng)
     kept = [str(values[field.name]) for field in output.fields if field.type == "text" and values.get(field.name) is not None]
@@ -68,7 +68,7 @@ def _put(text: str, changes: list[tuple[int, int, str]]) -> str:
     return text
 
 
-def _other_dates(text: str, values: Mapping[str, Any], output: Fields, rng: np.random.Generator) -> str:
+def _other_dates(text: str, rng: np.random.Generator) -> str:
     found = list(dates_in(text))
     if not all(one.sure for one in found):
         return text  # which day is meant only the rest of the text says

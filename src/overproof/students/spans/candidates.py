@@ -226,7 +226,7 @@ def _beside(one: Spelled, near: tuple[str, str], text: str) -> list[float]:
     before, after = near[0].rstrip(), near[1].lstrip()
     money = any(c in "€$£¥₹" for c in before[-1:] + after[:1]) or bool(_CODE.search(before[-3:]) or _CODE.match(after))
     spelled = text[one.start : one.end]
-    return [float(money), float(after[:1] == "%"), float(len(spelled) > 3 and spelled[-3] in ".,"), float(before[-1:] in "-/#" and bool(before)),]
+    return [float(money), float(after[:1] == "%"), float(len(spelled) > 3 and spelled[-3] in ".,"), float(before[-1:] in "-/#" and bool(before))]
 
 
 def target_of(field: Field, value: Any) -> str | None:

@@ -93,11 +93,8 @@ def decode(tables: Tables, tokens: NDArray[np.float64], whole: NDArray[np.float6
             column += len(field.values)
             rows = list(zip(field.values, np.logaddexp.reduce(block, axis=0).tolist(), strict=True)) if len(block) else []
         else:
-            rows = [
-                (day if after else value, score)
-                for after, value, score in offers.get(field.name, ())
-                if not after or ((day := _counted(base.get(after), value)) is not None)
-            ]
+            dated = [(_counted(base.get(after), value) if after else value, score) for after, value, score in offers.get(field.name, ())]
+            rows = [(value, score) for value, score in dated if value is not None]
         said[field.name] = _choose(field, rows, absent)
     return _record(said, plan, cut)
 
@@ -111,7 +108,7 @@ def _counted(base: str | None, days: str) -> str | None:
     return None if base is None else later(base, int(days))
 
 
-def _choose(field: Field, rows: list[tuple[Any, float]], absent: float | None) -> _Said:
+def _choose(field: Field, rows: list[tuple[str, float]], absent: float | None) -> _Said:
     """All candidates that say the same are one answer."""
     sums: dict[str | None, float] = {} if absent is None else {None: absent}
     shown: dict[str | None, tuple[float, str]] = {}

@@ -91,7 +91,7 @@ class Model:
 
         self.torch, self.plan, self.schedule = torch, plan, schedule
         torch.manual_seed(schedule.seed)
-        self.encoder = BertModel(BertConfig.from_pretrained(str(folder)), add_pooling_layer=False).float()
+        self.encoder = BertModel(BertConfig.from_pretrained(str(folder)), add_pooling_layer=False)
         given = {name: torch.from_numpy(value) for name, value in read_weights(folder / "model.safetensors").items()}
         missing = self.encoder.load_state_dict(given, strict=False).missing_keys
         if missing:

@@ -27,7 +27,7 @@ _DATES = (
     re.compile(rf"(?P<w>{_WORD})[ -](?P<d>\d\d?)(?:st|nd|rd|th)?(?:, ?| |-)(?P<y>(?:19|20)\d\d)(?!\d)", re.IGNORECASE),
 )
 _NUMBER = re.compile(
-    r"(?<![\d])(?<![\d.,][.,])(?P<whole>\d{1,3}(?:(?P<g>[ .,'’])\d{3})(?:(?P=g)\d{3})*(?!\d)|\d+)(?:(?P<p>[.,])(?P<part>\d+))?(?!\d)"
+    r"(?<![\d])(?<![\d.,][.,])(?P<whole>\d{1,3}(?:(?P<g>[ .,'’])\d{3})(?:(?P=g)\d{3})*(?!\d)|\d+)(?:(?P<p>[.,])(?P<part>\d+))?(?!\d|[.,]\d)"
 )
 _ALONE = re.compile(r"\d+(?:[.,]\d+)?(?!\d)")
 
@@ -83,19 +83,18 @@ def dates_in(text: str) -> Iterator[Spelled]:
     """
     for at, pattern in enumerate(_DATES):
         for found in pattern.finditer(text):
-            where = {"start": found.start(), "end": found.end()}
             if at == 1:
                 a, b, year = found["a"], found["b"], found["y"]
                 readings: list[tuple[Order, str | None]] = [("dmy", _day(year, int(b), a)), ("mdy", _day(year, int(a), b))]
                 possible = [(order, value) for order, value in readings if value is not None]
                 alike = len({value for _, value in possible}) == 1
                 for order, value in possible[:1] if len(possible) == 2 and alike else possible:
-                    yield Spelled(**where, value=value, mark="" if len(possible) == 2 and alike else order, sure=alike)
+                    yield Spelled(start=found.start(), end=found.end(), value=value, mark="" if len(possible) == 2 and alike else order, sure=alike)
                 continue
             month = int(found["m"]) if at == 0 else month_of(found["w"])
-            value = _day(found["y"], month, found["d"]) if month else None
-            if value is not None:
-                yield Spelled(**where, value=value)
+            day = _day(found["y"], month, found["d"]) if month else None
+            if day is not None:
+                yield Spelled(start=found.start(), end=found.end(), value=day)
 
 
 def numbers_in(text: str) -> Iterator[Spelled]:
