@@ -75,7 +75,7 @@ def test_serving_imports_no_torch(fitted):
     assert done.stdout.strip() == fitted[0].generate(requests()[:1])[0].value
 
 
-@pytest.mark.parametrize("change", ["options", "output", "days", "size", "kind", "normaliser", "seen", "pickle", "graph", "tokenizer", "missing"])
+@pytest.mark.parametrize("change", ["options", "output", "days", "named", "size", "kind", "normaliser", "seen", "pickle", "graph", "tokenizer", "missing"])
 def test_files_that_were_changed_are_refused(fitted, tmp_path, change):
     """Any file that doesn't belong to the others is a DataError, never a crash or an answer."""
     folder = tmp_path / "copy"
@@ -88,6 +88,8 @@ def test_files_that_were_changed_are_refused(fitted, tmp_path, change):
             settings["output"] = {"fields": settings["output"]["fields"][:-1]}
         case "days":
             settings["facts"]["days"] = [["due", "number"]]
+        case "named":
+            settings["facts"]["named"] = [["number", 3]]
         case "size":
             settings["facts"]["size"] = "96"
         case "kind" | "normaliser":
@@ -136,6 +138,21 @@ def test_a_round_is_judged_on_rows_that_are_held_out(weights, tmp_path):
     assert facts["unfound"] == {"n": 0}
     assert len(direct_roles(output)) == 1
     assert form_of(output) == {"fields": {"n": "number"}}
+
+
+def test_a_name_that_the_text_does_not_write_is_learned(weights, tmp_path):
+    """A maker that rows call by another word is answered in the rows' own name; one that the text writes is still found there."""
+    from overproof.outputs import output_of
+
+    output = output_of({"fields": {"maker": "text"}})
+    called = {"bimmer": "Bayerische Werke", "beetle": "Volk & Co", "Trabant": "Trabant"}
+    rows = [(f"my {word} number {i} is broken", name) for i in range(18) for word, name in called.items()]
+    examples = tuple(Example(request=Request(id=str(i), fields={"text": text}), target=output.write({"maker": name})) for i, (text, name) in enumerate(rows))
+    generator = SpanGenerator(output=output, weights=weights, held_out=0, rounds=8, views=400, rate=2e-3, frozen=0)
+    generator.fit(TrainSet(examples=examples, labels=(), output=output), workdir=tmp_path)
+    said = generator.generate([Request(id="1", fields={"text": f"my {word} number 99 is broken"}) for word in called])
+    assert [output.values(one.value)["maker"] for one in said] == list(called.values())
+    assert generator.facts["named"] == [["maker", "Bayerische Werke"], ["maker", "Volk & Co"]]
 
 
 def test_log_odds_stay_finite():

@@ -107,7 +107,7 @@ class SpanGenerator:
         write_arrays(workdir / HEADS, {"seen": fitted.seen})
         facts = {
             "encoder_sha256": files.sha256, "tokenizer_sha256": sha256_of(files.folder / TOKENIZER), "size": size,
-            "parameters": bert_onnx.count_parameters(graph) + fitted.seen.size, "words": plan.words,
+            "parameters": bert_onnx.count_parameters(graph) + fitted.seen.size, "words": plan.words, "named": [list(pair) for pair in plan.named],
             "days": [[role.field, role.after] for role in plan.roles if role.kind == "days"], **found.facts,
         }  # fmt: skip
         write_json(workdir / SETTINGS, {
@@ -125,14 +125,14 @@ class SpanGenerator:
 
     def _open(self, folder: Path, facts: Mapping[str, Any]) -> None:
         numbers = [facts.get(name) for name in ("size", "parameters", "words")]
-        days, dates = facts.get("days"), {field.name for field in self.fields.fields if field.type == "date"}
-        known = isinstance(days, list) and all(isinstance(one, list) and len(one) == 2 and set(map(str, one)) <= dates for one in days)
+        days, named = (_pairs(facts.get(name)) for name in ("days", "named"))
+        dates, texts = ({field.name for field in self.fields.fields if field.type == kind} for kind in ("date", "text"))
+        known = all({f, g} <= dates for f, g in days) and {f for f, _ in named} <= texts
         if not all(type(value) is int and value > 0 for value in numbers) or not known or int(numbers[0] or 0) < 8:
             raise DataError(f"{SETTINGS}: facts of span.v1 are missing or malformed", next_action=AGAIN)
-        assert isinstance(days, list)
         self._size, self.parameters, words = (int(value or 0) for value in numbers)
         roles = (*direct_roles(self.fields), *(Role(field=f, kind="days", after=g) for f, g in days))
-        self._plan = Plan(output=self.fields, roles=roles, words=min(words, 24))
+        self._plan = Plan(output=self.fields, roles=roles, words=min(words, 24), named=named)
         self._seen = read_arrays(folder / HEADS, {"seen": 2})["seen"].astype(np.float64)
         self._reader = _reader(folder / TOKENIZER)
         self._session = _session(folder / MODEL)
@@ -216,6 +216,12 @@ def _fields(form: Any) -> Fields:
     if not isinstance(found, Fields):
         raise DataError(f"{SETTINGS}: output is no record", next_action=AGAIN)
     return found
+
+
+def _pairs(raw: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(raw, list) or not all(isinstance(one, list) and len(one) == 2 and all(isinstance(part, str) for part in one) for one in raw):
+        raise DataError(f"{SETTINGS}: facts of span.v1 are missing or malformed", next_action=AGAIN)
+    return tuple((one[0], one[1]) for one in raw)
 
 
 def form_of(output: Fields) -> dict[str, Any]:

@@ -16,7 +16,9 @@ from overproof.students.spans.values import Spelled, dates_in, numbers_in
 
 OFTEN, SELDOM = 0.5, 0.25  # chance of a change to a text; chosen once, on rows that no test reads
 SLIP = 0.04  # chance of a slip in a word
-MONTHS = [dt.date(2000, month, 1).strftime("%B") for month in range(1, 13)]
+MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
+)  # fmt: skip
 _LABELLED = re.compile(r"^[\W_]*[^\W\d].{0,40}?(?::|  | = ).*\S", re.DOTALL)
 _SEPARATOR = re.compile(r"(?<=\w) ?(?::|=) +|(?<=[^\W\d])  (?=\S)")
 _SEPARATORS = (": ", "  ", " - ", " = ", " : ", " ")

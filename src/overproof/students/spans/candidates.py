@@ -20,6 +20,7 @@ Kind = Literal["text", "number", "date", "days"]
 KINDS: tuple[Kind, ...] = ("text", "number", "date", "days")
 SEEN = 16
 """Numbers that are seen of a candidate."""
+MOST_NAMED = 200
 MOST_DAYS = 400  # a count of days between two dates of one document
 _SEGMENT = re.compile(r"(?:[^ \n]| (?! ))+")
 _WORD = re.compile(r"\S+")
@@ -64,16 +65,30 @@ class Plan:
     """Direct ones in the order of the fields, then those that count days."""
     words: int
     """Most words in a text span."""
+    named: tuple[tuple[str, str], ...] = ()
+    """Text field and value: values that come up again and again where the text has them in other words, or not at all."""
 
     @property
-    def choices(self) -> tuple[tuple[str, str], ...]:
-        """Field and value of every column that is read from all tokens together."""
-        return tuple((field.name, value) for field in self.output.fields if field.type == "choice" for value in field.values)
+    def closed(self) -> tuple[tuple[str, str], ...]:
+        """Field and value of every column that is read from all tokens together: choices, then named values."""
+        return tuple((field.name, value) for field in self.output.fields if field.type == "choice" for value in field.values) + self.named
+
+    def values_of(self, name: str) -> dict[str, int]:
+        """
+        What a field can be without standing in the text.
+
+        Args:
+            name: of the field.
+
+        Returns: value to column of the head.
+        """
+        first = 3 * len(self.roles) + len(self.output.fields)
+        return {value: first + at for at, (field, value) in enumerate(self.closed) if field == name}
 
     @property
     def columns(self) -> int:
         """Columns of the head: start, end and mean of each role, "not given" of each field, and the choices."""
-        return 3 * len(self.roles) + len(self.output.fields) + len(self.choices)
+        return 3 * len(self.roles) + len(self.output.fields) + len(self.closed)
 
     def of(self, kind: Kind) -> list[int]:
         """
@@ -265,7 +280,7 @@ class Goal:
     none: NDArray[np.bool_]
     """Shape (fields,), True where "not given" is the target."""
     choice: NDArray[np.int64]
-    """Shape (fields,), place of the target among the field's values; -1 where it is null or no choice."""
+    """Shape (fields,), place of the target in `Plan.values_of`; -1 where it is null or not among them."""
     counts: NDArray[np.bool_]
     """Shape (fields,), False where the page doesn't offer the target: nothing can be learned there."""
 
@@ -298,9 +313,10 @@ def goal_of(tables: Tables, values: Mapping[str, Any], plan: Plan) -> Goal:
             right[kind][:, column] = [one == goal for one in said]
             offered[role.field] |= bool(right[kind][:, column].any())
     choice = np.full(len(fields), -1, dtype=np.int64)
-    for at, (name, field) in enumerate(fields.items()):
-        if field.type == "choice" and values.get(name) is not None:
-            choice[at] = field.values.index(values[name])
+    for at, name in enumerate(fields):
+        known = list(plan.values_of(name))
+        if values.get(name) in known:
+            choice[at] = known.index(values[name])
             offered[name] = True
     return Goal(
         right=right, none=np.array([goal is None for goal in target.values()]), choice=choice,
@@ -310,14 +326,15 @@ def goal_of(tables: Tables, values: Mapping[str, Any], plan: Plan) -> Goal:
 
 def plan_of(output: Fields, pages: Sequence[Page], records: Sequence[Mapping[str, Any]]) -> Plan:
     """
-    Learn from training rows how long texts are, and which dates are counted in days from which others.
+    Learn from training rows how long texts are, which are named otherwise than they are written, and which dates count from which.
 
     Args:
         output: the fields.
         pages: the rows' pages.
         records: their targets.
 
-    Returns: the plan; a date is derived from another where at least five rows and one in two hundred say it in no other way.
+    Returns: the plan; a date is derived from another where at least five rows and one in two hundred say it in no
+        other way, and a text is named where as many rows have it that don't write it.
     """
     texts = [str(record[f.name]) for record in records for f in output.fields if f.type == "text" and record.get(f.name) is not None]
     words = min(24, 1 + max((len(text.split()) for text in texts), default=1))
@@ -331,5 +348,10 @@ def plan_of(output: Fields, pages: Sequence[Page], records: Sequence[Mapping[str
             if record.get(f) is not None and record.get(g) in said and record[f] not in said:
                 support[f, g] += any(later(record[g], n) == record[f] for n in days if n <= MOST_DAYS)
     least = max(5, len(pages) // 200)
+    absent: Counter[tuple[str, str]] = Counter()
+    for page, record in zip(pages, records, strict=True):
+        whole = same_text(page.text)
+        absent.update((f.name, record[f.name]) for f in output.fields if f.type == "text" and record.get(f.name) is not None and same_text(record[f.name]) not in whole)
+    named = tuple(sorted(pair for pair, n in absent.most_common(MOST_NAMED) if n >= least))
     derived = tuple(Role(field=f, kind="days", after=g) for (f, g) in pairs if support[f, g] >= least)
-    return Plan(output=output, roles=(*direct_roles(output), *derived), words=words)
+    return Plan(output=output, roles=(*direct_roles(output), *derived), words=words, named=named)

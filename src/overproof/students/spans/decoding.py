@@ -85,16 +85,13 @@ def decode(tables: Tables, tokens: NDArray[np.float64], whole: NDArray[np.float6
     offers = scores_of(tables, tokens, seen, plan)
     base = {name: _best(rows) for name, rows in offers.items()}
     said: dict[str, _Said] = {}
-    column = 3 * len(plan.roles) + len(plan.output.fields)
     for at, field in enumerate(plan.output.fields):
         absent = float(whole[3 * len(plan.roles) + at]) if field.optional else None
-        if field.type == "choice":
-            block = tokens[:, column : column + len(field.values)]
-            column += len(field.values)
-            rows = list(zip(field.values, np.logaddexp.reduce(block, axis=0).tolist(), strict=True)) if len(block) else []
-        else:
-            dated = [(_counted(base.get(after), value) if after else value, score) for after, value, score in offers.get(field.name, ())]
-            rows = [(value, score) for value, score in dated if value is not None]
+        dated = [(_counted(base.get(after), value) if after else value, score) for after, value, score in offers.get(field.name, ())]
+        rows = [(value, score) for value, score in dated if value is not None]
+        known = plan.values_of(field.name)
+        if known and len(tokens):
+            rows += zip(known, np.logaddexp.reduce(tokens[:, list(known.values())], axis=0).tolist(), strict=True)
         said[field.name] = _choose(field, rows, absent)
     return _record(said, plan, cut)
 

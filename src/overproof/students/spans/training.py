@@ -163,7 +163,6 @@ class Model:
         owner = torch.repeat_interleave(torch.arange(len(rows)), sizes)
         n, total = len(plan.roles), torch.zeros(())
         weight = torch.tensor([row.weight for row in rows])
-        choice_at = 3 * n + len(plan.output.fields)
         fields = list(plan.output.fields)
         parts: dict[str, list[Any]] = {field.name: [] for field in fields}
         rights: dict[str, list[Any]] = {field.name: [] for field in fields}
@@ -179,12 +178,12 @@ class Model:
             absent = whole[:, 3 * n + at] if field.optional else torch.full((len(rows),), NEVER)
             is_absent = torch.tensor([bool(row.goal.none[at]) for row in rows])
             counts = torch.tensor([bool(row.goal.counts[at]) for row in rows])
-            if field.type == "choice":
-                values = _gather(torch, tokens[:, choice_at : choice_at + len(field.values)], owner, len(rows))
-                choice_at += len(field.values)
-                picked = torch.tensor([int(row.goal.choice[at]) for row in rows]).clamp(min=0)
-                parts[field.name] = list(values.unbind(1))
-                rights[field.name] = [values.gather(1, picked[:, None])[:, 0]]
+            if columns := list(plan.values_of(field.name).values()):
+                values = _gather(torch, tokens[:, columns], owner, len(rows))
+                picked = torch.tensor([int(row.goal.choice[at]) for row in rows])
+                there = values.gather(1, picked.clamp(min=0)[:, None])[:, 0]
+                parts[field.name] += list(values.unbind(1))
+                rights[field.name].append(there.masked_fill(picked < 0, NEVER))
             every = torch.logsumexp(torch.stack([absent, *parts[field.name]]), 0)
             present = torch.stack([torch.full((len(rows),), NEVER), *rights[field.name]]).logsumexp(0)
             good = torch.where(is_absent, absent, present)
