@@ -34,13 +34,13 @@ def test_every_spelling_of_an_amount_is_found(amount, marks, frame):
 @pytest.mark.parametrize(
     ("text", "values"),
     [
-        ("1.234", {"1234": False, "1.234": False}), ("0.125", {"0.125": True}), ("1,234.50", {"1234.5": True}), ("-3.5", {"-3.5": True}),
-        ("2 350,00", {"2350": False, "350": False}), ("12%", {"12": True}), ("1.2.3", {}),
+        ("1.234", {"1234": (",", False), "1.234": (".", False)}), ("0.125", {"0.125": (".", True)}), ("1,234.50", {"1234.5": (".", True)}),
+        ("-3.5", {"-3.5": (".", True)}), ("2 350,00", {"2350": (",", False), "350": ("", False)}), ("12%", {"12": ("", True)}), ("1.2.3", {}),
     ],
 )
 def test_a_spelling_with_two_readings_says_so(text, values):
     """Where a number can be read two ways both are there and neither is sure."""
-    assert {one.value: one.sure for one in numbers_in(text)} == values
+    assert {one.value: (one.mark, one.sure) for one in numbers_in(text)} == values
 
 
 def test_day_and_month_are_told_apart_only_where_they_can_be():
