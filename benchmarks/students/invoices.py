@@ -115,8 +115,9 @@ def run(seed, train, judged, options, keep):
         folder = Path(keep or place) / f"seed{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         began = time.perf_counter()
-        student = SpanGenerator(output=OUTPUT, seed=seed, **options)
-        student.fit(TrainSet(examples=examples_of(train), labels=(), output=OUTPUT), workdir=folder)
+        if not (folder / "student.json").exists():  # one that an earlier run left with --keep is judged as it is
+            student = SpanGenerator(output=OUTPUT, seed=seed, **options)
+            student.fit(TrainSet(examples=examples_of(train), labels=(), output=OUTPUT), workdir=folder)
         fitted = time.perf_counter() - began
         student = SpanGenerator.load(folder)
         spans, said = [], []
@@ -134,7 +135,7 @@ def main():
     parser.add_argument("--split", choices=("valid", "test"), default="test")
     parser.add_argument("--rows", type=int, default=None, help="so many training rows, drawn at random")
     parser.add_argument("--judged", type=int, default=None, help="so many judged rows, drawn at random")
-    parser.add_argument("--keep", type=Path, default=None, help="leave the students' files here")
+    parser.add_argument("--keep", type=Path, default=None, help="leave the students' files here, and judge those that are there without training")
     for name, (default, _, _) in TRAINING.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     given = parser.parse_args()

@@ -91,7 +91,7 @@ class Model:
 
         self.torch, self.plan, self.schedule = torch, plan, schedule
         torch.manual_seed(schedule.seed)
-        self.encoder = BertModel(BertConfig.from_pretrained(str(folder)), add_pooling_layer=False)
+        self.encoder: Any = BertModel(BertConfig.from_pretrained(str(folder)), add_pooling_layer=False)
         given = {name: torch.from_numpy(value) for name, value in read_weights(folder / "model.safetensors").items()}
         missing = self.encoder.load_state_dict(given, strict=False).missing_keys
         if missing:
@@ -101,7 +101,7 @@ class Model:
         torch.nn.init.normal_(self.head.weight, std=0.02)
         torch.nn.init.zeros_(self.head.bias)
         self.seen = torch.nn.Parameter(torch.zeros(len(plan.roles), SEEN))
-        words = self.encoder.get_input_embeddings().weight
+        words = self.encoder.embeddings.word_embeddings.weight
         with torch.no_grad():
             for mark, like in schedule.marks.items():
                 words[mark] = words[like]
