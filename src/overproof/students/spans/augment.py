@@ -45,6 +45,8 @@ def said_anew(text: str, record: Mapping[str, Any], *, output: Fields, rng: np.r
         text = _other_numbers(text, rng)
     kept = [str(values[field.name]) for field in output.fields if field.type == "text" and values.get(field.name) is not None]
     if rng.random() < OFTEN:
+        text = _said_once_less(text, kept, rng)
+    if rng.random() < OFTEN:
         text = _slips(text, kept, rng)
     blocks = [_other_layout(block.split("\n"), rng) for block in text.split("\n\n")]
     return "\n\n".join(blocks), values
@@ -60,6 +62,26 @@ def _other_codes(text: str, values: dict[str, Any], output: Fields, rng: np.rand
         if value in text:
             text, values[field.name] = text.replace(value, new), new
     return text, values
+
+
+def _said_once_less(text: str, kept: list[str], rng: np.random.Generator) -> str:
+    """Without one of the lines that name a text value which another line names too: a heading must not be all that is looked at."""
+    lines = text.split("\n")
+    for value in kept:
+        named = [at for at, line in enumerate(lines) if value in line and not line.startswith(">")]
+        bare = [at for at in named if not any(c.isdigit() for c in _without(lines[at], kept))]  # a line with a number may be needed
+        if len(named) > 1 and bare and rng.random() < OFTEN:
+            at = bare[int(rng.integers(len(bare)))]
+            rest = [line for place, line in enumerate(lines) if place != at]
+            if all(other not in lines[at] or any(other in line and not line.startswith(">") for line in rest) for other in kept):
+                lines = rest
+    return "\n".join(lines)
+
+
+def _without(line: str, kept: list[str]) -> str:
+    for value in kept:
+        line = line.replace(value, "")
+    return line
 
 
 def _put(text: str, changes: list[tuple[int, int, str]]) -> str:
