@@ -95,6 +95,13 @@ def test_the_reading_that_the_document_uses_is_seen(reader):
     assert output.fields[0].type == "date"
 
 
+def test_a_total_shows_by_its_sum(reader):
+    """What two other numbers add up to is seen as a sum, the two as its parts, and a stranger as neither."""
+    table = tables_of(reader.read(["net 100.00\nVAT 20.10\nin all 120.10\nseats 7.25"])[0], words=1)["number"]
+    seen = {value: tuple(row[-2:]) for value, row in zip(table.values, table.seen.tolist(), strict=True)}
+    assert seen == {"100": (0.0, 1.0), "20.1": (0.0, 1.0), "120.1": (1.0, 0.0), "7.25": (0.0, 0.0)}
+
+
 def test_what_is_held_out_is_made_unlike_the_rest():
     """Texts of one layout are held out together or not at all, and never more than the share."""
     texts = [f"{words} {i}" for i in range(30) for words in ("please pay the amount", "Rechnung Nummer und Datum", "estimado cliente factura adjunta")]

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ Kind = Literal["text", "number", "date", "days"]
 KINDS: tuple[Kind, ...] = ("text", "number", "date", "days")
 SEEN = 16
 """Numbers that are seen of a candidate."""
+MOST_ADDED = 64  # numbers of a text whose sums are looked for
 MOST_NAMED = 200
 MOST_DAYS = 400  # a count of days between two dates of one document
 _SEGMENT = re.compile(r"(?:[^ \n]| (?! ))+")
@@ -221,6 +223,7 @@ def _typed(lines: _Lines, found: Sequence[Spelled], first: Mapping[int, int], la
         votes[mark] += 100 * bool(hint.search(lines.text))
     order = sorted({one.value if kind == "date" else float(one.value) for one in found})
     rank = {value: at / max(1, len(order) - 1) for at, value in enumerate(order)}
+    sums = _sums({one.value for one in found if lines.text[one.start : one.end][-3:-2] in (".", ",")})
     rows = []
     for one in found:
         other = sum(n for mark, n in votes.items() if mark not in (one.mark, ""))
@@ -230,11 +233,22 @@ def _typed(lines: _Lines, found: Sequence[Spelled], first: Mapping[int, int], la
         features = [
             *lines.place(one.start, one.end), float(ours > other), float(other > ours), float(not one.sure),
             float(one.mark in (",", "mdy")), rank[one.value if kind == "date" else float(one.value)],
-            float(lines.text[one.start : one.end].count("/") == 2 and one.mark == "mdy"),
-            *(_beside(one, near, lines.text) if kind == "number" else [float(bool(re.match(r",? \d?\d:\d", near[1])))]),
         ]  # fmt: skip
+        if kind == "date":
+            slashed = lines.text[one.start : one.end].count("/") == 2 and one.mark == "mdy"
+            features += [float(slashed), float(bool(re.match(r",? \d?\d:\d", near[1])))]
+        else:
+            features += [*_beside(one, near, lines.text), float(one.value in sums[0]), float(one.value in sums[1])]
         rows.append((first[one.start], last[one.end], one.value, features))
     return _table(rows)
+
+
+def _sums(values: set[str]) -> tuple[set[str], set[str]]:
+    """Which numbers are the sum of two others of the text, and which are added to one, of amounts with two decimals: totals show by it whatever they are called."""
+    whole = {Decimal(value): value for value in values}
+    amounts = sorted(whole.items())[-MOST_ADDED:]
+    pairs = [(a, b, whole[x + y]) for at, (x, a) in enumerate(amounts) if x > 0 for y, b in amounts[at + 1 :] if x + y in whole]
+    return {total for _, _, total in pairs}, {part for a, b, _ in pairs for part in (a, b)}
 
 
 def _beside(one: Spelled, near: tuple[str, str], text: str) -> list[float]:

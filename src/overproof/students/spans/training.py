@@ -17,6 +17,7 @@ from overproof.students.spans.pages import Page, windows_of
 
 NEVER = -1e4  # a log-score that no softmax notices
 HEAD_RATE = 10.0  # the new head learns so many times faster than the encoder
+SEEN_RATE = 250.0  # and the few weights of what is seen of a candidate, which start from nothing and are wanted at 1 to 5
 CLIP = 1.0
 
 
@@ -221,7 +222,10 @@ def train(
     now = rows(0)
     steps = max(1, schedule.epochs * -(-len(now) // schedule.batch))
     slow = [p for p in model.encoder.parameters() if p.requires_grad]
-    groups = [{"params": slow, "lr": schedule.rate}, {"params": [*model.head.parameters(), model.seen], "lr": schedule.rate * HEAD_RATE}]
+    groups = [
+        {"params": slow, "lr": schedule.rate}, {"params": [*model.head.parameters()], "lr": schedule.rate * HEAD_RATE},
+        {"params": [model.seen], "lr": min(0.05, schedule.rate * SEEN_RATE)},
+    ]  # fmt: skip
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
     warm = max(1, steps // 10)
     plan_rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda at: min((at + 1) / warm, max(0.0, (steps - at) / max(1, steps - warm))))
