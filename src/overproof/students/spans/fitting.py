@@ -18,6 +18,7 @@ from overproof.students.spans.pages import LIKE, Page, Reader
 from overproof.students.spans.training import Fitted, Model, Row, Schedule, train
 
 PROBES = 4
+LOOKS = 4  # a long pass over many rows is cut into so many rounds, so that there is something to choose from
 CHECKED = 64  # most held-out rows that a round is judged on
 
 
@@ -49,7 +50,7 @@ class _Rounds:
     def __init__(self, train: TrainSet, records: Sequence[Mapping[str, Any]], *, kept: Sequence[int], plan: Plan, reader: Reader, options: Mapping[str, Any]) -> None:
         self.train, self.records, self.plan, self.reader, self.options = train, records, plan, reader, options
         self.kept = np.array(kept)
-        self.rounds = int(min(options["rounds"], max(1, -(-options["views"] // len(kept)))))
+        self.rounds = int(min(options["rounds"], max(LOOKS, -(-options["views"] // len(kept)))))
         self.each = int(min(len(kept), max(1, options["views"] // self.rounds)))
         self.unfound = dict.fromkeys((field.name for field in plan.output.fields), 0)
         self.read = 0
