@@ -32,6 +32,7 @@ OUTPUT = output_of({"fields": {
 }})
 NAMES = [field.name for field in OUTPUT.fields]
 REACH, HYBRID_REACH, DELTA, DRAWS = 0.94, 0.97, 0.10, 2000
+LEAST_SHARE = 0.2  # a hybrid that hardly asks the student shows nothing about it
 
 
 def counts(said, gold):
@@ -87,8 +88,8 @@ def hybrid(scores, student, teacher, rng):
     stakes = np.linspace(0.05, 0.95, 19) / HYBRID_REACH
     grid = np.unique(np.quantile(scores[plan], np.linspace(0, 0.95, 20)))
     best = {t: max((wealth(slack(mixed(plan, t)), stake), stake) for stake in stakes) for t in grid}
-    # twice the evidence that is needed, so that the sealed half may do a little worse
-    threshold = min((t for t in grid if best[t][0] >= 2 * np.log(1 / DELTA)), default=float(grid[-1]))
+    # somewhat more evidence than is needed, so that the sealed half may do a little worse
+    threshold = min((t for t in grid if best[t][0] >= 1.25 * np.log(1 / DELTA)), default=float(grid[-1]))
     there = mixed(sealed, threshold)
     return {
         "threshold": threshold, "share": float((scores[sealed] >= threshold).mean()), "f1": f1(there), "n": len(sealed),
@@ -173,7 +174,7 @@ def report(results, teacher, train, judged, given):
     scores = [f1(one["student"]) for one in results]
     low, high = 100 * interval(results[0]["student"], rng)
     mixed = [one["hybrid"] for one in results]
-    print(f"\n{len(train)} training rows labelled by the teacher, {len(judged)} judged ({given.split}), {len(results)} seeds, "
+    print(f"\n{len(train)} training rows labelled by the teacher (texts read in training: {results[0]['facts']['read']}), {len(judged)} judged ({given.split}), {len(results)} seeds, "
           f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}\n")
     print("| | value |\n|---|---|")
     print(f"| field F1, micro, mean ± sd over seeds | {over(scores)} |")
@@ -189,8 +190,8 @@ def report(results, teacher, train, judged, given):
     print(f"| seconds to train | {over([one['train_s'] for one in results], 0, 1)} |")
     print(f"| milliseconds a document, one thread, median | {over([one['p50_ms'] for one in results], 1, 1)} |")
     print(f"| megabytes on disk | {over([one['bytes'] for one in results], 1, 1e-6)} |")
-    held = np.mean(scores) >= REACH and all(one["certified"] and one["f1"] >= HYBRID_REACH for one in mixed)
-    print(f"\nfield F1 >= {100 * REACH:.0f} and certified hybrid >= {100 * HYBRID_REACH:.0f}: {'held' if held else 'NOT held'}")
+    held = np.mean(scores) >= REACH and all(one["certified"] and one["f1"] >= HYBRID_REACH and one["share"] >= LEAST_SHARE for one in mixed)
+    print(f"\nfield F1 >= {100 * REACH:.0f} and certified hybrid >= {100 * HYBRID_REACH:.0f} that keeps {LEAST_SHARE:.0%} or more: {'held' if held else 'NOT held'}")
     return 0 if held else 1
 
 
