@@ -242,9 +242,38 @@ def build(
         set in each row, and the outputs `logits` (n, k), where there is a head, and `embedding`, float32.
     Raises: MissingExtra without onnx; DataError where a tensor is missing.
     """
+    g, x = _encoder(config, weights)
+    output = _pool(g, x, pooling)
+    outputs = {output: width_of(config, pooling)}
+    if head is not None:
+        weight = g.constant("head.weight", head.weight, np.float32)
+        output = g.add("Gemm", output, weight, g.constant("head.bias", head.bias, np.float32), name="logits", transB=1)
+        outputs = {output: len(head.bias), **outputs}
+    return _model(g, {name: ["n", width] for name, width in outputs.items()})
+
+
+def build_tokens(config: BertConfig, weights: Weights, head: Head) -> onnx.ModelProto:
+    """
+    The encoder as an ONNX model that scores every token: token ids and mask in, scores out.
+
+    Args:
+        config: the encoder's shape.
+        weights: its tensors, see `read_weights`.
+        head: a linear layer on each token's last hidden state.
+
+    Returns: a model with the inputs of `build` and one output `tokens`, float32, shape (n, length, k).
+    Raises: MissingExtra without onnx; DataError where a tensor is missing.
+    """
+    g, x = _encoder(config, weights)
+    product = g.add("MatMul", x, g.constant("head.weight", head.weight.T, np.float32), name="head.product")
+    output = g.add("Add", product, g.constant("head.bias", head.bias, np.float32), name="tokens")
+    return _model(g, {output: ["n", "length", len(head.bias)]})
+
+
+def _encoder(config: BertConfig, weights: Weights) -> tuple[_Graph, str]:
+    """The layers, and the name of the last hidden state."""
     try:
-        import onnx
-        from onnx import TensorProto, helper, numpy_helper
+        import onnx  # noqa: F401 - said here, before minutes of work
     except ImportError as error:
         raise MissingExtra("encoder.v1", extra="train") from error
     g = _Graph(weights)
@@ -252,18 +281,19 @@ def build(
     x = _embeddings(g, config)
     for at in range(config.layers):
         x = _layer(g, x, config, at)
-    output = _pool(g, x, pooling)
-    outputs = {output: width_of(config, pooling)}
-    if head is not None:
-        weight = g.constant("head.weight", head.weight, np.float32)
-        output = g.add("Gemm", output, weight, g.constant("head.bias", head.bias, np.float32), name="logits", transB=1)
-        outputs = {output: len(head.bias), **outputs}
+    return g, x
+
+
+def _model(g: _Graph, outputs: Mapping[str, list[Any]]) -> onnx.ModelProto:
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
     tokens = ["input_ids", "attention_mask"]
     graph = helper.make_graph(
         g.nodes,
         "encoder",
         [helper.make_tensor_value_info(name, TensorProto.INT64, ["n", "length"]) for name in tokens],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", width]) for name, width in outputs.items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
         [numpy_helper.from_array(value, name) for name, value in g.tensors.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="overproof")
