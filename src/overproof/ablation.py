@@ -153,5 +153,5 @@ def _variants(memo: Memo, project: Project, kept: dict[str, Artifact[Any]]) -> l
 def _scores(
     memo: Memo, project: Project, part: Part, rows: Artifact[TrainSet], dev: Artifact[CalibrationSet]
 ) -> Artifact[Scores]:
-    fitted = memo.run(TRAIN, rows, recipe=student_recipe(project, part))
+    fitted = memo.run(TRAIN, rows, recipe=student_recipe(project, part), checkpoints=memo.objects.checkpoints)
     return memo.run(PREDICT_DEV, fitted, dev, recipe=predict_recipe(project))

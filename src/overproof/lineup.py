@@ -52,7 +52,7 @@ class Lineup:
             self._ask(part)
             return
         p, run = self._project, self._memo.run
-        self.trained[part.name] = fitted = run(TRAIN, self.train_rows, recipe=student_recipe(p, part))
+        self.trained[part.name] = fitted = run(TRAIN, self.train_rows, recipe=student_recipe(p, part), checkpoints=self._memo.objects.checkpoints)
         self.dev.append(run(PREDICT_DEV, fitted, self.dev_rows, recipe=predict_recipe(p)))
         self.test.append(run(PREDICT_TEST, fitted, self.test_rows, recipe=predict_recipe(p)))
 

@@ -15,6 +15,7 @@ from overproof.evidence import Trained
 from overproof.registry import resolve
 from overproof.store.artifacts import Step
 from overproof.students import Student
+from overproof.students.checkpoints import Resumes
 from overproof.students.files import folder_size
 
 
@@ -32,7 +33,7 @@ class StudentRecipe:
     kind: Literal["student", "baseline"] = "student"
 
 
-def train(rows: TrainSet, recipe: StudentRecipe, *, workdir: Path) -> Trained:
+def train(rows: TrainSet, recipe: StudentRecipe, *, workdir: Path, checkpoints: Path | None = None) -> Trained:
     """
     Fit one candidate.
 
@@ -40,6 +41,7 @@ def train(rows: TrainSet, recipe: StudentRecipe, *, workdir: Path) -> Trained:
         rows: training rows with at least two different targets.
         recipe: which candidate.
         workdir: an empty folder; the candidate's files stay in it.
+        checkpoints: folder that outlives a kill, where a long training leaves its state; changes no result.
 
     Returns: the candidate with its files.
     Raises: DataError where the rows can't teach, or the part doesn't know an option; what the part raises.
@@ -52,6 +54,8 @@ def train(rows: TrainSet, recipe: StudentRecipe, *, workdir: Path) -> Trained:
             next_action="collect more traffic, or look at what the teacher answers and what the filter drops",
         )
     student = _make(rows, recipe)
+    if isinstance(student, Resumes):
+        student.checkpoints = checkpoints
     folder = workdir / "student"
     folder.mkdir()
     student.fit(rows, workdir=folder)
