@@ -281,6 +281,25 @@ def batches(lengths: NDArray[np.int64], *, size: int, key: Sequence[int] | None)
     return found if key is None else [found[i] for i in generator.permutation(len(found))]
 
 
+def row_losses(logits: torch.Tensor, q: torch.Tensor, loss: str) -> torch.Tensor:
+    """
+    What each row costs.
+
+    Args:
+        logits: shape (n, k).
+        q: shape (n, k), what each row teaches.
+        loss: see `Tuning.loss`.
+
+    Returns: shape (n,).
+    """
+    import torch
+
+    spoken = torch.log_softmax(logits, dim=1)
+    if loss == "generalised":
+        spoken = (torch.exp(GENERALISED * spoken) - 1.0) / GENERALISED
+    return -(q * spoken).sum(1)
+
+
 class _Training:
     def __init__(
         self,
@@ -390,11 +409,8 @@ class _Training:
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * min(1.0, (done + 1e-3) / WARM_UP) * (1.0 - done)
         logits = self._logits(self.learned, rows, dropout=self.tuning.dropout, dtype=self.dtype)
-        spoken = torch.log_softmax(logits, dim=1)
-        if self.tuning.loss == "generalised":
-            spoken = (torch.exp(GENERALISED * spoken) - 1.0) / GENERALISED
         at = torch.from_numpy(rows).to(self.device)
-        loss = -(self.weight[at] * (self.q[at] * spoken).sum(1)).mean()
+        loss = (self.weight[at] * row_losses(logits, self.q[at], self.tuning.loss)).mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(list(self.learned.values()), CLIP)
