@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -223,7 +224,7 @@ def test_a_killed_training_goes_on_where_it_was(small, train_set, tmp_path, monk
     fit(small, train_set, tmp_path / "calm", **tune)
     kept, killed = tmp_path / "checkpoints", tmp_path / "killed"
     killed.mkdir()
-    here = os.path.dirname(__file__)
+    here = str(Path(__file__).parent)
     command = [sys.executable, "-c", SCRIPT, here, str(small), str(killed), str(kept), json.dumps(tune)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         for line in child.stdout:
@@ -302,7 +303,7 @@ def test_a_wrong_option_is_named(tune, said):
 
 def test_more_layers_than_there_are_is_refused(small, train_set, tmp_path):
     """"top:3" of an encoder with two layers names both numbers."""
-    with pytest.raises(DataError, match="'top:3'.*this encoder's 2 layers"):
+    with pytest.raises(DataError, match=r"'top:3'.*this encoder's 2 layers"):
         fit(small, train_set, tmp_path / "s", layers="top:3")
     assert read_tuning("frozen") is None
 
