@@ -56,7 +56,8 @@ def main() -> int:
     given = parser.parse_args()
     if given.tune and not given.dev:
         parser.error("--tune needs --dev: options are chosen on training rows")
-    rows = [json.loads(line) for line in gzip.open(given.data / "banking77.jsonl.gz", "rt", encoding="utf-8")]
+    with gzip.open(given.data / "banking77.jsonl.gz", "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
     if given.epochs:
         TUNED["epochs"] = given.epochs
     TUNED.update(given.tune)

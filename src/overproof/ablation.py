@@ -34,7 +34,7 @@ from overproof.steps.train import TRAIN
 from overproof.store.artifacts import Artifact, Memo, StepEvent
 from overproof.store.project_store import Store
 
-CHEAP = ("majority.v1", "ngram.v1", "nearest.v1", "linear.v1", "encoder.v1")
+CHEAP = ("majority.v1", "ngram.v1", "nearest.v1", "linear.v1", "static.v1", "encoder.v1")
 """Students by what fitting them costs, the cheapest first."""
 
 
