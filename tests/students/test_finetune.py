@@ -220,7 +220,7 @@ student.fit(rows, workdir=Path(sys.argv[3]))
 def test_a_killed_training_goes_on_where_it_was(small, train_set, tmp_path, monkeypatch):
     """Killed in the middle and run again, the student equals an undisturbed one to the byte, and fewer steps are run."""
     monkeypatch.setattr(finetune, "LEAST_HELD", 5)
-    tune = {**TUNE, "epochs": 8, "batch": 8, "average": 0.9, "held_out": 0.25, "patience": 8}
+    tune = {**TUNE, "epochs": 6, "batch": 8, "average": 0.9, "held_out": 0.0}  # the last weights count: an early best one would hide a bad resume
     fit(small, train_set, tmp_path / "calm", **tune)
     kept, killed = tmp_path / "checkpoints", tmp_path / "killed"
     killed.mkdir()
@@ -331,11 +331,11 @@ def test_each_row_is_in_one_batch_of_like_lengths(lengths, size, seed):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.sampled_from(["billing", "login", "praise"]), min_size=3, max_size=200), st.integers(0, 5))
+@given(st.lists(st.sampled_from(["billing"]), min_size=80, max_size=200), st.integers(0, 5))
 def test_every_label_keeps_a_row_that_teaches(labels, seed):
     """Held-out rows never take a label's last row; under twenty of them none are held out."""
     request, known = Request(id="", fields={}), ("billing", "login", "praise")
-    rows = TrainSet(examples=tuple(Example(request=request, target=t) for t in ["billing", "login", *labels]), labels=known)
+    rows = TrainSet(examples=tuple(Example(request=request, target=t) for t in [*known, *labels]), labels=known)
     held = hold_out(rows, share=0.3, seed=seed)
     kept = {e.target for e, out in zip(rows.examples, held, strict=True) if not out}
     assert kept == {e.target for e in rows.examples}
