@@ -34,7 +34,7 @@ from overproof.steps.train import TRAIN
 from overproof.store.artifacts import Artifact, Memo, StepEvent
 from overproof.store.project_store import Store
 
-CHEAP = ("majority.v1", "ngram.v1", "nearest.v1", "linear.v1", "encoder.v1")
+CHEAP = ("majority.v1", "ngram.v1", "nearest.v1", "linear.v1", "static.v1", "encoder.v1")
 """Students by what fitting them costs, the cheapest first."""
 
 
@@ -153,5 +153,5 @@ def _variants(memo: Memo, project: Project, kept: dict[str, Artifact[Any]]) -> l
 def _scores(
     memo: Memo, project: Project, part: Part, rows: Artifact[TrainSet], dev: Artifact[CalibrationSet]
 ) -> Artifact[Scores]:
-    fitted = memo.run(TRAIN, rows, recipe=student_recipe(project, part))
+    fitted = memo.run(TRAIN, rows, recipe=student_recipe(project, part), checkpoints=memo.objects.checkpoints)
     return memo.run(PREDICT_DEV, fitted, dev, recipe=predict_recipe(project))

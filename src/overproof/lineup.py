@@ -74,7 +74,10 @@ class Lineup:
             self._ask(part)
             return
         p, run = self._project, self._memo.run
-        self.trained[part.name] = fitted = run(TRAIN, self.train_rows, recipe=student_recipe(p, part), made=self._made.pop(part.name, None))
+        self.trained[part.name] = fitted = run(
+            TRAIN, self.train_rows, recipe=student_recipe(p, part), made=self._made.pop(part.name, None),
+            checkpoints=self._memo.objects.checkpoints,
+        )  # fmt: skip
         self.dev.append(run(PREDICT_DEV, fitted, self.dev_rows, recipe=predict_recipe(p), engine=self._engine))
         self.test.append(run(PREDICT_TEST, fitted, self.test_rows, recipe=predict_recipe(p), engine=self._engine))
 

@@ -186,5 +186,5 @@ def test_the_graph_is_compared_with_the_head(train_set, tmp_path, monkeypatch):
         return right(weight=weight, bias=bias + np.float32(0.01))
 
     monkeypatch.setattr(bert_onnx, "Head", wrong)
-    with pytest.raises(DataError, match="differs from the fitted head"):
+    with pytest.raises(DataError, match="differs from the student as fitted"):
         EncoderStudent(labels=train_set.labels).fit(train_set, workdir=tmp_path)

@@ -16,6 +16,7 @@ from overproof.evidence import Trained
 from overproof.steps.parcel import Parcel, packed, unpacked
 from overproof.store.artifacts import Step
 from overproof.students import Generator, Student
+from overproof.students.checkpoints import Resumes
 from overproof.students.files import folder_size
 from overproof.students.parts import part_of
 
@@ -34,7 +35,9 @@ class StudentRecipe:
     kind: Literal["student", "baseline"] = "student"
 
 
-def train(rows: TrainSet, recipe: StudentRecipe, *, workdir: Path, made: Parcel | None = None) -> Trained:
+def train(
+    rows: TrainSet, recipe: StudentRecipe, *, workdir: Path, made: Parcel | None = None, checkpoints: Path | None = None
+) -> Trained:
     """
     Fit one candidate.
 
@@ -43,6 +46,7 @@ def train(rows: TrainSet, recipe: StudentRecipe, *, workdir: Path, made: Parcel 
         recipe: which candidate.
         workdir: an empty folder; the candidate's files stay in it.
         made: the candidate as a worker has fitted it already, see `fit_apart`.
+        checkpoints: folder that outlives a kill, where a long training leaves its state; changes no result.
 
     Returns: the candidate with its files.
     Raises: DataError where the rows can't teach, or the part doesn't know an option; what the part raises.
@@ -57,6 +61,8 @@ def train(rows: TrainSet, recipe: StudentRecipe, *, workdir: Path, made: Parcel 
             next_action="collect more traffic, or look at what the teacher answers and what the filter drops",
         )
     student = _make(rows, recipe)
+    if isinstance(student, Resumes):
+        student.checkpoints = checkpoints
     folder = workdir / "student"
     folder.mkdir()
     student.fit(rows, workdir=folder)

@@ -152,6 +152,11 @@ class Objects:
             scratch.rename(path)
             _sync_folder(path.parent)
 
+    @property
+    def checkpoints(self) -> Path:
+        """Folder for the state of long trainings: it outlives a kill, and each training removes its own when it is done."""
+        return self.home / "checkpoints"
+
     def scratch(self) -> Path:
         """The session's own folder for unfinished files; a kill leaves it behind, the next session sweeps it."""
         if self._scratch is None:

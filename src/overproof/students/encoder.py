@@ -1,13 +1,15 @@
-"""A frozen sentence encoder with a logistic head, served as one ONNX graph."""
+"""A sentence encoder, frozen or trained, with a linear head, served as one ONNX graph."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +17,19 @@ from numpy.typing import NDArray
 from overproof.data import Request, TrainSet
 from overproof.errors import DataError, MissingExtra
 from overproof.progress import track
+from overproof.students.checkpoints import Checkpoint
 from overproof.students.files import AGAIN, MAX_TABLE_BYTES
+from overproof.students.finetune import Tokens, finetune, read_tuning
 from overproof.students.gaussian import Gaussian
-from overproof.students.neighbours import Neighbours
+from overproof.students.neighbours import MOST, Neighbours
 from overproof.students.normalise import NORMALISER, text_of
 from overproof.students.seen import Seen
 from overproof.students.settings import number, read_settings, remake, write_settings
-from overproof.students.weights import locate, sha256_of
+from overproof.students.weights import EncoderFiles, locate, sha256_of
+
+if TYPE_CHECKING:
+    from overproof.students.bert_onnx import BertConfig, Head, Weights
+    from overproof.students.finetune import Tuning
 
 MODEL, TOKENIZER = "model.onnx", "tokenizer.json"
 EMBEDDING = "embedding"
@@ -29,7 +37,8 @@ READING = "reading with the encoder"
 BATCH = 32  # more rows cost padding and gain nothing on a processor (measured with 13 tokens in the median)
 # Mean and maximum together: half a point more agreement than the mean alone on 2,000 held-out training rows.
 POOLING: Literal["mean_max"] = "mean_max"
-PARITY = 1e-3  # largest difference of a logit between the head as fitted and the graph as written
+PARITY = 1e-3  # largest difference of a logit between the student as fitted and the graph as written
+TOLERANCE = 1e-4  # of the frozen encoder's head
 # The key of an ONNX tensor that lies in another file: such a graph could read any file. Our own graphs never hold it.
 EXTERNAL_DATA = b"location"
 
@@ -111,19 +120,63 @@ class _Runner:
         return found
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Base:
+    """The encoder that a fit starts from."""
+
+    files: EncoderFiles
+    config: BertConfig
+    tensors: Weights
+    max_tokens: int
+
+    def runner(self, tensors: Weights) -> _Runner:
+        """It, or its trained self, without a head."""
+        from overproof.students import bert_onnx
+
+        plain = bert_onnx.build(self.config, tensors, pooling=POOLING).SerializeToString(deterministic=True)
+        tokenizer, threads = self.files.folder / TOKENIZER, min(2, os.cpu_count() or 1)
+        return _Runner(plain, tokenizer, max_tokens=self.max_tokens, pad=self.config.pad_token_id, threads=threads)
+
+    def tokens(self, texts: Sequence[str]) -> Tokens:
+        """The rows as it reads them."""
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(self.files.folder / TOKENIZER))
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(self.max_tokens)
+        found = tokenizer.encode_batch(list(texts))
+        return Tokens(ids=tuple(np.array(encoding.ids, dtype=np.int64) for encoding in found))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Fitted:
+    """What a fit comes to, before it is a graph."""
+
+    tensors: Weights
+    head: Head
+    features: NDArray[np.floating[Any]]
+    """Of training rows: all of them, or as many as are kept for out-of-scope scores."""
+    rows: NDArray[np.int64]
+    """Which rows those are."""
+    check: NDArray[np.floating[Any]]
+    """Logits of the first rows as the fit computes them."""
+    facts: Mapping[str, Any]
+
+
 class EncoderStudent:
     """
-    "encoder.v1": a frozen encoder of the BERT architecture with a logistic head.
+    "encoder.v1": an encoder of the BERT architecture with a linear head.
 
     Args:
         labels: the task's labels, in order.
-        seed: kept with the files; the fit itself draws nothing at random.
+        seed: of the training; the fit of a frozen encoder draws nothing at random.
         model: the encoder's name, as it is shown.
         weights: where its files are; see `weights.locate`.
         sha256: digest that its `model.safetensors` must have; may be empty except with "hub:".
         max_tokens: longer texts are cut.
-        c: inverse strength of the head's L2 penalty, on features of unit variance.
-        tolerance: where the optimiser stops.
+        c: inverse strength of the frozen encoder's head's L2 penalty, on features of unit variance.
+        tune: "frozen" fits a logistic head alone; "full" trains everything, "top:N" the N upper layers and the head;
+            a table says the same as `layers`, and more: see `finetune.Tuning`.
     """
 
     kind = "encoder.v1"
@@ -139,7 +192,7 @@ class EncoderStudent:
         sha256: str = "",
         max_tokens: int = 128,
         c: float = 0.03,
-        tolerance: float = 1e-4,
+        tune: str | Mapping[str, Any] = "frozen",
     ) -> None:
         self.labels = tuple(labels)
         self.options: dict[str, Any] = {
@@ -149,16 +202,19 @@ class EncoderStudent:
             "sha256": sha256,
             "max_tokens": number("max_tokens", max_tokens, least=8, most=8192),
             "c": number("c", c, least=1e-6),
-            "tolerance": number("tolerance", tolerance, least=1e-10, most=0.1),
+            "tune": tune if isinstance(tune, str) else dict(tune),
         }
+        read_tuning(tune)
         self.parameters = 0
+        self.checkpoints: Path | None = None
+        self.resumed_at = 0
         self._runner: _Runner | None = None
         self._near: Sequence[Neighbours | Gaussian] = ()
         self._width = 0
 
     def fit(self, train: TrainSet, *, workdir: Path) -> None:
         """
-        Embed the rows, fit the head, write encoder and head as one graph; see `Student.fit`.
+        Fit the head or train both, write encoder and head as one graph; see `Student.fit`.
 
         Args:
             train: examples with at least two different targets.
@@ -168,51 +224,93 @@ class EncoderStudent:
         Raises: DataError where the encoder can't be found or is another one; MissingExtra.
         """
         from overproof.students import bert_onnx
-        from overproof.students.logistic import fit_logistic, targets
+        from overproof.students.logistic import targets
 
-        targets(train)  # what is wrong with the rows should show before minutes of embedding
+        y = targets(train)  # what is wrong with the rows should show before minutes of embedding
         options = self.options
         files = locate(options["model"], options["weights"], sha256=options["sha256"])
         config = bert_onnx.read_config(files.folder / "config.json")
+        tuning = read_tuning(options["tune"], layers=config.layers)
         tensors = bert_onnx.read_weights(files.folder / "model.safetensors")
         max_tokens = min(options["max_tokens"], config.max_positions)
-        tokenizer, pad = files.folder / TOKENIZER, config.pad_token_id
-        plain = bert_onnx.build(config, tensors, pooling=POOLING).SerializeToString(deterministic=True)
-        threads = min(2, os.cpu_count() or 1)
-        embed = _Runner(plain, tokenizer, max_tokens=max_tokens, pad=pad, threads=threads)
+        base = _Base(files=files, config=config, tensors=tensors, max_tokens=max_tokens)
         texts = [text_of(example.request) for example in train.examples]
-        embedded = embed.run(texts, width=bert_onnx.width_of(config, POOLING), what="embedding")
-        embedded = embedded.astype(np.float64)
-        centre, spread = embedded.mean(axis=0), embedded.std(axis=0) + 1e-6
-        head = fit_logistic((embedded - centre) / spread, train, c=options["c"], tolerance=options["tolerance"])
-        weight = head.weight / spread  # the graph's head works on the embedding as it comes
-        bias = head.bias - weight @ centre
-        fitted = bert_onnx.Head(weight=weight.astype(np.float32), bias=bias.astype(np.float32))
-        graph = bert_onnx.build(config, tensors, pooling=POOLING, head=fitted)
+        fitted = self._head_alone(base, texts, train) if tuning is None else self._tune(base, texts, train, tuning)
+        graph = bert_onnx.build(config, fitted.tensors, pooling=POOLING, head=fitted.head)
         (workdir / MODEL).write_bytes(graph.SerializeToString(deterministic=True))
-        shutil.copyfile(tokenizer, workdir / TOKENIZER)
-        Neighbours.of(embedded, seed=options["seed"]).save(workdir)
-        Gaussian.of(embedded, targets(train)).save(workdir)
+        shutil.copyfile(files.folder / TOKENIZER, workdir / TOKENIZER)
+        Neighbours.of(fitted.features, seed=options["seed"]).save(workdir)
+        Gaussian.of(fitted.features, y[fitted.rows]).save(workdir)
         facts = {
             "encoder_sha256": files.sha256,
-            "tokenizer_sha256": sha256_of(tokenizer),
+            "tokenizer_sha256": sha256_of(files.folder / TOKENIZER),
             "max_tokens": max_tokens,
-            "pad_token_id": pad,
+            "pad_token_id": config.pad_token_id,
             "parameters": bert_onnx.count_parameters(graph),
+            **fitted.facts,
         }
         # Where the files were is this machine's business; the digest says what they are.
         kept = {**options, "weights": "", "sha256": files.sha256}
         write_settings(workdir, kind=self.kind, labels=self.labels, options=kept, facts=facts)
         self._open(workdir, facts)
-        self._check_parity(texts[:BATCH], embedded[:BATCH] @ weight.T + bias)
+        self._check_parity(texts[:BATCH], fitted.check)
+        if self.checkpoints is not None and tuning is not None:
+            self._checkpoint(self.checkpoints, base, train, tuning).clear()
 
-    def _check_parity(self, texts: Sequence[str], expected: NDArray[np.float64]) -> None:
+    def _head_alone(self, base: _Base, texts: Sequence[str], train: TrainSet) -> _Fitted:
+        from overproof.students import bert_onnx
+        from overproof.students.logistic import fit_logistic
+
+        width = bert_onnx.width_of(base.config, POOLING)
+        embedded = base.runner(base.tensors).run(texts, width=width, what="embedding").astype(np.float64)
+        centre, spread = embedded.mean(axis=0), embedded.std(axis=0) + 1e-6
+        head = fit_logistic((embedded - centre) / spread, train, c=self.options["c"], tolerance=TOLERANCE)
+        weight = head.weight / spread  # the graph's head works on the embedding as it comes
+        bias = head.bias - weight @ centre
+        return _Fitted(
+            tensors=base.tensors,
+            head=bert_onnx.Head(weight=weight.astype(np.float32), bias=bias.astype(np.float32)),
+            features=embedded,
+            rows=np.arange(len(texts)),
+            check=embedded[:BATCH] @ weight.T + bias,
+            facts={},
+        )
+
+    def _tune(self, base: _Base, texts: Sequence[str], train: TrainSet, tuning: Tuning) -> _Fitted:
+        from overproof.students import bert_onnx
+
+        tuned = finetune(
+            base.config,
+            base.tensors,
+            base.tokens(texts),
+            train,
+            tuning,
+            seed=self.options["seed"],
+            pooling=POOLING,
+            checkpoint=self._checkpoint(self.checkpoints, base, train, tuning) if self.checkpoints else None,
+        )
+        self.resumed_at = tuned.resumed_at
+        pick = np.sort(np.random.default_rng(self.options["seed"]).permutation(len(texts))[:MOST])
+        near = base.runner(tuned.tensors).run(
+            [texts[i] for i in pick], width=bert_onnx.width_of(base.config, POOLING), what="embedding"
+        )
+        return _Fitted(
+            tensors=tuned.tensors, head=tuned.head, features=near, rows=pick, check=tuned.check, facts={"tuned": tuned.facts}
+        )
+
+    def _checkpoint(self, folder: Path, base: _Base, train: TrainSet, tuning: Tuning) -> Checkpoint:
+        """Named by all that the training depends on, so that only the same one is taken up."""
+        rows = [[text_of(e.request), e.target, e.weight, e.agreement, e.samples] for e in train.examples]
+        what = [self.kind, base.files.sha256, base.max_tokens, self.options["seed"], repr(tuning), self.labels, rows]
+        return Checkpoint(folder, hashlib.sha256(json.dumps(what).encode()).hexdigest())
+
+    def _check_parity(self, texts: Sequence[str], expected: NDArray[np.floating[Any]]) -> None:
         assert self._runner is not None
         got = self._runner.run(texts, width=len(self.labels), what="checking the graph")
         gap = float(np.abs(got - expected).max())
         if not gap <= PARITY:
             raise DataError(
-                f"{MODEL} differs from the fitted head by {gap:.2g} in a logit, at most {PARITY} is admitted",
+                f"{MODEL} differs from the student as fitted by {gap:.2g} in a logit, at most {PARITY} is admitted",
                 next_action="report this with the versions of onnx and onnxruntime; do not use the student",
             )
 

@@ -26,6 +26,19 @@ class LinearMap:
     bias: NDArray[np.float64]
     """Shape (k,)."""
 
+    @classmethod
+    def absent(cls, k: int, d: int) -> LinearMap:
+        """
+        The map before any label has rows: weights 0, biases `ABSENT_LOGIT`.
+
+        Args:
+            k: labels.
+            d: features.
+
+        Returns: arrays to be filled in.
+        """
+        return cls(weight=np.zeros((k, d)), bias=np.full(k, ABSENT_LOGIT))
+
 
 def targets(train: TrainSet) -> NDArray[np.int64]:
     """
@@ -96,10 +109,9 @@ def fit_logistic(features: Any, train: TrainSet, *, c: float, tolerance: float) 
     if len(model.classes_) == 2:  # scikit-learn keeps one row, for the second class against the first
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
         intercepts = np.concatenate([-intercepts, intercepts]) / 2
-    k = len(train.labels)
-    weight, bias = np.zeros((k, coefficients.shape[1])), np.full(k, ABSENT_LOGIT)
+    found = LinearMap.absent(len(train.labels), coefficients.shape[1])
     # Softmax doesn't see a shift that all labels share; without it the best logit of a row is never below 0,
     # which is what ABSENT_LOGIT relies on.
-    weight[model.classes_] = coefficients - coefficients.mean(axis=0)
-    bias[model.classes_] = intercepts - intercepts.mean()
-    return LinearMap(weight=weight, bias=bias)
+    found.weight[model.classes_] = coefficients - coefficients.mean(axis=0)
+    found.bias[model.classes_] = intercepts - intercepts.mean()
+    return found
