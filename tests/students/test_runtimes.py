@@ -6,6 +6,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from tests.students.tiny import write_tiny
 
 from overproof.data import Request
 from overproof.errors import DataError, MissingExtra
@@ -14,7 +15,6 @@ from overproof.students import runtimes
 from overproof.students.encoder import EncoderStudent
 from overproof.students.quantise import Form
 from overproof.students.runtimes import AUTO, FP32, RUNTIMES, runtime_of, why_not
-from tests.students.tiny import write_tiny
 
 HERE = [name for name, one in RUNTIMES.items() if not why_not(one)]
 TEXTS = ["my parcel is lost", "", "ok", "refund " * 90, "passwort 😡", "thanks a lot for the quick help", "ok"]
@@ -135,7 +135,7 @@ def test_a_missing_library_is_named(fitted, tmp_path, monkeypatch):
 
 def test_the_names_are_those_of_the_project_file():
     """The project file admits exactly the runtimes that there are, and "auto"."""
-    assert NAMES == (AUTO, *RUNTIMES)
+    assert (AUTO, *RUNTIMES) == NAMES
     assert {one.form for one in RUNTIMES.values()} == {None, *get_args(Form)}
     assert runtime_of("onnx-int8").extras == ()
     assert runtime_of("openvino-int8").extras == ("openvino",)
