@@ -28,10 +28,10 @@ from overproof.students.runtimes import AUTO, BATCH, FP32, RUNTIMES, Runtime, ar
 from overproof.students.weigh import MESSAGE, weigh
 
 LEAST_ROWS, MOST_ROWS = 200, 500
-# Agreement with the teacher can't fall by more than the share of rows that get another answer, and falls by about half
-# of it at most where the changed rows were in doubt. Thresholds and calibrator are fitted on the exported file's own
-# scores, so confidence is held only to what still looks like the same model.
-FLIPS, FLIPS_HIGH, SHIFT_P99 = 0.005, 0.02, 0.10
+# Rounding moves rows that were in doubt: about as many to the teacher's label as away from it, so agreement falls by far
+# less than the share that moves. Thresholds and calibrator are fitted on the exported file's own scores; parity is there
+# to find a form that is no longer the same model.
+FLIPS, FLIPS_HIGH, SHIFT_P99 = 0.01, 0.025, 0.10
 FASTER = 1.2  # timings of one runtime differ by about a tenth from run to run
 ROUNDS, SINGLES = 5, 20
 
@@ -173,7 +173,7 @@ class _Trial:
             high = cp_upper(flips, n, 0.05)
             faults = [
                 *([f"{flips} of {n} rows get another answer, at most {FLIPS:.1%} may"] if flips > FLIPS * n else []),
-                *([f"up to {high:.1%} of rows may get another answer (95% bound), at most {FLIPS_HIGH:.0%} may"] if high > FLIPS_HIGH else []),
+                *([f"up to {high:.1%} of rows may get another answer (95% bound), at most {FLIPS_HIGH:.1%} may"] if high > FLIPS_HIGH else []),
                 *([f"confidence is off by {p99:.2f} (99th percentile), at most {SHIFT_P99} may be"] if p99 > SHIFT_P99 else []),
             ]
             self.tried[name] = replace(
