@@ -7,7 +7,8 @@ from tests.flows.walked import run
 from tests.students.tiny import write_tiny
 
 from overproof.cli import main
-from overproof.errors import DataError, ProjectError
+from overproof.cli.parts import check_parts
+from overproof.errors import ProjectError
 from overproof.evidence import Release
 from overproof.pipeline import distil
 from overproof.project import load_project
@@ -73,10 +74,10 @@ def test_the_runtime_is_chosen_shown_and_exported(make, tmp_path, capsys, monkey
 
 
 def test_a_misspelt_runtime_is_found_before_anything_runs(easy):
-    """The project file is refused with the nearest name; a part without runtimes refuses the key."""
+    """The project file is refused with the nearest name; a right one is an option that the part takes, where it has runtimes."""
     with (easy / "overproof.toml").open("a") as file:
         file.write('\n[[student]]\nuse = "encoder.v1"\nweights = "folder:tiny"\nruntime = "onnx-blocks"\n')
     with pytest.raises(ProjectError, match="Did you mean 'onnx-blocks8'"):
         load_project(easy)
-    with pytest.raises(DataError, match="runtime"):
-        run(easy, 'student.3.runtime="auto"', 'student.1.runtime="auto"')
+    (fault,) = check_parts(load_project(easy, overrides=('student.3.runtime="auto"', 'student.1.runtime="auto"')))
+    assert fault.startswith("[[student]] 'linear.v1': unknown option 'runtime'")

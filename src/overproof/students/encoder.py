@@ -19,7 +19,7 @@ from overproof.students.files import AGAIN, MAX_TABLE_BYTES
 from overproof.students.neighbours import Neighbours
 from overproof.students.normalise import text_of
 from overproof.students.quantise import rewritten
-from overproof.students.runtimes import AUTO, BATCH, FP32, MODEL, Runtime, open_session, runtime_of
+from overproof.students.runtimes import BATCH, FP32, MODEL, Runtime, open_session, runtime_of
 from overproof.students.seen import Seen
 from overproof.students.settings import number, read_settings, remake, write_settings
 from overproof.students.weights import locate, sha256_of
@@ -124,8 +124,6 @@ class EncoderStudent:
         max_tokens: longer texts are cut.
         c: inverse strength of the head's L2 penalty, on features of unit variance.
         tolerance: where the optimiser stops.
-        runtime: what shall run the graph, see `runtimes.RUNTIMES`; "auto" leaves it to measurement. The fit takes no
-            notice: `exported` writes another runtime's files.
     """
 
     kind = "encoder.v1"
@@ -142,10 +140,7 @@ class EncoderStudent:
         max_tokens: int = 128,
         c: float = 0.03,
         tolerance: float = 1e-4,
-        runtime: str = AUTO,
     ) -> None:
-        if runtime != AUTO:
-            runtime_of(runtime)
         self.labels = tuple(labels)
         self.options: dict[str, Any] = {
             "seed": seed,

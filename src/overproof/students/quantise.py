@@ -69,7 +69,7 @@ _Nodes = Iterator[tuple[str, list[str], list[str], dict[str, Any]]]
 
 def _scales(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
     # Not 1 where all is 0: kernels are off by a millionth of the scale, zeros included.
-    return np.maximum(np.abs(weight).max(axis=axis, keepdims=True) / 127, 1e-12).astype(np.float32)
+    return np.asarray(np.maximum(np.abs(weight).max(axis=axis, keepdims=True) / 127, 1e-12), dtype=np.float32)
 
 
 def _table(node: Any, weight: NDArray[np.float32], constants: dict[str, NDArray[Any]]) -> _Nodes:
