@@ -27,11 +27,13 @@ import numpy as np
 import overproof
 from overproof.data import Example, Folder, Request, TrainSet
 from overproof.evidence import Trained
+from overproof.measure.scope import softmax_rows
 from overproof.registry import resolve
 from overproof.students.bundle import FORMAT, MANIFEST, RELEASE, STUDENT, load_bundle, manifest_of
 from overproof.students.files import folder_size, write_json
 from overproof.students.normalise import NORMALISER
 from overproof.students.standalone import write_standalone
+from overproof.students.weigh import MESSAGE
 
 ROOT = Path(__file__).parents[2]
 MOST_MB = 400
@@ -100,7 +102,7 @@ def serve(fitted: Trained, rows: list[dict[str, Any]], count: int, runtime: str,
     needs = (folder / "serve.txt").read_text().strip()
     extras = needs.partition("[")[2].partition("]")[0]
     start = time.perf_counter()
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", f"{wheel}[{extras}]"], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--quiet", "--disable-pip-version-check", "--no-compile", f"{wheel}[{extras}]"], check=True)
     took = time.perf_counter() - start
     size = (folder_size(environment) - before) / 1e6
     asked = [{"text": row["text"]} for row in rows[count : count + 50]]
@@ -128,12 +130,14 @@ def pack(form: Path, bundle: Path) -> Path:
     bundle.mkdir()
     shutil.copytree(form, bundle / STUDENT, ignore=shutil.ignore_patterns("neighbours.npz"))
     student = resolve("students", "encoder.v1").load(bundle / STUDENT)
+    probe = softmax_rows(student.logits([Request(id="", fields={"text": MESSAGE})]).astype(np.float64))[0]
+    selftest = [{"fields": {"text": MESSAGE}, "label": student.labels[int(probe.argmax())], "probability": float(probe.max())}]
     everywhere = {"method": "temperature", "temperature": 1.0, "inputs": [], "mean": [], "scale": [], "weight": [], "stated": [], "observed": [], "n": 0}
     card = {
         "format": FORMAT, "normaliser": NORMALISER, "task": "banking77", "input": ["text"], "labels": list(student.labels),
         "candidate": "encoder.v1", "use": "encoder.v1", "label_kind": "gold", "plan_hash": "", "expires": "2100-01-01",
         "confidence": {"everywhere": everywhere, "own": [], "scope": []},
-        "slices": [{"name": "other", "where": [], "threshold": None}], "selftest": [],
+        "slices": [{"name": "other", "where": [], "threshold": None}], "selftest": selftest,
     }  # fmt: skip
     write_json(bundle / RELEASE, card)
     write_json(bundle / MANIFEST, manifest_of(bundle))
