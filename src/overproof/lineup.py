@@ -8,11 +8,12 @@ from overproof import registry
 from overproof.asking import Buyer
 from overproof.data import CalibrationSet, TestSet, TrainSet
 from overproof.engines import Engine
-from overproof.evidence import Calibration, Scores, Trained
+from overproof.evidence import Calibration, Exported, Scores, Trained
 from overproof.project import Project
-from overproof.recipes import predict_recipe, student_recipe
+from overproof.recipes import export_recipe, predict_recipe, student_recipe
 from overproof.settings import Part
 from overproof.steps.baseline import ASK_DEV, ASK_TEST, SHOTS, AskRecipe, ShotsRecipe
+from overproof.steps.export import EXPORT, TAKE_EXPORTED, NoRecipe, exporter
 from overproof.steps.parcel import Parcel
 from overproof.steps.predict import PREDICT_DEV, PREDICT_TEST
 from overproof.steps.train import TRAIN, fit_apart
@@ -44,6 +45,7 @@ class Lineup:
         self._made: dict[str, Parcel] = {}
         self.train_rows, self.dev_rows, self.test_rows = rows
         self.trained: dict[str, Artifact[Trained]] = {}
+        self.exported: list[Artifact[Exported]] = []
         self.dev: list[Artifact[Scores]] = []
         self.test: list[Artifact[Scores]] = []
         self.calibrations: list[Artifact[Calibration]] = []
@@ -74,10 +76,14 @@ class Lineup:
             self._ask(part)
             return
         p, run = self._project, self._memo.run
-        self.trained[part.name] = fitted = run(
+        fitted = run(
             TRAIN, self.train_rows, recipe=student_recipe(p, part), made=self._made.pop(part.name, None),
             checkpoints=self._memo.objects.checkpoints,
         )  # fmt: skip
+        if exporter(part.use) is not None:  # what follows is measured on the files that will be served
+            self.exported.append(run(EXPORT, fitted, self.dev_rows, recipe=export_recipe(part)))
+            fitted = run(TAKE_EXPORTED, self.exported[-1], recipe=NoRecipe())
+        self.trained[part.name] = fitted
         self.dev.append(run(PREDICT_DEV, fitted, self.dev_rows, recipe=predict_recipe(p), engine=self._engine))
         self.test.append(run(PREDICT_TEST, fitted, self.test_rows, recipe=predict_recipe(p), engine=self._engine))
 

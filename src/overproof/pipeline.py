@@ -51,6 +51,7 @@ from overproof.steps.capture import CAPTURE, CaptureRecipe, LogSnapshot
 from overproof.steps.certificates import GOLD
 from overproof.steps.clear import CLEAR, recheck, student_kind
 from overproof.steps.collect import (
+    ADD_EXPORTS,
     ADD_FLIPS,
     ADD_GROUPS,
     ADD_SUSPICION,
@@ -229,6 +230,8 @@ class Road:
         candidates.fit_ahead((*p.students, *p.baselines))
         for part in (*p.students, *p.baselines):
             candidates.add(part)
+        if candidates.exported:
+            kept["exports"] = self.memo.gather(candidates.exported)
         candidates.test.append(run(TEACHER_SCORES, test_rows, recipe=predict_recipe(self.project)))
         yield "train"
         reading = calibrate_recipe(p, surveyed.value)
@@ -263,7 +266,7 @@ class Road:
         evidence = run(
             COLLECT, data, self.memo.gather(list(candidates.trained.values())), report, bundle, recipe=collecting
         )
-        for name, step in (("groups", ADD_GROUPS), ("flips", ADD_FLIPS), ("suspicion", ADD_SUSPICION)):
+        for name, step in (("exports", ADD_EXPORTS), ("groups", ADD_GROUPS), ("flips", ADD_FLIPS), ("suspicion", ADD_SUSPICION)):
             if name in kept:
                 evidence = run(step, evidence, kept[name], recipe=AddRecipe())
         kept["evidence"] = evidence

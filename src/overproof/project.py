@@ -22,6 +22,7 @@ from overproof.errors import DataError, NotYetError, ProjectError
 from overproof.project_errors import lines_of
 from overproof.project_outputs import PARTS, kind_name, misfits
 from overproof.settings import (
+    RUNTIMES,
     BarsTable,
     FairnessTable,
     JudgeTable,
@@ -288,7 +289,9 @@ class _Reading:
             odd = {k: v for k, v in rest.items() if isinstance(v, date | time) or str(v) in ("nan", "inf", "-inf")}
             part = Part(use=str(raw.get("use", "")), name=str(raw.get("name", raw.get("use", ""))), options=rest)
             unknown = part.use not in known and not _is_function(part.use)
+            runtime = rest.get("runtime", RUNTIMES[0]) if part.use == "encoder.v1" else RUNTIMES[0]
             self.say(where, {
+                f"no runtime {runtime!r}. {registry.suggest(str(runtime), list(RUNTIMES))}": runtime not in RUNTIMES,
                 f"no part named {part.use!r} among {kind}. {registry.suggest(part.use, known)}": unknown,
                 "name is empty": not part.name and not unknown,
                 **{f"{k} = {v!r} is neither text, number, list nor table": True for k, v in odd.items()},

@@ -16,6 +16,7 @@ from overproof.project import Project
 from overproof.settings import Part, expand_slices
 from overproof.steps.calibrate import CalibrateRecipe
 from overproof.steps.clear import student_kind
+from overproof.steps.export import ExportRecipe, exporter
 from overproof.steps.flips import BUILT_IN, FlipRecipe, read_swaps
 from overproof.steps.gate import GateRecipe
 from overproof.steps.groups import GroupRecipe
@@ -26,6 +27,7 @@ from overproof.steps.promptset import PromptSetRecipe
 from overproof.steps.survey import Survey
 from overproof.steps.teach import TeachRecipe
 from overproof.steps.train import StudentRecipe
+from overproof.students.runtimes import AUTO
 from overproof.students.weights import pinned
 from overproof.task import Slice
 
@@ -241,10 +243,23 @@ def student_recipe(project: Project, part: Part) -> StudentRecipe:
 
     Returns: the recipe, files named by content.
     """
+    options = {key: value for key, value in part.options.items() if key != "runtime" or exporter(part.use) is None}
     return StudentRecipe(
-        name=part.name, use=part.use, options=pinned(part.options, root=project.root), seed=project.promptset.seed,
+        name=part.name, use=part.use, options=pinned(options, root=project.root), seed=project.promptset.seed,
         kind="student" if part in project.students else "baseline",
     )  # fmt: skip
+
+
+def export_recipe(part: Part) -> ExportRecipe:
+    """
+    What shall run one student or baseline.
+
+    Args:
+        part: one that has runtimes to choose from.
+
+    Returns: the recipe.
+    """
+    return ExportRecipe(runtime=str(part.options.get("runtime", AUTO)))
 
 
 def features_recipe(project: Project) -> FeaturesRecipe:

@@ -232,6 +232,10 @@ class JudgeTable(TeacherTable):
     """Most answer tokens; its answer is one word."""
 
 
+RUNTIMES = ("auto", "onnx-fp32", "onnx-blocks8", "onnx-int8", "openvino-fp32", "openvino-bf16", "openvino-int8")
+"""What `runtime` of a [[student]] may say, where its part has runtimes to choose from."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
     """One [[student]], [[baseline]] or [[verify]]: a part and its options."""

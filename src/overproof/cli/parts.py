@@ -72,4 +72,5 @@ def _known(made: Any) -> list[str] | None:
     takes = inspect.signature(made).parameters
     if any(p.kind is p.VAR_KEYWORD for p in takes.values()):
         return None
-    return sorted(set(takes) - set(GIVEN))
+    chosen = ["runtime"] if hasattr(made, "exported") else []  # read by the export step, not by the part
+    return sorted({*takes, *chosen} - set(GIVEN))

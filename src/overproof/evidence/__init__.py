@@ -47,5 +47,6 @@ from overproof.evidence.reports import (
     SliceReport,
     TwoByTwo,
 )
+from overproof.evidence.runtimes import Exported, ExportReport, RuntimeTried
 
-__all__ = ["Calibration", "CalibrationGap", "Calibrator", "CalibratorMethod", "CandidateKind", "CandidateReport", "Certificate", "Comparison", "Confidence", "CurvePoint", "Disagreement", "Estimate", "EvalReport", "FieldScore", "Figure", "Finding", "JudgedShare", "LookCounts", "MethodLoss", "MoneySaved", "MoreRows", "Moved", "NextUse", "Outcome", "Outlook", "Plan", "RecordScores", "Refusal", "Release", "Reliability", "ScopeFigure", "ScopeReport", "ScopeRule", "Scores", "SliceCalibrator", "SliceCertificate", "SlicePlan", "SliceReport", "TextScores", "Trained", "TwoByTwo", "Verdict", "WrittenBar", "WrittenReport", "WrittenScores"]
+__all__ = ["Calibration", "CalibrationGap", "Calibrator", "CalibratorMethod", "CandidateKind", "CandidateReport", "Certificate", "Comparison", "Confidence", "CurvePoint", "Disagreement", "Estimate", "EvalReport", "ExportReport", "Exported", "FieldScore", "Figure", "Finding", "JudgedShare", "LookCounts", "MethodLoss", "MoneySaved", "MoreRows", "Moved", "NextUse", "Outcome", "Outlook", "Plan", "RecordScores", "Refusal", "Release", "Reliability", "RuntimeTried", "ScopeFigure", "ScopeReport", "ScopeRule", "Scores", "SliceCalibrator", "SliceCertificate", "SlicePlan", "SliceReport", "TextScores", "Trained", "TwoByTwo", "Verdict", "WrittenBar", "WrittenReport", "WrittenScores"]

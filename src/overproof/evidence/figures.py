@@ -57,6 +57,8 @@ class Trained:
     """Training rows that were used."""
     seed: int
     options: Mapping[str, str] = field(default_factory=dict)
+    runtime: str = ""
+    """What runs it, where there is a choice; see `ExportReport`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,7 +20,7 @@ from overproof.data import (
     SliceShare,
     TeacherPin,
 )
-from overproof.evidence import EvalReport, Trained
+from overproof.evidence import EvalReport, Exported, ExportReport, Trained
 from overproof.steps.ceiling import Ceiling, CeilingRecipe, ceiling
 from overproof.steps.filter_report import rules_of
 from overproof.steps.flips import FlipReport
@@ -110,6 +110,8 @@ class Evidence:
     """Gaps between declared groups; None where none are declared."""
     flips: FlipReport | None = None
     """Answers that change with a swapped term; None where nothing is to be swapped."""
+    exports: tuple[ExportReport, ...] = ()
+    """How each candidate's runtime was chosen, where there was a choice."""
     requests_per_month: float | None = None
     """Measured traffic volume; None where the log has no times."""
     digests: Mapping[str, str] = field(default_factory=dict)
@@ -221,6 +223,12 @@ def add_flips(evidence: Evidence, flips: FlipReport, recipe: AddRecipe) -> Evide
     return replace(evidence, flips=flips)
 
 
+def add_exports(evidence: Evidence, exports: tuple[Exported, ...], recipe: AddRecipe) -> Evidence:
+    """The evidence with how runtimes were chosen."""
+    del recipe
+    return replace(evidence, exports=tuple(one.report for one in exports))
+
+
 def add_suspicion(evidence: Evidence, suspicion: Suspicion, recipe: AddRecipe) -> Evidence:
     """The evidence with what suspicion.v1 marked, in a sentence."""
     del recipe
@@ -257,5 +265,6 @@ def collect(
 SUMMARISE = Step(name="summarise", version=3, fn=summarise)
 COLLECT = Step(name="collect", version=2, fn=collect)
 ADD_GROUPS = Step(name="add-groups", version=1, fn=add_groups)
+ADD_EXPORTS = Step(name="add-exports", version=1, fn=add_exports)
 ADD_FLIPS = Step(name="add-flips", version=1, fn=add_flips)
 ADD_SUSPICION = Step(name="add-suspicion", version=1, fn=add_suspicion)

@@ -457,5 +457,5 @@ def _place_labels(points: list[dict[str, Any]]) -> None:
             p["label_y"] = last = max(p["y"] + 4, last + LABEL_PX)
 
 
-DOSSIER = Step(name="dossier", version=4, fn=write_dossier, workdir=True)
-REVIEWED_DOSSIER = Step(name="reviewed_dossier", version=1, fn=write_reviewed_dossier, workdir=True)
+DOSSIER = Step(name="dossier", version=5, fn=write_dossier, workdir=True)
+REVIEWED_DOSSIER = Step(name="reviewed_dossier", version=2, fn=write_reviewed_dossier, workdir=True)

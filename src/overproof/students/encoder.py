@@ -23,6 +23,8 @@ from overproof.students.finetune import Tokens, finetune, read_tuning
 from overproof.students.gaussian import Gaussian
 from overproof.students.neighbours import MOST, Neighbours
 from overproof.students.normalise import NORMALISER, text_of
+from overproof.students.quantise import rewritten
+from overproof.students.runtimes import BATCH, FP32, MODEL, Runtime, open_session, runtime_of
 from overproof.students.seen import Seen
 from overproof.students.settings import number, read_settings, remake, write_settings
 from overproof.students.weights import EncoderFiles, locate, sha256_of
@@ -31,16 +33,14 @@ if TYPE_CHECKING:
     from overproof.students.bert_onnx import BertConfig, Head, Weights
     from overproof.students.finetune import Tuning
 
-MODEL, TOKENIZER = "model.onnx", "tokenizer.json"
+TOKENIZER = "tokenizer.json"
 EMBEDDING = "embedding"
 READING = "reading with the encoder"
-BATCH = 32  # more rows cost padding and gain nothing on a processor (measured with 13 tokens in the median)
+ONE = np.zeros(1, dtype=np.int64)
 # Mean and maximum together: half a point more agreement than the mean alone on 2,000 held-out training rows.
 POOLING: Literal["mean_max"] = "mean_max"
 PARITY = 1e-3  # largest difference of a logit between the student as fitted and the graph as written
 TOLERANCE = 1e-4  # of the frozen encoder's head
-# The key of an ONNX tensor that lies in another file: such a graph could read any file. Our own graphs never hold it.
-EXTERNAL_DATA = b"location"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,50 +51,47 @@ class _Batch:
 
 
 class _Runner:
-    """A tokenizer and an ONNX session: texts in, one float32 row each out."""
+    """A tokenizer and a loaded graph: texts in, one float32 row each out."""
 
-    def __init__(self, model: bytes, tokenizer: Path, *, max_tokens: int, pad: int, threads: int) -> None:
+    def __init__(
+        self, model: bytes, tokenizer: Path, *, max_tokens: int, pad: int, threads: int, runtime: Runtime = FP32
+    ) -> None:
         try:
-            import onnxruntime
             from tokenizers import Tokenizer
         except ImportError as error:
             raise MissingExtra("encoder.v1", extra="encoder") from error
-        if EXTERNAL_DATA in model:
-            raise DataError(f"{MODEL} keeps tensors in another file, which is never read", next_action=AGAIN)
         if tokenizer.stat().st_size > MAX_TABLE_BYTES:
             raise DataError(f"{TOKENIZER} has over {MAX_TABLE_BYTES} bytes", next_action=AGAIN)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
         try:
             self._tokenizer = Tokenizer.from_str(tokenizer.read_text(encoding="utf-8"))
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # both libraries raise bare exceptions of their own
-            raise DataError(f"{MODEL} or {TOKENIZER} can't be loaded: {error}", next_action=AGAIN) from error
-        if {i.name for i in self._session.get_inputs()} != {"input_ids", "attention_mask"}:
-            raise DataError(f"{MODEL} has other inputs than token ids and mask", next_action=AGAIN)
+        except Exception as error:  # the library raises bare exceptions of its own
+            raise DataError(f"{TOKENIZER} can't be loaded: {error}", next_action=AGAIN) from error
+        self._session = open_session(model, runtime, threads=threads)
         # The file may ask for padding to a fixed length; ours is by batch.
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
-        self._pad = pad
+        self._pad, self._runtime, self._most = pad, runtime, min(BATCH, runtime.together)
 
     def batches(self, texts: Sequence[str]) -> Iterator[_Batch]:
         """Longest first, so that a batch holds texts of like length."""
         tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         order = sorted(range(len(tokens)), key=lambda i: (-len(tokens[i]), i))
-        for start in range(0, len(order), BATCH):
-            rows = order[start : start + BATCH]
-            shape = (len(rows), max(len(tokens[i]) for i in rows))
-            ids, mask = np.full(shape, self._pad, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-            for at, i in enumerate(rows):
-                ids[at, : len(tokens[i])] = tokens[i]
-                mask[at, : len(tokens[i])] = 1
-            yield _Batch(rows=np.array(rows, dtype=np.int64), ids=ids, mask=mask)
+        for start in range(0, len(order), self._most):
+            rows = order[start : start + self._most]
+            yield self._padded(np.array(rows, dtype=np.int64), [tokens[i] for i in rows])
+
+    def _padded(self, rows: NDArray[np.int64], tokens: Sequence[list[int]]) -> _Batch:
+        """Token lists, the longest first, as one array and its mask."""
+        shape = (len(tokens), -(-len(tokens[0]) // self._runtime.multiple) * self._runtime.multiple)
+        ids, mask = np.full(shape, self._pad, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        for at, one in enumerate(tokens):
+            ids[at, : len(one)] = one
+            mask[at, : len(one)] = 1
+        return _Batch(rows=rows, ids=ids, mask=mask)
 
     def width_of(self, name: str) -> int | None:
         """Columns of an output; None where the graph has no such output."""
-        found = [output.shape[-1] for output in self._session.get_outputs() if output.name == name]
-        return found[0] if found and isinstance(found[0], int) else None
+        return self._session.outputs.get(name)
 
     def run(self, texts: Sequence[str], *, width: int, what: str) -> NDArray[np.float32]:
         """The first output, shape (n, width)."""
@@ -103,21 +100,25 @@ class _Runner:
     @property
     def first(self) -> str:
         """Name of the first output: the logits, or of a graph without head the embedding."""
-        return str(self._session.get_outputs()[0].name)
+        return next(iter(self._session.outputs))
 
     def run_all(self, texts: Sequence[str], *, widths: Mapping[str, int], what: str) -> list[NDArray[np.float32]]:
         """Some outputs of one pass, shape (n, width) each."""
+        if len(texts) == 1:  # the common case of serving: no order to find, nothing to put in place
+            return self._pass(self._padded(ONE, [self._tokenizer.encode(texts[0]).ids]), widths)
         found = [np.empty((len(texts), width), dtype=np.float32) for width in widths.values()]
-        batches = -(-len(texts) // BATCH)
+        batches = -(-len(texts) // self._most)
         for batch in track(self.batches(texts), what, total=batches) if batches > 1 else self.batches(texts):
-            outs = self._session.run(list(widths), {"input_ids": batch.ids, "attention_mask": batch.mask})
-            for into, out in zip(found, outs, strict=True):
-                if out.shape != (len(batch.rows), into.shape[1]):
-                    raise DataError(
-                        f"{MODEL} answers with shape {out.shape}, expected {into.shape[1]} columns", next_action=AGAIN
-                    )
+            for into, out in zip(found, self._pass(batch, widths), strict=True):
                 into[batch.rows] = out
         return found
+
+    def _pass(self, batch: _Batch, widths: Mapping[str, int]) -> list[NDArray[np.float32]]:
+        outs = self._session.run(list(widths), batch.ids, batch.mask)
+        for out, width in zip(outs, widths.values(), strict=True):
+            if out.shape != (len(batch.rows), width):
+                raise DataError(f"{MODEL} answers with shape {out.shape}, expected {width} columns", next_action=AGAIN)
+        return outs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -181,6 +182,7 @@ class EncoderStudent:
 
     kind = "encoder.v1"
     normaliser = NORMALISER
+    extras = ("encoder",)
 
     def __init__(
         self,
@@ -319,9 +321,10 @@ class EncoderStudent:
         parameters = facts.get("parameters")
         if not all(type(value) is int for value in (pad, most, parameters)):
             raise DataError("student.json: facts of encoder.v1 are missing", next_action=AGAIN)
+        runtime = runtime_of(facts.get("runtime", FP32.name))
         try:
             model = (folder / MODEL).read_bytes()
-            self._runner = _Runner(model, folder / TOKENIZER, max_tokens=most, pad=pad, threads=1)
+            self._runner = _Runner(model, folder / TOKENIZER, max_tokens=most, pad=pad, threads=1, runtime=runtime)
         except OSError as error:
             raise DataError(f"encoder.v1: {error}", next_action=AGAIN) from error
         self._width = self._runner.width_of(EMBEDDING) or 0
@@ -339,7 +342,13 @@ class EncoderStudent:
         Returns: shape (n, k).
         Raises: DataError before `fit`.
         """
-        return self.look(requests).logits
+        runner = self._fitted()
+        return runner.run([text_of(request, self.normaliser) for request in requests], width=len(self.labels), what=READING)
+
+    def _fitted(self) -> _Runner:
+        if self._runner is None:
+            raise DataError("encoder.v1 was not fitted yet", next_action="call fit, or load a fitted folder")
+        return self._runner
 
     def look(self, requests: Sequence[Request]) -> Seen:
         """
@@ -351,13 +360,12 @@ class EncoderStudent:
         Returns: shape (n, k), and "nearest_1" and "nearest_10" where the folder holds the training rows' features.
         Raises: DataError before `fit`.
         """
-        if self._runner is None:
-            raise DataError("encoder.v1 was not fitted yet", next_action="call fit, or load a fitted folder")
-        texts, k = [text_of(request, self.normaliser) for request in requests], len(self.labels)
+        runner = self._fitted()
         if not self._near:
-            return Seen(logits=self._runner.run_all(texts, widths={self._runner.first: k}, what=READING)[0])
-        widths = {self._runner.first: k, EMBEDDING: self._width}
-        logits, features = self._runner.run_all(texts, widths=widths, what=READING)
+            return Seen(logits=self.logits(requests))
+        texts = [text_of(request, self.normaliser) for request in requests]
+        widths = {runner.first: len(self.labels), EMBEDDING: self._width}
+        logits, features = runner.run_all(texts, widths=widths, what=READING)
         columns = {name: column for one in self._near for name, column in one.columns(features).items()}
         return Seen(logits=logits, columns=columns)
 
@@ -376,3 +384,22 @@ class EncoderStudent:
         student = remake(cls, settings)
         student._open(folder, settings.facts)  # noqa: SLF001 - of its own class
         return student
+
+    @classmethod
+    def exported(cls, folder: Path, runtime: str, *, into: Path) -> None:
+        """
+        Write a fitted folder again for another runtime.
+
+        Args:
+            folder: what `fit` left.
+            runtime: a name out of `runtimes.RUNTIMES`.
+            into: an empty folder.
+
+        Raises: DataError for an unknown runtime; MissingExtra without onnx, where the graph has to be rewritten.
+        """
+        chosen, settings = runtime_of(runtime), read_settings(folder, kind=cls.kind)
+        shutil.copytree(folder, into, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MODEL))
+        model = (folder / MODEL).read_bytes()
+        (into / MODEL).write_bytes(rewritten(model, chosen.form) if chosen.form else model)
+        facts = {**settings.facts, "runtime": chosen.name}
+        write_settings(into, kind=cls.kind, labels=settings.labels, options=settings.options, facts=facts, normaliser=settings.normaliser)

@@ -41,6 +41,7 @@ def write_settings(
     labels: Sequence[str],
     options: Mapping[str, Any],
     facts: Mapping[str, Any] | None = None,
+    normaliser: str = NORMALISER,
 ) -> None:
     """
     Write `student.json`.
@@ -51,12 +52,13 @@ def write_settings(
         labels: columns of its logits.
         options: its keyword arguments.
         facts: see `Settings.facts`.
+        normaliser: see `Settings.normaliser`.
     """
     value = {
         "format": "overproof.student.v1",
         "kind": kind,
         "labels": list(labels),
-        "normaliser": NORMALISER,
+        "normaliser": normaliser,
         "options": dict(options),
         "facts": dict(facts or {}),
     }

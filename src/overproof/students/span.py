@@ -15,9 +15,10 @@ from overproof.errors import DataError, MissingExtra
 from overproof.outputs import Field, Fields, Text, output_of
 from overproof.progress import track
 from overproof.students import Generated
-from overproof.students.encoder import EXTERNAL_DATA, MODEL, TOKENIZER
+from overproof.students.encoder import TOKENIZER
 from overproof.students.files import AGAIN, MAX_TABLE_BYTES, read_arrays, read_json, write_arrays, write_json
 from overproof.students.normalise import NORMALISER
+from overproof.students.runtimes import EXTERNAL_DATA, MODEL
 from overproof.students.settings import SETTINGS, number
 from overproof.students.spans.candidates import SEEN, Plan, Role, direct_roles, plan_of, tables_of
 from overproof.students.spans.decoding import decode

@@ -19,7 +19,7 @@ from overproof.students.files import AGAIN, MAX_TABLE_BYTES, read_arrays, write_
 from overproof.students.finetune import hold_out, soft_targets
 from overproof.students.logistic import LinearMap, fit_logistic, targets, weights
 from overproof.students.neighbours import Neighbours
-from overproof.students.normalise import text_of
+from overproof.students.normalise import NORMALISER, text_of
 from overproof.students.seen import Seen
 from overproof.students.settings import number, read_settings, remake, write_settings
 from overproof.students.weights import locate, sha256_of
@@ -72,6 +72,7 @@ class StaticStudent:
     """
 
     kind = "static.v1"
+    normaliser = NORMALISER
 
     def __init__(
         self,
@@ -189,7 +190,7 @@ class StaticStudent:
         Returns: shape (n, k).
         Raises: DataError before `fit`.
         """
-        return self._answer([text_of(request) for request in requests])[1]
+        return self._answer([text_of(request, self.normaliser) for request in requests])[1]
 
     def look(self, requests: Sequence[Request]) -> Seen:
         """
@@ -201,7 +202,7 @@ class StaticStudent:
         Returns: shape (n, k), and "nearest_1" and "nearest_10" where the folder holds the training rows' features.
         Raises: DataError before `fit`.
         """
-        features, logits = self._answer([text_of(request) for request in requests])
+        features, logits = self._answer([text_of(request, self.normaliser) for request in requests])
         return Seen(logits=logits, columns=self._near.columns(features) if self._near is not None else {})
 
     def _answer(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
