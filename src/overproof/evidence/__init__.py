@@ -37,5 +37,19 @@ from overproof.evidence.reports import (
     SliceReport,
     TwoByTwo,
 )
+from overproof.evidence.sizing import (
+    Believed,
+    Budget,
+    Curve,
+    Expected,
+    Gain,
+    LimitKind,
+    Pair,
+    Seeds,
+    Size,
+    Sizes,
+    SizeVerdict,
+    Sizing,
+)
 
-__all__ = ["Calibration", "CalibrationGap", "Calibrator", "CalibratorMethod", "CandidateKind", "CandidateReport", "Certificate", "Comparison", "Confidence", "CurvePoint", "Disagreement", "EvalReport", "Figure", "Finding", "LookCounts", "MethodLoss", "MoneySaved", "MoreRows", "Moved", "NextUse", "Outcome", "Outlook", "Plan", "Refusal", "Release", "Reliability", "ScopeFigure", "ScopeReport", "ScopeRule", "Scores", "SliceCalibrator", "SliceCertificate", "SlicePlan", "SliceReport", "Trained", "TwoByTwo", "Verdict"]
+__all__ = ["Believed", "Budget", "Calibration", "CalibrationGap", "Calibrator", "CalibratorMethod", "CandidateKind", "CandidateReport", "Certificate", "Comparison", "Confidence", "Curve", "CurvePoint", "Disagreement", "EvalReport", "Expected", "Figure", "Finding", "Gain", "LimitKind", "LookCounts", "MethodLoss", "MoneySaved", "MoreRows", "Moved", "NextUse", "Outcome", "Outlook", "Pair", "Plan", "Refusal", "Release", "Reliability", "ScopeFigure", "ScopeReport", "ScopeRule", "Scores", "Seeds", "Size", "SizeVerdict", "Sizes", "Sizing", "SliceCalibrator", "SliceCertificate", "SlicePlan", "SliceReport", "Trained", "TwoByTwo", "Verdict"]

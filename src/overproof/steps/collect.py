@@ -20,7 +20,7 @@ from overproof.data import (
     SliceShare,
     TeacherPin,
 )
-from overproof.evidence import EvalReport, Trained
+from overproof.evidence import EvalReport, Sizing, Trained
 from overproof.steps.ceiling import Ceiling, CeilingRecipe, ceiling
 from overproof.steps.filter_report import rules_of
 from overproof.steps.flips import FlipReport
@@ -110,6 +110,8 @@ class Evidence:
     """Gaps between declared groups; None where none are declared."""
     flips: FlipReport | None = None
     """Answers that change with a swapped term; None where nothing is to be swapped."""
+    sizing: Sizing | None = None
+    """What sizes, rows and seeds are worth; None where [sizing] is off."""
     requests_per_month: float | None = None
     """Measured traffic volume; None where the log has no times."""
     digests: Mapping[str, str] = field(default_factory=dict)

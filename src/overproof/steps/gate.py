@@ -37,6 +37,7 @@ from overproof.steps.flips import flip_answers
 from overproof.steps.groups import gap_answers
 from overproof.steps.headlines import refused, said, shipped
 from overproof.steps.match_checks import off_share, theatre
+from overproof.steps.size_verdict import smaller_answer
 from overproof.store.artifacts import Step
 from overproof.students.bundle import load_bundle
 
@@ -78,6 +79,8 @@ class GateRecipe:
     """Tolerance between declared groups; None: gaps are reported, no check asks for them."""
     swaps: bool = False
     """Whether swapped terms must change few answers."""
+    sizing: bool = False
+    """Whether further fits compared the sizes."""
     ece_at_most: float | None = None
     """Advisory: a calibration error above it is said, and never refuses."""
 
@@ -146,11 +149,11 @@ def table_of(recipe: GateRecipe) -> tuple[Row, ...]:
     The checks of a project: the table, and what its owner asked for besides.
 
     Args:
-        recipe: with the fairness settings.
+        recipe: with the fairness and sizing settings.
 
     Returns: at least `CHECKS`; a check that nobody asked for is left out, since it could only pass for nothing.
     """
-    asked = {"F01": recipe.gap_at_most is not None, "F02": recipe.swaps}
+    asked = {"F01": recipe.gap_at_most is not None, "F02": recipe.swaps, "S01": recipe.sizing}
     return (*CHECKS, *(row for row in ASKED if asked[row.id]))
 
 
@@ -505,6 +508,12 @@ def _flips(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
         yield _finding("F02", answer.outcome, answer.reason, answer.todo)
 
 
+def _smaller(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
+    del recipe
+    found = smaller_answer(evidence.sizing)
+    yield _finding("S01", found.outcome, found.reason, found.todo)
+
+
 def _owner(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
     del evidence
     if not recipe.owner.strip():
@@ -558,8 +567,9 @@ CHECKS: tuple[Row, ...] = (
 ASKED: tuple[Row, ...] = (
     Row(id="F01", title="Gaps between groups, as served", check=_gaps, reads=("report", "groups"), waivable=True),
     Row(id="F02", title="Swapped terms change no answer", check=_flips, reads=("bundle", "flips"), waivable=True),
+    Row(id="S01", title="No smaller student does as well", check=_smaller, reads=("sizes", "plan"), waivable=True),
 )
 """Checks that run only where the project file asks for them."""
 
 
-GATE = Step(name="gate", version=3, fn=gate)
+GATE = Step(name="gate", version=4, fn=gate)
