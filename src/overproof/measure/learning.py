@@ -82,7 +82,7 @@ def learning_curve(
         one = found.ends(found.gained(times))
         lucky = z * math.sqrt(luck[-1] * (1.0 + 1.0 / times))  # this fit's luck, and the next one's
         low, high = one.middle - math.hypot(one.middle - one.low, lucky), one.middle + math.hypot(one.high - one.middle, lucky)
-        gains.append(Gain(times=times, value=one.middle, low=low, high=min(high, float(errors[-1]))))
+        gains.append(Gain(times=times, value=one.middle, low=low, high=high))
     band = []
     for at in np.geomspace(sizes[0], MOST_TIMES * sizes[-1], 25):
         one = found.ends(np.clip(found.error - found.gained(at / sizes[-1]), 0.0, 1.0))

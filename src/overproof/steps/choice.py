@@ -123,5 +123,7 @@ def _tie(best: Expectation, other: Expectation, spread: Mapping[str, float] | No
 def _spread_words(spread: Mapping[str, float] | None, seeds: int) -> str:
     if not spread:
         return ""
+    if not any(spread.values()):
+        return "; seeds change nothing"
     each = ", ".join(f"{name} {100 * sd:.1f}" for name, sd in spread.items())
     return f"; standard deviation of the kept share over {seeds} seeds, in points: {each}"

@@ -225,7 +225,8 @@ def pair_words(pair: Pair) -> str:
 
     Returns: for example "encoder.v1 errs 2.1 points less than linear.v1 (+0.4 to +3.8, n = 1,000; 3 seeds: 0.5 points)".
     """
-    spread = f"seeds change it by {100 * pair.seed_sd:.1f} points (sd, {pair.seeds} seeds)" if pair.seed_sd is not None else "no seeds tried"
+    unmoved = "seeds change nothing" if pair.seed_sd == 0.0 else ""
+    spread = unmoved or f"seeds change it by {100 * pair.seed_sd:.1f} points (sd, {pair.seeds} seeds)" if pair.seed_sd is not None else "no seeds tried"
     tie = "" if pair.better else ": a tie"
     return (
         f"{pair.first} errs {100 * pair.difference:.1f} points less than {pair.second} ({100 * pair.low:+.1f} to "
