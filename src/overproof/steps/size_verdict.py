@@ -13,6 +13,7 @@ from overproof.steps.collect import Evidence
 from overproof.store.artifacts import Step
 from overproof.task import Bar
 
+LITTLE = 0.01  # a gain under a point is nobody's reason to label twice as many rows
 FULL = '"encoder.v1" with tune = "full"'
 LADDERS: Mapping[str, tuple[str, ...]] = {
     "classes": ("linear.v1", "static.v1", "encoder.v1", FULL, 'a larger encoder for "encoder.v1"'),
@@ -126,7 +127,7 @@ def _twice(size: Size) -> str:
     range_ = f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f} points, {size.curve.level:.0%} interval, n = {size.curve.n:,}"
     if gain.low > 0.0:
         return f"about {100 * gain.value:.1f} points of agreement ({range_})"
-    return f"can't tell, little at most ({range_})" if gain.high < SAME_BILL else f"can't tell ({range_})"
+    return f"can't tell, little at most ({range_})" if gain.high < LITTLE else f"can't tell ({range_})"
 
 
 def _headline(plan: Plan, smallest: str, told: Sequence[SizeVerdict]) -> str:
