@@ -172,6 +172,7 @@ class Limit:
     """What keeps a student from doing better."""
 
     kind: LimitKind
+    """In a word."""
     why: str
     """One clause with the figures that it rests on."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from overproof.evidence import SlicePlan
+from overproof.evidence import Expected, SlicePlan
 
 SAME_BILL = 0.01  # a hundredth of the teacher's bill is not worth a larger student; the kept share is no better known
 
@@ -60,6 +60,21 @@ def choose(expected: list[Expectation], spread: Mapping[str, float] | None = Non
     first = min(good, key=lambda e: e.cost)
     tied = [e for e in good if e.cost <= first.cost + e.bill * max(SAME_BILL, seed_spread(e.name, first.name, spread))]
     return min(tied, key=lambda e: (e.size_bytes, e.cost))
+
+
+def by_size(expected: Sequence[Expectation]) -> tuple[Expected, ...]:
+    """
+    What a plan keeps of its expectations.
+
+    Args:
+        expected: any.
+
+    Returns: one each, smallest first.
+    """
+    return tuple(
+        Expected(name=e.name, size_bytes=e.size_bytes, kept=e.kept, cost=e.cost, bill=e.bill, clears=e.clears)
+        for e in sorted(expected, key=lambda e: (e.size_bytes, e.name))
+    )
 
 
 def seed_spread(one: str, other: str, spread: Mapping[str, float] | None) -> float:

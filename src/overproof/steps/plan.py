@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from overproof.data import CalibrationSet
 from overproof.errors import DataError
-from overproof.evidence import Calibration, Expected, Figure, Moved, Plan, Scores, SlicePlan
+from overproof.evidence import Calibration, Figure, Moved, Plan, Scores, SlicePlan
 from overproof.measure.certify import grid_counts, grid_of, ledger_delta, plan_slice, split_delta, walk
 from overproof.measure.intervals import cp_upper, judge, min_rows
 from overproof.measure.leakage import NOVELTY_EDGES
 from overproof.measure.looks import look_shares
 from overproof.measure.slices import NO_FUNCTIONS, OTHER, Functions, assign, partition
 from overproof.steps.calibrate import Reading, Sheet, reading_of, sheet_of, slice_names
-from overproof.steps.choice import Expectation, choose, reason_of
+from overproof.steps.choice import Expectation, by_size, choose, reason_of
 from overproof.steps.joint import expected_thresholds, plan_all, plan_cost
 from overproof.store.artifacts import Step
 from overproof.task import Bar, Slice
@@ -177,11 +177,7 @@ def make_plan(
         novelty_below=dev.novelty_below,
         moved=recipe.moved,
         left_out=() if recipe.moved == "alone" else tuple(sorted(set(dev.cells) - {p.slice for p in best.plans})),
-        looks=recipe.looks,
-        expected=tuple(
-            Expected(name=e.name, size_bytes=e.size_bytes, kept=e.kept, cost=e.cost, bill=e.bill, clears=e.clears)
-            for e in sorted(expected, key=lambda e: (e.size_bytes, e.name))
-        ),
+        looks=recipe.looks, expected=by_size(expected),
     )
 
 

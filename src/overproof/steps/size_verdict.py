@@ -159,10 +159,9 @@ def _next(plan: Plan, smallest: str, told: Sequence[SizeVerdict], sizes: Sizes, 
         return "nothing: a larger student is not needed" if len(told) > 1 else f"{anything}: the gate asks for two sizes" if anything else ""
     if chosen is not None and chosen.limit == "labels":
         return "better labels, no larger student: ask the teacher several times on hard rows, or mend its prompt"
-    first = up or anything
     if chosen is not None and chosen.limit == "data":
-        return "more training rows of the same kind" + (f"; beside it {first}, which may need fewer" if first else "")
-    return first or "the ladder ends here: a larger base than these parts know, or easier bars with a reason"
+        return "more training rows of the same kind" + (f"; beside it {up}, which may need fewer" if up else "")
+    return up or "the ladder ends here: a larger base than these parts know, or easier bars with a reason"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
