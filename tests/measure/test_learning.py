@@ -181,3 +181,13 @@ def test_what_could_be_kept_is_the_best_threshold(rows, alpha, of_all) -> None:
         if wrong[kept].sum() <= alpha * (len(rows) if of_all else kept.sum()):
             best = max(best, kept.mean())
     assert kept_in_hindsight(wrong, score, alpha=alpha, of_all=of_all) == pytest.approx(best)
+
+
+def test_the_luck_of_a_draw_widens_the_interval_and_is_assumed_where_nobody_measured_it() -> None:
+    """Fits that vary widen it; without further draws it is wider than for fits known not to vary."""
+    errors = planted(0.05, 0.15, 0.5)
+    widths = []
+    for redrawn in ([errors[0]] * 80, [], [errors[0] + 0.04 * (-1) ** i for i in range(80)]):
+        gain = learning_curve(ROWS, exact(errors), redrawn=redrawn).gains[0]
+        widths.append(gain.high - gain.low)
+    assert 1.15 * widths[0] < widths[1] < widths[2]
