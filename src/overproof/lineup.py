@@ -8,14 +8,15 @@ from overproof import registry
 from overproof.asking import Buyer
 from overproof.data import CalibrationSet, TestSet, TrainSet
 from overproof.engines import Engine
-from overproof.evidence import Calibration, Exported, Scores, Trained
+from overproof.evidence import Calibration, Exported, Scores, Sizes, Trained
 from overproof.project import Project
-from overproof.recipes import export_recipe, predict_recipe, student_recipe
+from overproof.recipes import export_recipe, predict_recipe, sizing_recipe, student_recipe
 from overproof.settings import Part
 from overproof.steps.baseline import ASK_DEV, ASK_TEST, SHOTS, AskRecipe, ShotsRecipe
 from overproof.steps.export import EXPORT, TAKE_EXPORTED, NoRecipe, exporter
 from overproof.steps.parcel import Parcel
 from overproof.steps.predict import PREDICT_DEV, PREDICT_TEST
+from overproof.steps.sizing import FIT_PART, FIT_WHOLE, SIZES, Fit, FitRecipe
 from overproof.steps.train import TRAIN, fit_apart
 from overproof.store.artifacts import Artifact, Memo
 
@@ -86,6 +87,23 @@ class Lineup:
         self.trained[part.name] = fitted
         self.dev.append(run(PREDICT_DEV, fitted, self.dev_rows, recipe=predict_recipe(p), engine=self._engine))
         self.test.append(run(PREDICT_TEST, fitted, self.test_rows, recipe=predict_recipe(p), engine=self._engine))
+
+    def sizes(self) -> Artifact[Sizes]:
+        """
+        Further fits on less data and with other seeds, each kept by itself; one look at the store where nothing changed.
+
+        Returns: what sizes, rows and seeds are worth.
+        """
+        run, rows, dev = self._memo.run, self.train_rows, self.dev_rows
+        students = [self.trained[part.name] for part in self._project.students]
+
+        def whole(trained: Trained, recipe: FitRecipe) -> Fit:
+            return run(FIT_WHOLE, self.trained[trained.name], rows, dev, recipe=recipe).value
+
+        return run(
+            SIZES, rows, dev, self._memo.gather(students), recipe=sizing_recipe(self._project),
+            fit=lambda recipe: run(FIT_PART, rows, dev, recipe=recipe).value, whole=whole,
+        )  # fmt: skip
 
     def _ask(self, part: Part) -> None:
         p, run = self._project, self._memo.run

@@ -43,6 +43,7 @@ from overproof.recipes import (
     routed_slices,
     slices_of,
     teach_recipe,
+    verdict_recipe,
 )
 from overproof.runs import runs_of, today_of
 from overproof.settings import TeacherTable
@@ -81,6 +82,7 @@ from overproof.steps.pack import PACK, PackRecipe
 from overproof.steps.plan import PLAN
 from overproof.steps.predict import TEACHER_SCORES
 from overproof.steps.promptset import PROMPTSET
+from overproof.steps.size_verdict import SIZE_VERDICT
 from overproof.steps.supplement import SUPPLEMENT, SupplementRecipe, written
 from overproof.steps.survey import SURVEY, Survey, SurveyRecipe
 from overproof.steps.teach import TEACH, TeachRecipe
@@ -233,6 +235,8 @@ class Road:
         if candidates.exported:
             kept["exports"] = self.memo.gather(candidates.exported)
         candidates.test.append(run(TEACHER_SCORES, test_rows, recipe=predict_recipe(self.project)))
+        if p.sizing.budgets:
+            kept["sizes"] = candidates.sizes()
         yield "train"
         reading = calibrate_recipe(p, surveyed.value)
         functions = functions_of(reading.slices)
@@ -269,6 +273,8 @@ class Road:
         for name, step in (("exports", ADD_EXPORTS), ("groups", ADD_GROUPS), ("flips", ADD_FLIPS), ("suspicion", ADD_SUSPICION)):
             if name in kept:
                 evidence = run(step, evidence, kept[name], recipe=AddRecipe())
+        if "sizes" in kept:
+            evidence = run(SIZE_VERDICT, evidence, kept["sizes"], kept["plan"], recipe=verdict_recipe(p))
         kept["evidence"] = evidence
         kept["verdict"] = verdict = run(GATE, evidence, recipe=gate_recipe(p, report.value))
         writing = DossierRecipe(today=decided(report.value).isoformat(), version=overproof.__version__)
@@ -372,6 +378,8 @@ class Road:
         functions = functions_of(slices)
         calibrations, dev = memo.gather(candidates.calibrations), memo.gather(candidates.dev)
         facts: dict[str, Any] = {"n_sealed": found.n_test, "n_sealed_gold": found.n_test_gold, "digests": self._fixed(candidates, slices, found)}
+        if "sizes" in self.artifacts:
+            facts["spread"] = self.artifacts["sizes"].value.spread()
         anchor = self._anchor(facts["digests"], [calibrations.digest, dev.digest, dev_rows.digest])
         planned = self.store.looks.admits(anchor, found.sealed_labels) if p.proof.looks > 1 else None
         facts = dict(planned.facts) if planned else facts  # a planned look stands on the plan as it was fixed
@@ -383,6 +391,7 @@ class Road:
             recipe=plan_recipe(p, slices, facts),
             functions=functions,
         )
+        self.artifacts["plan"] = plan
         groups = check_attributes(p.fairness.groups, found.values)  # before anything is opened for them
         study = memo.run(STUDY, plan, calibrations, dev, dev_rows, recipe=StudyRecipe(slices=routed_slices(p, found)), functions=functions)
         first = planned.sealed_digest if planned and planned.plan_hash == plan.digest else found.sealed_digest

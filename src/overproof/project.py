@@ -34,6 +34,7 @@ from overproof.settings import (
     ProofTable,
     RunTable,
     ServeTable,
+    SizingTable,
     SliceTable,
     SuspicionTable,
     TaskTable,
@@ -51,7 +52,7 @@ ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "
 TABLES: Mapping[str, type] = {
     "task": TaskTable, "owner": Owner, "traffic": TrafficTable, "privacy": PrivacyTable, "promptset": PromptSetTable,
     "teacher": TeacherTable, "bars": BarsTable, "serve": ServeTable, "proof": ProofTable,
-    "fairness": FairnessTable, "judge": JudgeTable, "run": RunTable,
+    "fairness": FairnessTable, "judge": JudgeTable, "run": RunTable, "sizing": SizingTable,
 }  # fmt: skip
 LISTS = {"verify": "verifiers", "student": "students", "baseline": "baselines", "slice": "", "committee": ""}
 STAND_INS: Mapping[str, Any] = {"name": "x", "input": ["x"], "output": {}, "prompt": "", "use": "", "email": "x@x.xx"}
@@ -89,6 +90,8 @@ class Project:
     """Further teachers, in file order."""
     suspicion: SuspicionTable | None = None
     """The [[verify]] table of suspicion.v1; None where there is none."""
+    sizing: SizingTable = field(default_factory=SizingTable)
+    """Further fits that compare sizes."""
     judge: JudgeTable = field(default_factory=JudgeTable)
     """Who judges labels; nobody where its `use` is empty."""
     run: RunTable = field(default_factory=RunTable)
@@ -484,6 +487,9 @@ class _Reading:
 
     def rest(self, tables: Mapping[str, Any]) -> None:
         owner, bars, chosen, traffic = tables["owner"], tables["bars"], tables["promptset"], tables["traffic"]
+        shares = list(tables["sizing"].budgets) if tables["sizing"] is not None else []
+        odd = bool(shares) and (shares[-1] != 1 or sorted(set(shares)) != shares)
+        self.say("[sizing]", {f"budgets = {shares!r}; write shares that ascend to 1.0, or [] for none": odd})
         if owner is not None:
             why = is_person(owner.name, owner.email)
             self.say("[owner]", {

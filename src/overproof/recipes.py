@@ -11,6 +11,7 @@ from overproof import registry
 from overproof.errors import DataError
 from overproof.evidence import EvalReport
 from overproof.measure.intervals import rows_needed
+from overproof.outputs import Classes
 from overproof.privacy.redact import policy_digest
 from overproof.project import Project
 from overproof.settings import Part, expand_slices
@@ -24,6 +25,8 @@ from overproof.steps.mend import FeaturesRecipe
 from overproof.steps.plan import PlanRecipe, certified_by
 from overproof.steps.predict import PredictRecipe
 from overproof.steps.promptset import PromptSetRecipe
+from overproof.steps.size_verdict import VerdictRecipe, rung_of
+from overproof.steps.sizing import SizingRecipe
 from overproof.steps.survey import Survey
 from overproof.steps.teach import TeachRecipe
 from overproof.steps.train import StudentRecipe
@@ -155,7 +158,7 @@ def plan_recipe(project: Project, slices: tuple[Slice, ...], facts: Mapping[str,
     Args:
         project: the checked project file.
         slices: of the project.
-        facts: "n_sealed", "n_sealed_gold" and "digests".
+        facts: "n_sealed", "n_sealed_gold" and "digests"; "spread" where seeds were tried.
 
     Returns: the recipe.
     """
@@ -177,6 +180,8 @@ def plan_recipe(project: Project, slices: tuple[Slice, ...], facts: Mapping[str,
         ship=p.proof.ship,
         by_cost=p.proof.by_cost,
         looks=p.proof.looks,
+        spread=facts.get("spread", {}),
+        seeds=p.sizing.seeds,
     )
 
 
@@ -218,6 +223,7 @@ def gate_recipe(project: Project, report: EvalReport) -> GateRecipe:
         gap_at_most=p.fairness.tolerance,
         swaps=bool(p.fairness.swaps),
         written=bool(p.bars.written),
+        sizing=bool(p.sizing.budgets),
     )
 
 
@@ -260,6 +266,43 @@ def export_recipe(part: Part) -> ExportRecipe:
     Returns: the recipe.
     """
     return ExportRecipe(runtime=str(part.options.get("runtime", AUTO)))
+
+
+def sizing_recipe(project: Project) -> SizingRecipe:
+    """
+    Which further fits compare the sizes.
+
+    Args:
+        project: the checked project file.
+
+    Returns: the recipe.
+    """
+    p, table = project, project.sizing
+    kept = p.serve.wrong_when_served is None
+    return SizingRecipe(
+        students=tuple(student_recipe(p, part) for part in p.students),
+        budgets=table.budgets, seeds=table.seeds, rows=table.rows,
+        alpha=1.0 - (p.serve.kept_right or 0.0) if kept else p.serve.wrong_when_served or 0.0, of_all=not kept,
+    )  # fmt: skip
+
+
+def verdict_recipe(project: Project) -> VerdictRecipe:
+    """
+    What the sizing verdict holds the sizes against.
+
+    Args:
+        project: the checked project file.
+
+    Returns: the recipe.
+    """
+    p = project
+    return VerdictRecipe(
+        bars=p.bars.bars,
+        tried=tuple(rung_of(s.use, s.options) for s in p.students),
+        known=tuple(registry.names("students")),
+        kind="classes" if isinstance(p.task.output, Classes) else "generated",
+        samples=p.teacher.samples,
+    )
 
 
 def features_recipe(project: Project) -> FeaturesRecipe:

@@ -405,6 +405,19 @@ class RunTable:
     """Of a running Ray cluster; empty to start one here for the run."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SizingTable:
+    """[sizing]: further fits that say what seeds change, what more rows would buy, and what limits each student."""
+
+    __pydantic_config__ = STRICT
+    seeds: Annotated[int, Field(ge=1, le=20)] = 3
+    """Seeds that the two leading students are fitted with; the first one ships, the others only measure. 1 tries none."""
+    budgets: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.25, 0.5, 1.0)
+    """Shares of the training rows that each student is fitted on, ascending to 1; empty turns sizing off."""
+    rows: Annotated[int, Field(ge=100)] = 1000
+    """The most calibration rows that each of these fits answers, and half as many training rows."""
+
+
 def expand_slices(tables: Sequence[SliceTable], values: Mapping[str, Sequence[str]]) -> tuple[Slice, ...]:
     """
     Slices in file order, with one slice for each value where the file says `by`.

@@ -55,6 +55,9 @@ where = {{ tier = "pro" }}
 accuracy_when_confident = 0.9
 [proof]
 margin = 0.05
+[sizing]                        # what further fits find has tests of its own
+seeds = 1
+budgets = [1.0]
 """
 
 TERMS = """
@@ -139,6 +142,12 @@ class Maker:
 
 @pytest.fixture
 def make() -> type[Maker]:
+    return Maker
+
+
+@pytest.fixture(scope="session")
+def maker() -> type[Maker]:
+    """`make`, for fixtures that live longer than a test."""
     return Maker
 
 

@@ -140,6 +140,7 @@ def check(door: Door) -> int:
         "output": named(project.task.output),
         "teacher": project.pin, "students": project.students, "baselines": [b.name for b in project.baselines],
         "digests": project.digests, "traffic_rows": counts["rows"], "cost": cost, "judge": judge, "needs": needs,
+        "next_size": _next_size(project),
         "terms": clearance.posture if clearance and not failure else None, "terms_problem": failure.what if failure else None,
         "next": failure.next_action if failure else "overproof run" if counts["rows"] else "overproof import FILES",
     }  # fmt: skip
@@ -150,6 +151,15 @@ def check(door: Door) -> int:
         raise failure
     door.emit(body, *check_page(body))
     return EXIT_TERMS if failure else EXIT_PASS
+
+
+def _next_size(project: Project) -> str:
+    """The next student to try on the ladder of sizes; empty where it ends."""
+    from overproof.recipes import verdict_recipe
+    from overproof.steps.size_verdict import next_rung
+
+    recipe = verdict_recipe(project)
+    return next_rung(recipe.tried, recipe.known, kind=recipe.kind)
 
 
 def cleared(project: Project) -> Any:

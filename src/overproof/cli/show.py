@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 WHAT = (
     "traffic", "skipped", "terms", "prompts", "labels", "dropped", "filter", "teacher", "report", "candidates", "calibration", "certificate",
-    "groups", "flips", "outlook", "verdict", "dossier",
+    "groups", "flips", "outlook", "sizes", "verdict", "dossier",
 )  # fmt: skip
 SOME = 20  # rows of a listing on a screen; --json has all
 
@@ -117,6 +117,13 @@ def _result(door: Door, result: RunResult, what: str, *, today: str) -> None:
         from overproof.cli import fairness
 
         door.emit(*fairness.page(what, find(result, what), result))
+    elif what == "sizes":
+        from overproof.cli.sizes_page import sizes_page
+
+        sizing = (find(result, "evidence") or _missing(what)).sizing
+        if sizing is None:
+            raise DataError("the run compared no sizes", next_action="set [sizing] budgets, then run `overproof run`")
+        door.emit(sizing, *sizes_page(sizing))
     elif what == "filter":
         from overproof.cli.filter_table import emit_rules
 

@@ -140,6 +140,8 @@ def check_page(body: Mapping[str, Any]) -> Iterator[Any]:
     yield f"[bold]{escape(body['file'])}[/]: task {escape(body['task'])!r}, {escape(body['output'])}"
     yield f"  teacher    {escape(pin.model)} through {escape(pin.use)}, revision {escape(pin.revision[:12]) or 'in the name'}"
     yield f"  students   {escape(', '.join(s.name for s in body['students']))}"
+    if len(body["students"]) == 1:
+        yield f"             [yellow]one student only[/]: the gate asks for two sizes; next on the ladder: {escape(body['next_size'] or 'none that is installed')}"
     yield f"  baselines  {escape(', '.join(body['baselines']))}"
     if "recording" in body["digests"]:
         yield f"  recording  {body['digests']['recording']}"

@@ -48,5 +48,19 @@ from overproof.evidence.reports import (
     TwoByTwo,
 )
 from overproof.evidence.runtimes import Exported, ExportReport, RuntimeTried
+from overproof.evidence.sizing import (
+    Believed,
+    Budget,
+    Curve,
+    Expected,
+    Gain,
+    LimitKind,
+    Pair,
+    Seeds,
+    Size,
+    Sizes,
+    SizeVerdict,
+    Sizing,
+)
 
-__all__ = ["Calibration", "CalibrationGap", "Calibrator", "CalibratorMethod", "CandidateKind", "CandidateReport", "Certificate", "Comparison", "Confidence", "CurvePoint", "Disagreement", "Estimate", "EvalReport", "ExportReport", "Exported", "FieldScore", "Figure", "Finding", "JudgedShare", "LookCounts", "MethodLoss", "MoneySaved", "MoreRows", "Moved", "NextUse", "Outcome", "Outlook", "Plan", "RecordScores", "Refusal", "Release", "Reliability", "RuntimeTried", "ScopeFigure", "ScopeReport", "ScopeRule", "Scores", "SliceCalibrator", "SliceCertificate", "SlicePlan", "SliceReport", "TextScores", "Trained", "TwoByTwo", "Verdict", "WrittenBar", "WrittenReport", "WrittenScores"]
+__all__ = ["Believed", "Budget", "Calibration", "CalibrationGap", "Calibrator", "CalibratorMethod", "CandidateKind", "CandidateReport", "Certificate", "Comparison", "Confidence", "Curve", "CurvePoint", "Disagreement", "Estimate", "EvalReport", "Expected", "ExportReport", "Exported", "FieldScore", "Figure", "Finding", "Gain", "JudgedShare", "LimitKind", "LookCounts", "MethodLoss", "MoneySaved", "MoreRows", "Moved", "NextUse", "Outcome", "Outlook", "Pair", "Plan", "RecordScores", "Refusal", "Release", "Reliability", "RuntimeTried", "ScopeFigure", "ScopeReport", "ScopeRule", "Scores", "Seeds", "Size", "SizeVerdict", "Sizes", "Sizing", "SliceCalibrator", "SliceCertificate", "SlicePlan", "SliceReport", "TextScores", "Trained", "TwoByTwo", "Verdict", "WrittenBar", "WrittenReport", "WrittenScores"]

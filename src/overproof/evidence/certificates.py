@@ -8,6 +8,7 @@ from typing import Literal
 
 from overproof.evidence.confidence import Confidence
 from overproof.evidence.figures import Figure, Verdict
+from overproof.evidence.sizing import Expected
 
 Moved = Literal["alone", "all", "cost"]
 """How thresholds of slices move: each by itself, all or none, or in the order of money saved per error."""
@@ -73,6 +74,8 @@ class Plan:
     """Planned looks at the sealed rows, which share the error budget of one use."""
     novelty_below: float | None = None
     """Rows with less similarity to the nearest training row are the least familiar slice; None: not judged."""
+    expected: tuple[Expected, ...] = ()
+    """What each student was expected to do as served, smallest first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

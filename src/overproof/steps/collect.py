@@ -20,7 +20,7 @@ from overproof.data import (
     SliceShare,
     TeacherPin,
 )
-from overproof.evidence import EvalReport, Exported, ExportReport, Trained
+from overproof.evidence import EvalReport, Exported, ExportReport, Sizing, Trained
 from overproof.steps.ceiling import Ceiling, CeilingRecipe, ceiling
 from overproof.steps.filter_report import rules_of
 from overproof.steps.flips import FlipReport
@@ -112,6 +112,8 @@ class Evidence:
     """Answers that change with a swapped term; None where nothing is to be swapped."""
     exports: tuple[ExportReport, ...] = ()
     """How each candidate's runtime was chosen, where there was a choice."""
+    sizing: Sizing | None = None
+    """What sizes, rows and seeds are worth; None where [sizing] is off."""
     requests_per_month: float | None = None
     """Measured traffic volume; None where the log has no times."""
     digests: Mapping[str, str] = field(default_factory=dict)

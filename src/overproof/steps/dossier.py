@@ -16,6 +16,7 @@ from overproof.steps.ahead import outlook_lines
 from overproof.steps.certificates import other_words, walk_words, whole_traffic
 from overproof.steps.collect import Evidence
 from overproof.steps.evaluate import served_cost_usd_per_1000, teacher_of
+from overproof.steps.sizing_view import sizing_view
 from overproof.steps.slice_reports import bars_judged
 from overproof.steps.teacher_errors import TeacherErrors
 from overproof.store.artifacts import Step
@@ -174,6 +175,7 @@ def page(
         slices=slices_view(chosen) if chosen else None,
         plot=plot_view(report) if report else None,
         money=money_view(evidence) if report else None,
+        sizing=sizing_view(evidence.sizing) if evidence.sizing else None,
         certificates=[c for c in (report.certificate, report.other) if c is not None] if report else [],
         second=other_words(report) if report else "",
         tests=tests_view(report) if report else [],

@@ -37,6 +37,7 @@ from overproof.steps.flips import flip_answers
 from overproof.steps.groups import gap_answers
 from overproof.steps.headlines import refused, said, shipped
 from overproof.steps.match_checks import off_share, theatre
+from overproof.steps.size_verdict import smaller_answer
 from overproof.store.artifacts import Step
 from overproof.students.bundle import load_bundle
 
@@ -80,6 +81,8 @@ class GateRecipe:
     """Whether swapped terms must change few answers."""
     written: bool = False
     """Whether the owner set bars within written answers: on fields, or on similarity."""
+    sizing: bool = False
+    """Whether further fits compared the sizes."""
     ece_at_most: float | None = None
     """Advisory: a calibration error above it is said, and never refuses."""
 
@@ -148,11 +151,11 @@ def table_of(recipe: GateRecipe) -> tuple[Row, ...]:
     The checks of a project: the table, and what its owner asked for besides.
 
     Args:
-        recipe: with the fairness settings.
+        recipe: with the fairness and sizing settings.
 
     Returns: at least `CHECKS`; a check that nobody asked for is left out, since it could only pass for nothing.
     """
-    asked = {"F01": recipe.gap_at_most is not None, "F02": recipe.swaps, "R01": recipe.written}
+    asked = {"F01": recipe.gap_at_most is not None, "F02": recipe.swaps, "R01": recipe.written, "S01": recipe.sizing}
     return (*CHECKS, *(row for row in ASKED if asked[row.id]))
 
 
@@ -521,6 +524,12 @@ def _within(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
         yield replace(found, value=seen.value, bound=bound, bar=one.bar, n=seen.n)
 
 
+def _smaller(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
+    del recipe
+    found = smaller_answer(evidence.sizing)
+    yield _finding("S01", found.outcome, found.reason, found.todo)
+
+
 def _owner(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
     del evidence
     if not recipe.owner.strip():
@@ -575,8 +584,9 @@ ASKED: tuple[Row, ...] = (
     Row(id="F01", title="Gaps between groups, as served", check=_gaps, reads=("report", "groups"), waivable=True),
     Row(id="R01", title="Bars within written answers, as served", check=_within, reads=("report",), waivable=True),
     Row(id="F02", title="Swapped terms change no answer", check=_flips, reads=("bundle", "flips"), waivable=True),
+    Row(id="S01", title="No smaller student does as well", check=_smaller, reads=("sizes", "plan"), waivable=True),
 )
 """Checks that run only where the project file asks for them."""
 
 
-GATE = Step(name="gate", version=3, fn=gate)
+GATE = Step(name="gate", version=4, fn=gate)

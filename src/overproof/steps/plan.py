@@ -19,7 +19,7 @@ from overproof.measure.leakage import NOVELTY_EDGES
 from overproof.measure.looks import look_shares
 from overproof.measure.slices import NO_FUNCTIONS, OTHER, Functions, assign, partition
 from overproof.steps.calibrate import Reading, Sheet, reading_of, sheet_of, slice_names
-from overproof.steps.choice import Expectation, choose, reason_of
+from overproof.steps.choice import Expectation, by_size, choose, reason_of
 from overproof.steps.joint import expected_thresholds, plan_all, plan_cost
 from overproof.store.artifacts import Step
 from overproof.task import Bar, Slice
@@ -65,6 +65,10 @@ class PlanRecipe:
     """With `wrong_when_served`: thresholds of slices move in the order of money saved per error."""
     looks: int = 1
     """Looks planned at the sealed rows; they share the error budget of one use."""
+    spread: Mapping[str, float] = field(default_factory=dict)
+    """Student to the standard deviation of its kept share over seeds, where seeds were tried."""
+    seeds: int = 1
+    """Seeds that were tried."""
 
     @property
     def moved(self) -> Moved:
@@ -149,13 +153,13 @@ def make_plan(
         raise DataError("no calibrated student to choose from", next_action="add a [[student]] to the project file")
     names = slice_names(rows, certified_by(recipe.slices, one_for_all=recipe.one_for_all), functions)
     readings = {s.name: reading_of(s, rows, by_name[s.name].confidence, slices=names) for s in students}
-    best = choose(expected := [_expect(s, readings[s.name], dev, recipe) for s in students])
+    best = choose(expected := [_expect(s, readings[s.name], dev, recipe) for s in students], recipe.spread)
     second = _second(recipe, dev, rows, functions)
     protected = best_baseline(scores, rows, dev.sheet)
     margin = margin_of(recipe, dev.sheet, protected)
     return Plan(
         chosen=best.name,
-        reason=reason_of(best, expected, n=len(rows.examples)),
+        reason=reason_of(best, expected, n=len(rows.examples), spread=recipe.spread, seeds=recipe.seeds),
         label_kind="gold" if recipe.label == "gold" else recipe.teacher_kind,
         delta=recipe.delta,
         slices=best.plans,
@@ -173,7 +177,7 @@ def make_plan(
         novelty_below=dev.novelty_below,
         moved=recipe.moved,
         left_out=() if recipe.moved == "alone" else tuple(sorted(set(dev.cells) - {p.slice for p in best.plans})),
-        looks=recipe.looks,
+        looks=recipe.looks, expected=by_size(expected),
     )
 
 
@@ -524,4 +528,4 @@ def bars_of(own: tuple[Bar, ...], overall: tuple[Bar, ...]) -> tuple[Bar, ...]:
     return own + tuple(bar for bar in overall if bar.metric not in named)
 
 
-PLAN = Step(name="plan", version=4, fn=make_plan)
+PLAN = Step(name="plan", version=5, fn=make_plan)
