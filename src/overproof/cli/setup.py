@@ -113,10 +113,12 @@ def check(door: Door) -> int:
     if problems := check_parts(project):
         raise ProjectError(problems, file=project.file)
     counts = _traffic(project)
+    from overproof.cli.asked_cost import asked_cost
     from overproof.cli.judge_page import judge_cost
 
     cost = _cost(project, counts)
     judge = judge_cost(project, cost["rows"], counts["characters"] / max(counts["rows"], 1))
+    asked = asked_cost(project, cost["rows"], counts["characters"] / max(counts["rows"], 1))
     needs = _needs(project, counts)
     failure, clearance = None, None
     try:
@@ -127,7 +129,7 @@ def check(door: Door) -> int:
     body = {
         "file": project.file, "task": project.task.name, "labels": len(project.task.output.labels),
         "teacher": project.pin, "students": project.students, "baselines": [b.name for b in project.baselines],
-        "digests": project.digests, "traffic_rows": counts["rows"], "cost": cost, "judge": judge, "needs": needs,
+        "digests": project.digests, "traffic_rows": counts["rows"], "cost": cost, "judge": judge, "asked": asked, "needs": needs,
         "terms": clearance.posture if clearance and not failure else None, "terms_problem": failure.what if failure else None,
         "next": failure.next_action if failure else "overproof run" if counts["rows"] else "overproof import FILES",
     }  # fmt: skip

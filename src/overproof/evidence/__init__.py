@@ -37,5 +37,6 @@ from overproof.evidence.reports import (
     SliceReport,
     TwoByTwo,
 )
+from overproof.evidence.standing import OneOff, PromptSearch, Span, Standing, StandingReport, Trial
 
-__all__ = ["Calibration", "CalibrationGap", "Calibrator", "CalibratorMethod", "CandidateKind", "CandidateReport", "Certificate", "Comparison", "Confidence", "CurvePoint", "Disagreement", "EvalReport", "Figure", "Finding", "LookCounts", "MethodLoss", "MoneySaved", "MoreRows", "Moved", "NextUse", "Outcome", "Outlook", "Plan", "Refusal", "Release", "Reliability", "ScopeFigure", "ScopeReport", "ScopeRule", "Scores", "SliceCalibrator", "SliceCertificate", "SlicePlan", "SliceReport", "Trained", "TwoByTwo", "Verdict"]
+__all__ = ["Calibration", "CalibrationGap", "Calibrator", "CalibratorMethod", "CandidateKind", "CandidateReport", "Certificate", "Comparison", "Confidence", "CurvePoint", "Disagreement", "EvalReport", "Figure", "Finding", "LookCounts", "MethodLoss", "MoneySaved", "MoreRows", "Moved", "NextUse", "OneOff", "Outcome", "Outlook", "Plan", "PromptSearch", "Refusal", "Release", "Reliability", "ScopeFigure", "ScopeReport", "ScopeRule", "Scores", "SliceCalibrator", "SliceCertificate", "SlicePlan", "SliceReport", "Span", "Standing", "StandingReport", "Trained", "Trial", "TwoByTwo", "Verdict"]

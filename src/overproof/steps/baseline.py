@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections import defaultdict
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,12 @@ from overproof.errors import TeacherError
 from overproof.evidence import Scores
 from overproof.progress import reporter
 from overproof.steps.predict import LOGITS
+from overproof.steps.prompting import spread, with_examples
 from overproof.steps.teach import Sampler
 from overproof.store.artifacts import Step
 
-UNCHOSEN = -30.0  # log-probability of the labels that were not answered: an endpoint gives one label and no more
+UNCHOSEN = -30.0  # log-probability of the labels that were not answered: most endpoints give one label and no more
+BARELY = 1.001  # an answer stays the likeliest label, however little its model thinks of it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +43,8 @@ class AskRecipe:
     """Shown name of the candidate."""
     pin: TeacherPin
     """The exact model, with the digest of the prompt that it gets."""
+    role: str = ""
+    """What it is, in words."""
 
 
 def write_prompt(rows: TrainSet, recipe: ShotsRecipe) -> str:
@@ -54,19 +57,7 @@ def write_prompt(rows: TrainSet, recipe: ShotsRecipe) -> str:
 
     Returns: the prompt. Labels take turns, so that with few examples as many labels as possible are shown.
     """
-    if recipe.shots == 0:
-        return recipe.prompt
-    by_label: dict[str, list[Example]] = defaultdict(list)
-    for example in sorted(rows.examples, key=lambda e: e.request.id):
-        by_label[example.target].append(example)
-    draw = random.Random(recipe.seed)  # noqa: S311 - a draw that must repeat, no secret
-    for group in by_label.values():
-        draw.shuffle(group)
-    turns = [group[i] for i in range(recipe.shots) for group in by_label.values() if i < len(group)]
-    lines = [f"Message: {e.request.text}\nAnswer: {e.target}" for e in turns[: recipe.shots]]
-    # Braces of a message are no places to fill in.
-    examples = "\n\n".join(lines).replace("{", "(").replace("}", ")")
-    return f"{recipe.prompt.rstrip()}\n\nExamples:\n\n{examples}\n"
+    return with_examples(recipe.prompt, spread(rows.examples, recipe.shots, seed=recipe.seed))
 
 
 def ask_dev(
@@ -120,8 +111,13 @@ def _ask(
     column = {label: i for i, label in enumerate(labels)}
     logits = np.full((len(examples), len(labels)), UNCHOSEN, dtype=np.float32)
     for i, (example, answer) in enumerate(zip(examples, answers, strict=True)):
-        said = answer.value if answer.value is not None else _wrong(example, labels)
-        logits[i, column[said]] = 0.0
+        said = column[answer.value if answer.value is not None else _wrong(example, labels)]
+        if answer.value is not None and answer.probability is not None:
+            sure = max(answer.probability, BARELY / len(labels))
+            logits[i] = max(UNCHOSEN, math.log(max(1 - sure, 1e-13) / (len(labels) - 1)))
+            logits[i, said] = math.log(sure)
+        else:
+            logits[i, said] = 0.0
     folder = workdir / "scores"
     folder.mkdir()
     np.save(folder / LOGITS, logits, allow_pickle=False)
@@ -139,6 +135,7 @@ def _ask(
         parameters=0,
         latency_n=len(seconds),
         cost_n=len(costs),
+        role=recipe.role,
     )
 
 
@@ -169,5 +166,5 @@ async def _sample_all(examples: Sequence[Example], teacher: Sampler, concurrency
 
 
 SHOTS = Step(name="shots", version=1, fn=write_prompt)
-ASK_DEV = Step(name="ask-dev", version=1, fn=ask_dev, workdir=True)
-ASK_TEST = Step(name="ask-test", version=1, fn=ask_test, workdir=True)
+ASK_DEV = Step(name="ask-dev", version=2, fn=ask_dev, workdir=True)
+ASK_TEST = Step(name="ask-test", version=2, fn=ask_test, workdir=True)

@@ -17,6 +17,7 @@ from overproof.steps.certificates import other_words, walk_words, whole_traffic
 from overproof.steps.collect import Evidence
 from overproof.steps.evaluate import served_cost_usd_per_1000, teacher_of
 from overproof.steps.slice_reports import bars_judged
+from overproof.steps.standing import slice_columns
 from overproof.steps.teacher_errors import TeacherErrors
 from overproof.store.artifacts import Step
 
@@ -174,6 +175,7 @@ def page(
         slices=slices_view(chosen) if chosen else None,
         plot=plot_view(report) if report else None,
         money=money_view(evidence) if report else None,
+        slice_columns=slice_columns(report) if report else [],
         certificates=[c for c in (report.certificate, report.other) if c is not None] if report else [],
         second=other_words(report) if report else "",
         tests=tests_view(report) if report else [],
@@ -457,5 +459,5 @@ def _place_labels(points: list[dict[str, Any]]) -> None:
             p["label_y"] = last = max(p["y"] + 4, last + LABEL_PX)
 
 
-DOSSIER = Step(name="dossier", version=4, fn=write_dossier, workdir=True)
-REVIEWED_DOSSIER = Step(name="reviewed_dossier", version=1, fn=write_reviewed_dossier, workdir=True)
+DOSSIER = Step(name="dossier", version=5, fn=write_dossier, workdir=True)
+REVIEWED_DOSSIER = Step(name="reviewed_dossier", version=2, fn=write_reviewed_dossier, workdir=True)

@@ -562,4 +562,4 @@ ASKED: tuple[Row, ...] = (
 """Checks that run only where the project file asks for them."""
 
 
-GATE = Step(name="gate", version=3, fn=gate)
+GATE = Step(name="gate", version=4, fn=gate)
