@@ -150,7 +150,7 @@ def candidates(
         found += [(f"{name} + {kind}", Prompting(text=with_examples(words[name], shots))) for kind, shots in sets.items() if shots]
     found.append(("rarest first", Prompting(text=words["rarest first"])))
     order = sorted(range(len(found)), key=lambda i: ("again" in found[i][0], "confusable" in found[i][0], i))
-    return [found[i] for i in order]
+    return list({found[i][1].digest: found[i] for i in reversed(order)}.values())[::-1]  # of equal prompts the first
 
 
 def _parts(examples: Sequence[Example], recipe: OptimiseRecipe) -> tuple[list[Example], list[Example]]:

@@ -189,6 +189,7 @@ def described(instructions: str, labels: Sequence[str], examples: Sequence[Examp
     Returns: the instructions.
     """
     every: Counter[str] = Counter()
+    sizes = Counter(e.target for e in examples)
     own: dict[str, Counter[str]] = {label: Counter() for label in labels}
     for e in examples:
         words = set(re.findall(r"[^\W\d_]{3,}", e.request.text.casefold()))
@@ -196,8 +197,10 @@ def described(instructions: str, labels: Sequence[str], examples: Sequence[Examp
         own[e.target].update(words)
     lines = []
     for label in labels:
-        rows = {word: n * math.log((n + 0.5) * len(labels) / (every[word] + 0.5)) for word, n in own[label].items() if n > 1}
-        typical = sorted((w for w in rows if rows[w] > 0), key=lambda w: (-rows[w], w))[:TYPICAL]
+        by_chance = sizes[label] / max(1, len(examples))
+        least = min(2 * by_chance, (1 + by_chance) / 2)  # of a word's messages, to be typical of the label
+        weight = {w: n * math.log(n / every[w] / by_chance) for w, n in own[label].items() if n > 1 and n / every[w] >= least}
+        typical = sorted(weight, key=lambda w: (-weight[w], w))[:TYPICAL]
         lines.append(f"{label} (typical words: {', '.join(typical)})" if typical else label)
     return alone(instructions, lines).replace("these labels", "these labels, without what stands in parentheses")
 
