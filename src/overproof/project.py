@@ -28,6 +28,7 @@ from overproof.settings import (
     FairnessTable,
     JudgeTable,
     MemberTable,
+    OptimiseTable,
     Owner,
     Part,
     PrivacyTable,
@@ -301,7 +302,8 @@ class _Reading:
             })  # fmt: skip
             found.append(part)
             if key == "baseline" and (part.use in registry.names("teachers") or _is_function(part.use)):
-                self.read({k: v for k, v in rest.items() if k in ASKED}, AskedTable, where)
+                self.read({k: v for k, v in rest.items() if k in ASKED and k != "optimise"}, AskedTable, where)
+                self.read(rest.get("optimise", {}), OptimiseTable, f"{where} optimise")
         return found
 
     def suspicion(self, tables: Sequence[Part]) -> SuspicionTable | None:

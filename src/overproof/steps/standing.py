@@ -20,6 +20,7 @@ from overproof.steps.optimise import Optimised
 from overproof.store.artifacts import Step
 
 THOUSAND = 1000
+LEAST_USD = 1e-6  # a month; what the ledger can't count is no saving
 UNKNOWN = Span(value=None, low=None, high=None)
 
 
@@ -107,7 +108,7 @@ def payback(once_usd: float, saved: Span) -> Span:
     """
 
     def months(usd: float | None) -> float | None:
-        return once_usd / usd if usd is not None and usd > 0 else None
+        return once_usd / usd if usd is not None and usd >= LEAST_USD else None
 
     return Span(value=months(saved.value), low=months(saved.high), high=months(saved.low))
 
