@@ -14,8 +14,17 @@ from hypothesis import strategies as st
 
 from overproof.data import Completion, Example, Request, TeacherPin, TrainSet
 from overproof.errors import DataError, TeacherError
-from overproof.steps.optimise import OptimiseRecipe, Optimised, _field_size, _rounds, candidates, optimise
-from overproof.steps.prompting import Nearest, Prompting, Shot, confusable, described, near, spread, with_examples
+from overproof.steps.optimise import Optimised, OptimiseRecipe, _field_size, _rounds, candidates, optimise
+from overproof.steps.prompting import (
+    Nearest,
+    Prompting,
+    Shot,
+    confusable,
+    described,
+    near,
+    spread,
+    with_examples,
+)
 from overproof.store.labels import LedgeredTeacher, Prices
 from overproof.store.pacing import Manners
 from overproof.store.project_store import Store, open_store
