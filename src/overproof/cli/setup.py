@@ -226,11 +226,14 @@ def _inside(piece: Slice, attributes: Mapping[str, str]) -> bool:
 
 def _cost(project: Project, counts: Mapping[str, Any]) -> dict[str, Any]:
     """What labelling the present traffic costs at most, before the label cache takes its share."""
+    from overproof.project import LOCAL
+
     t = project.teacher
     rows = min(counts["rows"], project.promptset.requests or counts["rows"])
     calls = rows * max(t.samples, t.hard_samples or 0)  # at most: every row might turn out to be a hard one
     if t.price_in_usd_per_million is None or t.price_out_usd_per_million is None:
-        return {"rows": rows, "calls": calls, "usd": 0.0, "how": "recorded answers cost nothing"}
+        own = t.use == LOCAL
+        return {"rows": rows, "calls": calls, "usd": 0.0, "how": "no bill, but processor time" if own else "recorded answers cost nothing"}
     mean = counts["characters"] / counts["rows"] if counts["rows"] else 0
     tokens_in = calls * (len(project.task.prompt) + mean) / CHARACTERS_PER_TOKEN
     usd = (tokens_in * t.price_in_usd_per_million + calls * t.max_tokens * t.price_out_usd_per_million) / 1e6
