@@ -24,12 +24,14 @@ from overproof.data import (
 from overproof.engines import Engine
 from overproof.engines.local import LocalEngine
 from overproof.errors import OverproofError, TermsError
+from overproof.model_files import PACKAGE
 from overproof.privacy.redact import Redactor, redactor_of
-from overproof.project import Project
+from overproof.project import ASKED, Project
 from overproof.recordings import imported_answers
 from overproof.settings import JudgeTable, Part, TeacherTable
 from overproof.steps.canaries import ask_canaries, read_canaries
 from overproof.steps.clear import ClearRecipe, decisive_day, student_kind
+from overproof.steps.prompting import SHOWN, Nearest, Prompting, lines_of
 from overproof.steps.teach import Sampler
 from overproof.steps.terms import Terms, read_terms
 from overproof.store.artifacts import Artifact
@@ -44,7 +46,7 @@ from overproof.task import Task
 HERE = LocalEngine()
 NOT_LEARNED = "evaluation only"  # stands where a clearance would: nothing is learned from these answers
 CACHE_WRITE_FACTOR = 1.25  # the dearest way to send a prompt token at any provider that this package knows
-NOT_OPTIONS = ("shots",)  # what [[baseline]] says to the step, not to the part
+NOT_OPTIONS = (*ASKED, "path")  # what [[baseline]] says to the run and not to the part; a file counts by its digest
 
 
 def terms_of(project: Project, table: TeacherTable | None = None) -> Terms:
@@ -116,6 +118,19 @@ def honoured(store: Store, clearance: Clearance) -> frozenset[str]:
     while more := {r for d in minted if d.body["record"] in records for r in d.body["supersedes"]} - records:
         records |= more
     return frozenset({clearance.id, *records, *(d.subject for d in minted if d.body["record"] in records)})
+
+
+def asks(part: Part) -> bool:
+    """
+    Whether a candidate is asked, as teachers are, instead of fitted.
+
+    Args:
+        part: its table in the project file.
+
+    Returns: True for teacher parts, the user's own classes included.
+    """
+    named = part.use in registry.names("teachers")
+    return named or (":" in part.use and hasattr(registry.resolve("students", part.use), "attempt"))
 
 
 class Buyer:
@@ -207,38 +222,47 @@ class Buyer:
 
         Returns: its pin.
         """
-        address = str(part.options.get("base_url", ""))
+        address, revision = str(part.options.get("base_url", "")), str(part.options.get("revision", ""))
+        made = registry.resolve("teachers", part.use)
+        own = bool(getattr(made, "own_machine", False))
+        if own:  # other bytes under the same name are another model
+            revision = made.revision(part.options, root=self._project.root)
         return TeacherPin(
             use=part.use,
-            provider=str(part.options.get("provider") or urlsplit(address).hostname or "recording"),
+            provider=str(part.options.get("provider") or urlsplit(address).hostname or ("local" if own else "recording")),
             model=str(part.options.get("model", "")),
-            revision=str(part.options.get("revision", "")),
+            revision=revision,
             base_url=address,
             parameters={k: v for k, v in part.options.items() if isinstance(v, str | int | float) and k not in NOT_OPTIONS},
             prompt_digest=prompt_digest,
         )
 
-    def baseline(self, part: Part, pin: TeacherPin, prompt: Artifact[str]) -> Sampler:
+    def baseline(self, part: Part, pin: TeacherPin, prompting: Callable[[], Prompting]) -> Sampler:
         """
         An off-the-shelf model, asked with a prompt of its own; nothing that it says is ever learned from.
 
         Args:
             part: a [[baseline]] table that names a teacher part.
             pin: from `baseline_pin`.
-            prompt: instructions, with examples or without.
+            prompting: gives instructions and examples, when somebody asks.
 
         Returns: a sampler with cache, retries and ledger.
         """
 
         def build() -> LedgeredTeacher:
-            task = replace(self._project.task, prompt=prompt.value)
-            return self._wrapped(part.use, part.options, task, pin, NOT_LEARNED)
+            made = prompting()
+            task = replace(self._project.task, prompt=made.text)
+            if not made.nearest:
+                return self._wrapped(part.use, part.options, task, pin, NOT_LEARNED)
+            task = replace(task, input=(*task.input, SHOWN))
+            return self._wrapped(part.use, part.options, task, pin, NOT_LEARNED, around=lambda asked: Shown(asked, made))
 
         return Lazy(build)
 
     def _wrapped(
-        self, use: str, given: Mapping[str, Any], task: Task, pin: TeacherPin, clearance_id: str
-    ) -> LedgeredTeacher:
+        self, use: str, given: Mapping[str, Any], task: Task, pin: TeacherPin, clearance_id: str,
+        *, around: Callable[[Caller], Caller] = lambda asked: asked,
+    ) -> LedgeredTeacher:  # fmt: skip
         if not self._opened:
             self._store.ledger.open_run(self._run_id, cap_usd=self._project.teacher.budget_usd)
             self._opened = True
@@ -251,7 +275,10 @@ class Buyer:
         more: dict[str, Any] = {}
         privacy = self._project.privacy
         redactor = redactor_of(privacy, key=self._store.secret, keep=task.output.labels)
-        if options.get("path"):
+        own = bool(getattr(part, "own_machine", False))
+        if own and "cpu_usd_per_hour" in known:
+            options.setdefault("cpu_usd_per_hour", self._project.serve.cpu_usd_per_hour)
+        if options.get("path") and not str(options["path"]).startswith(PACKAGE):
             options["path"] = str(self._project.root / options["path"])
             if use == "recorded.v1":
                 columns = options.get("columns", {})
@@ -266,7 +293,7 @@ class Buyer:
             rekey(redactor.text)
         wrapped: dict[str, Any] = {
             "pin": pin,
-            "prices": _prices(given, factor),
+            "prices": Prices(usd_per_million_in=0.0, usd_per_million_out=0.0) if own else _prices(given, factor),
             "clearance_id": clearance_id,
             "run_id": self._run_id,
             "output_digest": digest_of(task.output.json_schema()),
@@ -274,11 +301,13 @@ class Buyer:
                 requests_per_minute=given.get("requests_per_minute"),
                 tokens_per_minute=given.get("tokens_per_minute"),
                 stop_on_fingerprint=given.get("on_fingerprint") == "stop",
+                baseline=clearance_id == NOT_LEARNED,
+                own_machine=own,
             ),
         }
         if batch:
             return BatchedTeacher(RedactedBatch(asked, redactor), self._store.ledger, **wrapped)
-        return LedgeredTeacher(Redacted(asked, redactor), self._store.ledger, **wrapped)
+        return LedgeredTeacher(Redacted(around(asked), redactor), self._store.ledger, **wrapped)
 
 
 def make_teacher(given: Mapping[str, Any]) -> Any:
@@ -338,6 +367,34 @@ class Redacted:
     async def close(self) -> None:
         """Let go of connections."""
         await self._teacher.close()
+
+
+class Shown:
+    """
+    A model that is shown, with each request, the examples most like it.
+
+    Args:
+        asked: has `SHOWN` among its input fields.
+        prompting: with a pool of examples.
+    """
+
+    def __init__(self, asked: Caller, prompting: Prompting) -> None:
+        self._asked = asked
+        self._count = prompting.nearest
+        self._nearest = Nearest(prompting.pool)
+        self.free, self.close = asked.free, asked.close
+
+    async def attempt(self, request: Request, *, sample_index: int, recorded: Completion | None = None) -> Outcome:
+        """One wire request; see `store.labels.Caller`."""
+        return await self._asked.attempt(self._with(request), sample_index=sample_index, recorded=recorded)
+
+    def worst_case_tokens(self, request: Request) -> Bound:
+        """The most that `attempt` can use."""
+        return self._asked.worst_case_tokens(self._with(request))
+
+    def _with(self, request: Request) -> Request:
+        shots = lines_of(self._nearest.of(request, self._count))
+        return replace(request, fields={**request.fields, SHOWN: shots})
 
 
 class RedactedBatch(Redacted):

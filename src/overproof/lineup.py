@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from overproof import registry
-from overproof.asking import Buyer
+from overproof.asking import Buyer, asks
 from overproof.data import CalibrationSet, TestSet, TrainSet
 from overproof.engines import Engine
 from overproof.evidence import Calibration, Exported, Scores, Sizes, Trained
@@ -14,9 +14,12 @@ from overproof.recipes import export_recipe, predict_recipe, sizing_recipe, stud
 from overproof.settings import Part
 from overproof.steps.baseline import ASK_DEV, ASK_TEST, SHOTS, AskRecipe, ShotsRecipe
 from overproof.steps.export import EXPORT, TAKE_EXPORTED, NoRecipe, exporter
+from overproof.steps.optimise import OPTIMISE, Optimised, OptimiseRecipe
 from overproof.steps.parcel import Parcel
 from overproof.steps.predict import PREDICT_DEV, PREDICT_TEST
+from overproof.steps.prompting import Prompting
 from overproof.steps.sizing import FIT_PART, FIT_WHOLE, SIZES, Fit, FitRecipe
+from overproof.steps.teach import Sampler
 from overproof.steps.train import TRAIN, fit_apart
 from overproof.store.artifacts import Artifact, Memo
 
@@ -50,6 +53,8 @@ class Lineup:
         self.dev: list[Artifact[Scores]] = []
         self.test: list[Artifact[Scores]] = []
         self.calibrations: list[Artifact[Calibration]] = []
+        self.searches: list[Artifact[Optimised]] = []
+        self.seconds: dict[str, float | None] = {}
 
     def fit_ahead(self, parts: Sequence[Part]) -> None:
         """
@@ -60,7 +65,7 @@ class Lineup:
         """
         if not self._engine.apart:
             return
-        recipes = [student_recipe(self._project, part) for part in parts if part.use not in registry.names("teachers")]
+        recipes = [student_recipe(self._project, part) for part in parts if not asks(part)]
         due = [recipe for recipe in recipes if self._memo.due(TRAIN, self.train_rows, recipe=recipe)]
         if due:
             made = self._engine.map(fit_apart, due, shared=self.train_rows.value, what="fitting candidates")
@@ -73,14 +78,15 @@ class Lineup:
         Args:
             part: its table in the project file.
         """
-        if part.use in registry.names("teachers"):
+        if asks(part):
             self._ask(part)
             return
-        p, run = self._project, self._memo.run
+        p, run, recipe = self._project, self._memo.run, student_recipe(self._project, part)
         fitted = run(
-            TRAIN, self.train_rows, recipe=student_recipe(p, part), made=self._made.pop(part.name, None),
+            TRAIN, self.train_rows, recipe=recipe, made=self._made.pop(part.name, None),
             checkpoints=self._memo.objects.checkpoints,
         )  # fmt: skip
+        self.seconds[part.name] = self._memo.cpu_seconds(TRAIN, self.train_rows, recipe=recipe)
         if exporter(part.use) is not None:  # what follows is measured on the files that will be served
             self.exported.append(run(EXPORT, fitted, self.dev_rows, recipe=export_recipe(part)))
             fitted = run(TAKE_EXPORTED, self.exported[-1], recipe=NoRecipe())
@@ -106,10 +112,41 @@ class Lineup:
         )  # fmt: skip
 
     def _ask(self, part: Part) -> None:
-        p, run = self._project, self._memo.run
-        shots = ShotsRecipe(prompt=p.task.prompt, shots=int(part.options.get("shots", 0)), seed=p.promptset.seed)
-        prompt = run(SHOTS, self.train_rows, recipe=shots)
-        pin = self._buyer.baseline_pin(part, prompt.digest)
-        asked, recipe = self._buyer.baseline(part, pin, prompt), AskRecipe(name=part.name, pin=pin)
-        self.dev.append(run(ASK_DEV, self.dev_rows, recipe=recipe, teacher=asked))
-        self.test.append(run(ASK_TEST, self.test_rows, recipe=recipe, teacher=asked))
+        p, run, said = self._project, self._memo.run, self._project.asked(part)
+        if said.optimise is not None:
+            recipe = OptimiseRecipe(
+                name=part.name, prompt=p.task.prompt, shots=said.shots, calls=said.optimise.calls,
+                seed=said.optimise.seed, pin=self._buyer.baseline_pin(part, ""),
+            )  # fmt: skip
+            found = run(OPTIMISE, self.train_rows, recipe=recipe, asker=partial(self._asker, part))
+            self.searches.append(found)
+            digest, prompting = found.digest, lambda: found.value.prompting
+        else:
+            shots = ShotsRecipe(prompt=p.task.prompt, shots=said.shots, seed=p.promptset.seed)
+            prompt = run(SHOTS, self.train_rows, recipe=shots)
+            digest, prompting = prompt.digest, lambda: Prompting(text=prompt.value)
+        pin = self._buyer.baseline_pin(part, digest)
+        asked, asking = self._buyer.baseline(part, pin, prompting), AskRecipe(name=part.name, pin=pin, role=role_of(p, part))
+        self.dev.append(run(ASK_DEV, self.dev_rows, recipe=asking, teacher=asked))
+        self.test.append(run(ASK_TEST, self.test_rows, recipe=asking, teacher=asked))
+
+    def _asker(self, part: Part, prompting: Prompting) -> Sampler:
+        return self._buyer.baseline(part, self._buyer.baseline_pin(part, prompting.digest), lambda: prompting)
+
+
+def role_of(project: Project, part: Part) -> str:
+    """
+    What a baseline that is asked is, in words.
+
+    Args:
+        project: the checked project file.
+        part: its table.
+
+    Returns: for example "quantised teacher" or "small model, 8 examples".
+    """
+    said = project.asked(part)
+    searched = ", prompt searched" if said.optimise is not None else ""
+    if said.of_teacher:
+        return f"{'quantised teacher' if said.of_teacher == 'quantised' else 'cheaper model of the teacher’s family'}{searched}"
+    shots = f", {said.shots} examples" if said.shots and not searched else ", no examples" if not searched else ""
+    return f"off-the-shelf model{shots}{searched}"

@@ -44,6 +44,7 @@ from overproof.recipes import (
     slices_of,
     teach_recipe,
     verdict_recipe,
+    weigh_recipe,
 )
 from overproof.runs import runs_of, today_of
 from overproof.settings import TeacherTable
@@ -55,6 +56,7 @@ from overproof.steps.collect import (
     ADD_EXPORTS,
     ADD_FLIPS,
     ADD_GROUPS,
+    ADD_STANDING,
     ADD_SUSPICION,
     COLLECT,
     SUMMARISE,
@@ -83,6 +85,7 @@ from overproof.steps.plan import PLAN
 from overproof.steps.predict import TEACHER_SCORES
 from overproof.steps.promptset import PROMPTSET
 from overproof.steps.size_verdict import SIZE_VERDICT
+from overproof.steps.standing import WEIGH
 from overproof.steps.supplement import SUPPLEMENT, SupplementRecipe, written
 from overproof.steps.survey import SURVEY, Survey, SurveyRecipe
 from overproof.steps.teach import TEACH, TeachRecipe
@@ -265,12 +268,17 @@ class Road:
         if p.fairness.swaps:
             kept["flips"] = run(FLIPS, bundle, dev_rows, recipe=flip_recipe(p))
         volume = p.serve.requests_per_month or survey.requests_per_month
+        weighing = weigh_recipe(p, volume, candidates.seconds[report.value.chosen])
+        kept["standing"] = run(WEIGH, report, data, self.memo.gather(candidates.searches), recipe=weighing)
         digests = {name: artifact.digest for name, artifact in kept.items()}
         collecting = CollectRecipe(requests_per_month=volume, digests=digests)
         evidence = run(
             COLLECT, data, self.memo.gather(list(candidates.trained.values())), report, bundle, recipe=collecting
         )
-        for name, step in (("exports", ADD_EXPORTS), ("groups", ADD_GROUPS), ("flips", ADD_FLIPS), ("suspicion", ADD_SUSPICION)):
+        added = (
+            ("exports", ADD_EXPORTS), ("groups", ADD_GROUPS), ("flips", ADD_FLIPS), ("suspicion", ADD_SUSPICION), ("standing", ADD_STANDING)
+        )  # fmt: skip
+        for name, step in added:
             if name in kept:
                 evidence = run(step, evidence, kept[name], recipe=AddRecipe())
         if "sizes" in kept:

@@ -19,14 +19,18 @@ from pydantic import TypeAdapter, ValidationError
 from overproof import registry
 from overproof.data import TeacherPin
 from overproof.errors import DataError, NotYetError, ProjectError
+from overproof.model_files import file_sha256, model_file
 from overproof.project_errors import lines_of
 from overproof.project_outputs import PARTS, kind_name, misfits
 from overproof.settings import (
     RUNTIMES,
+    AskedTable,
     BarsTable,
+    CostsTable,
     FairnessTable,
     JudgeTable,
     MemberTable,
+    OptimiseTable,
     Owner,
     Part,
     PrivacyTable,
@@ -45,6 +49,9 @@ from overproof.task import JUDGED_LABEL, Classes, Task, judge_task, output_of
 
 PRICES = ("price_in_usd_per_million", "price_out_usd_per_million")
 BUILT_IN_BASELINES = ("majority.v1", "nearest.v1", "ngram.v1")
+LOCAL = "local.v1"
+ASKED = tuple(f.name for f in dataclasses.fields(AskedTable))
+"""Keys of a [[baseline]] that speak to the run and not to its part."""
 SUSPICION = "suspicion.v1"  # a [[verify]] rule that needs all rows at once, so no part of its own
 NOT_A_JUDGES = ("distribution", "samples", "hard_samples", "extra_on", "extra_below", "samples_by", "repeat", "canaries", "on_canary", "agreement")
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
@@ -52,7 +59,7 @@ ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "
 TABLES: Mapping[str, type] = {
     "task": TaskTable, "owner": Owner, "traffic": TrafficTable, "privacy": PrivacyTable, "promptset": PromptSetTable,
     "teacher": TeacherTable, "bars": BarsTable, "serve": ServeTable, "proof": ProofTable,
-    "fairness": FairnessTable, "judge": JudgeTable, "run": RunTable, "sizing": SizingTable,
+    "fairness": FairnessTable, "judge": JudgeTable, "run": RunTable, "sizing": SizingTable, "costs": CostsTable,
 }  # fmt: skip
 LISTS = {"verify": "verifiers", "student": "students", "baseline": "baselines", "slice": "", "committee": ""}
 STAND_INS: Mapping[str, Any] = {"name": "x", "input": ["x"], "output": {}, "prompt": "", "use": "", "email": "x@x.xx"}
@@ -95,6 +102,7 @@ class Project:
     judge: JudgeTable = field(default_factory=JudgeTable)
     """Who judges labels; nobody where its `use` is empty."""
     run: RunTable = field(default_factory=RunTable)
+    costs: CostsTable = field(default_factory=CostsTable)
     judge_prompt: str = ""
     """The judge's own instructions; empty for the built-in ones."""
 
@@ -102,6 +110,11 @@ class Project:
     def pin(self) -> TeacherPin:
         """The exact teacher, sampling parameters and prompt included."""
         return self.pin_of(self.teacher)
+
+    def asked(self, part: Part) -> AskedTable:
+        """What a [[baseline]] that is asked says to the run; its defaults for one that is fitted."""
+        own = {k: v for k, v in part.options.items() if k in ASKED}
+        return TypeAdapter(AskedTable).validate_json(json.dumps(own))
 
     @property
     def judge_task(self) -> Task:
@@ -119,7 +132,7 @@ class Project:
         # A revision that somebody wrote down doesn't change with the file, and other answers are another teacher.
         replayed = {k: texts[k] for k in t.options} | ({"recording": recording} if t.revision and recording else {})
         parameters = replayed if recorded else texts
-        provider = t.provider or ("recording" if recorded else urlsplit(t.base_url).hostname or "")
+        provider = t.provider or ("recording" if recorded else "local" if t.use == LOCAL else urlsplit(t.base_url).hostname or "")
         return TeacherPin(
             use=t.use, provider=provider, model=t.model, revision=t.revision or recording,
             base_url=t.base_url, parameters=parameters,
@@ -300,6 +313,9 @@ class _Reading:
                 **{f"{k} = {v!r} is neither text, number, list nor table": True for k, v in odd.items()},
             })  # fmt: skip
             found.append(part)
+            if key == "baseline" and (part.use in registry.names("teachers") or _is_function(part.use)):
+                self.read({k: v for k, v in rest.items() if k in ASKED and k != "optimise"}, AskedTable, where)
+                self.read(rest.get("optimise", {}), OptimiseTable, f"{where} optimise")
         return found
 
     def suspicion(self, tables: Sequence[Part]) -> SuspicionTable | None:
@@ -339,6 +355,13 @@ class _Reading:
         self.digests["recording" if key == "path" else key] = _sha256(data)
         return data
 
+    def model(self, where: str, place: str) -> None:
+        """A model file's digest is its revision."""
+        try:
+            self.digests["recording"] = file_sha256(model_file(place, root=self.path.parent))
+        except DataError as error:
+            self.problems.append(f"{where}: {error.what}; {error.next_action}")
+
     def task(self, table: TaskTable | None) -> Task | None:
         if table is None:
             return None
@@ -365,7 +388,9 @@ class _Reading:
         if table is None:
             return
         known, recorded = registry.names("teachers"), table.use.startswith("recorded.")
-        if table.path:
+        if table.path and table.use == LOCAL:
+            self.model("[teacher]", table.path)
+        elif table.path:
             self.file("[teacher]", "path", table.path)
         if table.terms and (self.path.parent / table.terms).is_file():  # a missing one is the terms gate's to refuse
             self.file("[teacher]", "terms", table.terms)
@@ -380,7 +405,9 @@ class _Reading:
             moving or "": bool(table.model and moving),
             "base_url and api_key_env contradict recorded.v1, which calls nobody":
                 recorded and bool(table.base_url or table.api_key_env),
-            f"path belongs to recorded.v1, not to {table.use!r}": bool(table.path) and not recorded,
+            f"path belongs to recorded.v1 and {LOCAL}, not to {table.use!r}":
+                bool(table.path) and not recorded and table.use != LOCAL,
+            f"path is missing; {LOCAL} needs a GGUF file": table.use == LOCAL and not table.path,
             f"hard_samples = {hard} is less than samples = {table.samples}": hard < table.samples,
             f"hard_samples = {hard} has no effect with samples = 1 and no extra_on: one answer has none to differ from":
                 hard > table.samples == 1 and not (table.extra_on or table.samples_by or table.extra_below is not None),

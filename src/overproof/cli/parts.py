@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from overproof import registry
+from overproof.asking import asks
 from overproof.errors import OverproofError
+from overproof.project import ASKED
 
 if TYPE_CHECKING:
     from overproof.project import Project
 
-OF_THE_RUN = ("shots", "provider", "revision", "price_in_usd_per_million", "price_out_usd_per_million")  # not the part's
+OF_THE_RUN = (*ASKED, "provider", "revision", "price_in_usd_per_million", "price_out_usd_per_million")  # not the part's
 GIVEN = ("labels", "output", "seed", "task", "kind", "self", "cls")  # what the steps hand to every part
 
 
@@ -37,7 +39,7 @@ def check_parts(project: Project) -> list[str]:
             for line in _faults(kind, part.use, part.options, f"{where} {part.name!r}")
         ]
         for part in project.baselines:
-            asked = part.use in registry.names("teachers")
+            asked = asks(part)
             options = {k: v for k, v in part.options.items() if not (asked and k in OF_THE_RUN)}
             problems += _faults("teachers" if asked else "students", part.use, options, f"[[baseline]] {part.name!r}")
         problems += _faults("teachers", project.teacher.use, project.teacher.options, "[teacher.options]")

@@ -123,11 +123,13 @@ def check(door: Door) -> int:
     if problems := check_parts(project):
         raise ProjectError(problems, file=project.file)
     counts = _traffic(project)
+    from overproof.cli.asked_cost import asked_cost
     from overproof.cli.judge_page import judge_cost
     from overproof.cli.starters import named
 
     cost = _cost(project, counts)
     judge = judge_cost(project, cost["rows"], counts["characters"] / max(counts["rows"], 1))
+    asked = asked_cost(project, cost["rows"], counts["characters"] / max(counts["rows"], 1))
     needs = _needs(project, counts)
     failure, clearance = None, None
     try:
@@ -139,7 +141,7 @@ def check(door: Door) -> int:
         "file": project.file, "task": project.task.name, "labels": len(project.task.output.labels),
         "output": named(project.task.output),
         "teacher": project.pin, "students": project.students, "baselines": [b.name for b in project.baselines],
-        "digests": project.digests, "traffic_rows": counts["rows"], "cost": cost, "judge": judge, "needs": needs,
+        "digests": project.digests, "traffic_rows": counts["rows"], "cost": cost, "judge": judge, "asked": asked, "needs": needs,
         "next_size": _next_size(project),
         "terms": clearance.posture if clearance and not failure else None, "terms_problem": failure.what if failure else None,
         "next": failure.next_action if failure else "overproof run" if counts["rows"] else "overproof import FILES",
@@ -246,11 +248,14 @@ def _inside(piece: Slice, attributes: Mapping[str, str]) -> bool:
 
 def _cost(project: Project, counts: Mapping[str, Any]) -> dict[str, Any]:
     """What labelling the present traffic costs at most, before the label cache takes its share."""
+    from overproof.project import LOCAL
+
     t = project.teacher
     rows = min(counts["rows"], project.promptset.requests or counts["rows"])
     calls = rows * max(t.samples, t.hard_samples or 0)  # at most: every row might turn out to be a hard one
     if t.price_in_usd_per_million is None or t.price_out_usd_per_million is None:
-        return {"rows": rows, "calls": calls, "usd": 0.0, "how": "recorded answers cost nothing"}
+        own = t.use == LOCAL
+        return {"rows": rows, "calls": calls, "usd": 0.0, "how": "no bill, but processor time" if own else "recorded answers cost nothing"}
     mean = counts["characters"] / counts["rows"] if counts["rows"] else 0
     tokens_in = calls * (len(project.task.prompt) + mean) / CHARACTERS_PER_TOKEN
     usd = (tokens_in * t.price_in_usd_per_million + calls * t.max_tokens * t.price_out_usd_per_million) / 1e6

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from overproof.pipeline import RunResult
 
 WHAT = (
-    "traffic", "skipped", "terms", "prompts", "labels", "dropped", "filter", "teacher", "report", "candidates", "calibration", "certificate",
+    "traffic", "skipped", "terms", "prompts", "labels", "dropped", "filter", "teacher", "report", "candidates", "baselines", "calibration", "certificate",
     "groups", "flips", "outlook", "sizes", "verdict", "dossier",
 )  # fmt: skip
 SOME = 20  # rows of a listing on a screen; --json has all
@@ -132,6 +132,10 @@ def _result(door: Door, result: RunResult, what: str, *, today: str) -> None:
         emit_rules(door, find(result, "labels") or _missing(what), find(result, "suspicion"), report)
     elif what == "teacher":
         _teacher(door, result)
+    elif what == "baselines":
+        from overproof.cli.standing import baselines_page
+
+        door.emit(*baselines_page(find(result, "report") or _missing(what), find(result, "standing") or _missing(what)))
     elif what in ("labels", "dropped"):
         _labels(door, find(result, "labels") or _missing(what), what)
     else:

@@ -14,6 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from overproof.cli.asked_cost import asked_lines
 from overproof.cli.judge_page import cost_line
 from overproof.evidence import (
     CandidateReport,
@@ -150,6 +151,7 @@ def check_page(body: Mapping[str, Any]) -> Iterator[Any]:
     yield f"  traffic    {body['traffic_rows']} rows in the log"
     yield f"  next run   at most {cost['usd']:.2f} USD: {cost['how']}"
     yield from cost_line(body["judge"])
+    yield from asked_lines(body["asked"])
     if body["traffic_rows"]:
         yield ""
         yield needs_table(body["needs"])

@@ -164,6 +164,7 @@ def story(result: RunResult) -> Iterator[Any]:
     from overproof.cli.filter_table import filter_lines
     from overproof.cli.judge_page import judge_lines
     from overproof.cli.promptset import prompts_page
+    from overproof.cli.standing import standing_lines
 
     done = [e for e in result.events if e.action in ("run", "reuse")]
     reused = sum(e.action == "reuse" for e in done)
@@ -191,8 +192,7 @@ def story(result: RunResult) -> Iterator[Any]:
         yield from tables.certificates_page(report)
         yield ""
         yield from outlook_page(report)
-        if report.cheaper:
-            yield f"[bold yellow]don't distil:[/] {report.cheaper} clears the bars at lower cost"
+        yield from standing_lines(find(result, "standing"))
     if result.verdict is not None:
         yield from tables.verdict_page(result.verdict)
     if result.dossier_path is not None:

@@ -81,6 +81,8 @@ class Scores:
     """Answers that the latencies rest on; 0: nobody measured them, and they are 0.0 for want of a figure."""
     cost_n: int = 0
     """Answers that the cost rests on; 0: not known, and 0.0 for want of a figure."""
+    role: str = ""
+    """What a baseline that is asked is, in words, for example "quantised teacher"; empty for all others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

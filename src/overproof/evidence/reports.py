@@ -83,6 +83,8 @@ class CandidateReport:
     """Of the chosen one on sealed rows, as calibrated: "all", then certification slices; empty for the others."""
     out_of_scope: Figure | None = None
     """Share of the sealed rows that the chosen one's out-of-scope rules send to the teacher; None where there are none."""
+    role: str = ""
+    """See `Scores.role`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +102,7 @@ class EvalReport:
     disagreements: tuple[Disagreement, ...]
     """Worst first, from calibration rows: sealed rows are never shown."""
     cheaper: str | None
-    """The do-nothing baseline that clears the bars at lower cost, if there is one."""
+    """The do-nothing baseline that clears the bars at lower or equal cost, if there is one."""
     other: Certificate | None = None
     """The certificate of the other label kind: correctness beside fidelity, or the reverse; nothing ships under it."""
     truth_note: str = ""

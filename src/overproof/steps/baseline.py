@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
-import re
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +18,13 @@ from overproof.evidence import Scores
 from overproof.progress import reporter
 from overproof.steps.answers import save_answers
 from overproof.steps.predict import COLUMN, LOGITS
+from overproof.steps.prompting import shots_of, spread, with_examples
 from overproof.steps.teach import Sampler
 from overproof.store.artifacts import Step
 from overproof.students.generated import SEQUENCE
 
-UNCHOSEN = -30.0  # log-probability of the labels that were not answered: an endpoint gives one label and no more
+UNCHOSEN = -30.0  # log-probability of the labels that were not answered: most endpoints give one label and no more
+BARELY = 1.001  # an answer stays the likeliest label, however little its model thinks of it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +47,8 @@ class AskRecipe:
     """Shown name of the candidate."""
     pin: TeacherPin
     """The exact model, with the digest of the prompt that it gets."""
+    role: str = ""
+    """What it is, in words."""
 
 
 def write_prompt(rows: TrainSet, recipe: ShotsRecipe) -> str:
@@ -58,27 +61,11 @@ def write_prompt(rows: TrainSet, recipe: ShotsRecipe) -> str:
 
     Returns: the prompt. Labels take turns, so that with few examples as many labels as possible are shown.
     """
-    if recipe.shots == 0:
-        return recipe.prompt
-    if rows.output is not None:
-        return _with_shots(recipe, random.Random(recipe.seed).sample(sorted(rows.examples, key=lambda e: e.request.id), min(recipe.shots, len(rows.examples))))  # noqa: S311 - a draw that must repeat, no secret
-    by_label: dict[str, list[Example]] = defaultdict(list)
-    for example in sorted(rows.examples, key=lambda e: e.request.id):
-        by_label[example.target].append(example)
-    draw = random.Random(recipe.seed)  # noqa: S311 - a draw that must repeat, no secret
-    for group in by_label.values():
-        draw.shuffle(group)
-    turns = [group[i] for i in range(recipe.shots) for group in by_label.values() if i < len(group)]
-    lines = [f"Message: {e.request.text}\nAnswer: {e.target}" for e in turns[: recipe.shots]]
-    # Braces of a message are no places to fill in.
-    examples = "\n\n".join(lines).replace("{", "(").replace("}", ")")
-    return f"{recipe.prompt.rstrip()}\n\nExamples:\n\n{examples}\n"
-
-
-def _with_shots(recipe: ShotsRecipe, shots: Sequence[Example]) -> str:
-    """Written answers as they are: a record keeps its braces, only what reads like a place to fill in loses them."""
-    lines = [re.sub(r"\{(\w+)\}", r"(\1)", f"Message: {e.request.text}\nAnswer: {e.target}") for e in shots]
-    return f"{recipe.prompt.rstrip()}\n\nExamples:\n\n" + "\n\n".join(lines) + "\n"
+    if rows.output is None:
+        return with_examples(recipe.prompt, spread(rows.examples, recipe.shots, seed=recipe.seed))
+    whole = sorted(rows.examples, key=lambda e: e.request.id)
+    draw = random.Random(recipe.seed).sample(whole, min(recipe.shots, len(whole)))  # noqa: S311 - must repeat, no secret
+    return with_examples(recipe.prompt, shots_of(draw))
 
 
 def ask_dev(
@@ -150,6 +137,7 @@ def _ask(
         parameters=0,
         latency_n=len(seconds),
         cost_n=len(costs),
+        role=recipe.role,
     )
 
 
@@ -157,8 +145,13 @@ def _one_hot(examples: Sequence[Example], answers: Sequence[Completion], labels:
     column = {label: i for i, label in enumerate(labels)}
     logits = np.full((len(examples), len(labels)), UNCHOSEN, dtype=np.float32)
     for i, (example, answer) in enumerate(zip(examples, answers, strict=True)):
-        said = answer.value if answer.value is not None else _wrong(example, labels)
-        logits[i, column[said]] = 0.0
+        said = column[answer.value if answer.value is not None else _wrong(example, labels)]
+        if answer.value is not None and answer.probability is not None:
+            sure = max(answer.probability, BARELY / len(labels))
+            logits[i] = max(UNCHOSEN, math.log(max(1 - sure, 1e-13) / (len(labels) - 1)))
+            logits[i, said] = math.log(sure)
+        else:
+            logits[i, said] = 0.0
     return logits
 
 
@@ -198,5 +191,5 @@ async def _sample_all(examples: Sequence[Example], teacher: Sampler, concurrency
 
 
 SHOTS = Step(name="shots", version=1, fn=write_prompt)
-ASK_DEV = Step(name="ask-dev", version=1, fn=ask_dev, workdir=True)
-ASK_TEST = Step(name="ask-test", version=1, fn=ask_test, workdir=True)
+ASK_DEV = Step(name="ask-dev", version=2, fn=ask_dev, workdir=True)
+ASK_TEST = Step(name="ask-test", version=2, fn=ask_test, workdir=True)

@@ -18,6 +18,7 @@ from overproof.steps.collect import Evidence
 from overproof.steps.evaluate import served_cost_usd_per_1000, teacher_of
 from overproof.steps.sizing_view import sizing_view
 from overproof.steps.slice_reports import bars_judged
+from overproof.steps.standing import slice_columns
 from overproof.steps.teacher_errors import TeacherErrors
 from overproof.store.artifacts import Step
 
@@ -176,6 +177,7 @@ def page(
         plot=plot_view(report) if report else None,
         money=money_view(evidence) if report else None,
         sizing=sizing_view(evidence.sizing) if evidence.sizing else None,
+        slice_columns=slice_columns(report) if report else [],
         certificates=[c for c in (report.certificate, report.other) if c is not None] if report else [],
         second=other_words(report) if report else "",
         tests=tests_view(report) if report else [],

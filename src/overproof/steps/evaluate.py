@@ -384,6 +384,7 @@ def report_candidate(
         clears_bars=overall([f.verdict for f in judged]),
         latency_n=scores.latency_n,
         cost_n=scores.cost_n,
+        role=scores.role,
         margin=min((f.low - f.bar for f in judged if f.bar is not None), default=None),
     )
 
@@ -440,7 +441,8 @@ def _with_cheaper(report: EvalReport) -> EvalReport:
     ceiling = chosen.cost_usd_per_1000 if served is None else served
     enough = [
         c for c in report.candidates
-        if c.kind == "baseline" and c.clears_bars == "pass" and c.cost_usd_per_1000 < ceiling
+        # a cost of 0 that nobody measured is no low cost
+        if c.kind == "baseline" and c.clears_bars == "pass" and c.cost_n and c.cost_usd_per_1000 <= ceiling
     ]
     if not enough:
         return report
@@ -458,4 +460,4 @@ def _named(scores: tuple[Scores, ...], name: str) -> Scores:
 
 
 STUDY = Step(name="study", version=2, fn=study)
-EVALUATE = Step(name="evaluate", version=3, fn=evaluate)
+EVALUATE = Step(name="evaluate", version=4, fn=evaluate)

@@ -35,7 +35,9 @@ def refused(evidence: Evidence, findings: tuple[Finding, ...]) -> str:
     open_ = len({f.id for f in stops} - {f.id for f in stops if f.outcome == "fail"})
     report = evidence.report
     if report is not None and report.cheaper is not None:
-        return f"Don't distil: {report.cheaper} clears every bar at lower cost than {report.chosen}."
+        role = next(c.role for c in report.candidates if c.name == report.cheaper)
+        what = f"{report.cheaper} ({role})" if role else report.cheaper
+        return f"Don't distil: {what} clears every bar and costs no more than {report.chosen} as served."
     counts = " and ".join(
         text for text in (f"{failed} of {len({f.id for f in findings})} checks fail" if failed else "",
                           f"{open_} can't be decided yet" if open_ else "") if text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import shutil
 import time
@@ -162,6 +163,12 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return row if isinstance(row, dict) else None
 
 
+def _processor_s() -> float:
+    """Processor time of this process and of ended programs that it started, whatever the number of cores."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
 def _pending(name: str) -> Artifact[Any]:
     return Artifact(name, None, lambda: None)
 
@@ -268,9 +275,9 @@ class Memo:
             tell("stale", why=why)
             return _pending(step.name)
         self._emit(StepEvent(step=step.name, subject=subject, action="start", seconds=0.0, why=why, digest=None))
+        busy = _processor_s()
         encoded = self._make(step, inputs, recipe, runtime)
-        seconds = time.perf_counter() - began
-        self._write_manifest(call, encoded, seconds)
+        self._write_manifest(call, encoded, time.perf_counter() - began, _processor_s() - busy)
         tell("run", why=why, digest=encoded.digest)
         return self._stored(step.name, encoded.digest, subject)
 
@@ -288,6 +295,23 @@ class Memo:
         if self.dry or not all(part.built for part in inputs):
             return False
         return self._lookup(_Call(step, [part.digest for part in inputs], recipe)).output is None
+
+    def cpu_seconds(self, step: Step[Any], /, *inputs: Artifact[Any], recipe: Any) -> float | None:
+        """
+        What a step's stored result took when it was made.
+
+        Args:
+            step: as it was run.
+            inputs: likewise.
+            recipe: likewise.
+
+        Returns: seconds of processor time of this process and the programs that it waited for; None where not on record.
+        """
+        if not all(part.built for part in inputs):
+            return None
+        row = _read_json(self._manifest(_Call(step, [part.digest for part in inputs], recipe))) or {}
+        found = row.get("cpu_seconds")
+        return float(found) if isinstance(found, int | float) else None
 
     def source(self, name: str, value: A) -> Artifact[A]:
         """
@@ -364,7 +388,7 @@ class Memo:
         finally:
             shutil.rmtree(workdir, ignore_errors=True)
 
-    def _write_manifest(self, call: _Call, encoded: Encoded, seconds: float) -> None:
+    def _write_manifest(self, call: _Call, encoded: Encoded, seconds: float, cpu_seconds: float) -> None:
         row = {
             "step": call.step.name,
             "version": call.step.version,
@@ -374,6 +398,7 @@ class Memo:
             "folders": encoded.folders,
             "types": encoded.types,
             "seconds": round(seconds, 6),
+            "cpu_seconds": round(cpu_seconds, 3),
         }
         self.objects.write_whole(self._manifest(call), json.dumps(row).encode())
 

@@ -401,8 +401,8 @@ class LedgeredTeacher:
             self._rows += 1
             self._fingerprint = self._fingerprint or found.fingerprint
             return found
-        rejected = self._ledger.rejected(key)
-        if len(rejected) >= BAD_TRIES:  # by an earlier run, which has counted it
+        rejected, tries = self._ledger.rejected(key), 1 if self._manners.baseline else BAD_TRIES
+        if len(rejected) >= tries:  # by an earlier run, which has counted it
             return self._drop_of(rejected[-1].reason, rejected[-1].completion)
         bad = len(rejected)
         oks_before, transient = self._oks, 0
@@ -418,7 +418,7 @@ class LedgeredTeacher:
                 return self._drop(key, outcome.reason, outcome.completion)
             if outcome.kind == "bad":
                 bad += 1
-                if bad >= BAD_TRIES:
+                if bad >= tries:
                     return self._drop(key, outcome.reason, outcome.completion)
                 continue
             transient += 1
@@ -543,7 +543,7 @@ class LedgeredTeacher:
     def _cost(self, outcome: Outcome, max_micro: int) -> int:
         """What to charge; where nobody can know, the most that it can be."""
         answer = outcome.completion
-        if not outcome.sent:
+        if not outcome.sent or self._manners.own_machine:
             return 0
         if answer is not None and answer.cost_usd is not None:
             return to_micro(answer.cost_usd)
@@ -556,6 +556,8 @@ class LedgeredTeacher:
         self._rows += 1
         dropped = self._drop_of(reason, answer)
         self._dropped[key] = dropped
+        if self._manners.baseline and answer is not None:
+            return dropped
         if self._rows <= FIRST and len(self._dropped) > HOPELESS:
             raise TeacherError(
                 f"{len(self._dropped)} of the first {self._rows} requests failed for good, the last: {reason}",

@@ -40,6 +40,10 @@ class Manners:
     """Likewise."""
     stop_on_fingerprint: bool = False
     """Whether another fingerprint than that of earlier labels stops the run; it is on record in any case."""
+    baseline: bool = False
+    """A candidate, no teacher: an answer that is no label is its failure, neither asked again nor a reason to stop."""
+    own_machine: bool = False
+    """Nobody sends a bill: an answer's cost is machine time, on record with the answer and not under the cap."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     """Waits; replaced in tests."""
     clock: Callable[[], float] = time.monotonic
