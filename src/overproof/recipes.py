@@ -11,9 +11,9 @@ from overproof import registry
 from overproof.errors import DataError
 from overproof.evidence import EvalReport
 from overproof.measure.intervals import rows_needed
-from overproof.outputs import Classes
 from overproof.privacy.redact import policy_digest
 from overproof.project import Project
+from overproof.project_outputs import kind_name
 from overproof.settings import Part, expand_slices
 from overproof.steps.calibrate import CalibrateRecipe
 from overproof.steps.clear import student_kind
@@ -322,7 +322,7 @@ def verdict_recipe(project: Project) -> VerdictRecipe:
         bars=p.bars.bars,
         tried=tuple(rung_of(s.use, s.options) for s in p.students),
         known=tuple(registry.names("students")),
-        kind="classes" if isinstance(p.task.output, Classes) else "generated",
+        kind=kind_name(p.task.output),
         samples=p.teacher.samples,
     )
 

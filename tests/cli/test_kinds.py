@@ -171,3 +171,30 @@ def test_discover_writes_a_starter_project_of_records(tmp_path) -> None:
     raw = tomllib.loads((tmp_path / "new" / "overproof.toml").read_text())
     assert raw["task"]["output"] == {"fields": {"order": "text", "sum": "number", "state": ["late", "gone"], "due": "date?"}}
     assert raw["verify"][0]["use"] == "grounding.v1"
+
+
+KINDS_OF = {
+    "linear.v1": {"classes"}, "static.v1": {"classes"}, "encoder.v1": {"classes"}, "ngram.v1": {"classes"},
+    "span.v1": {"fields"}, "causal.v1": {"fields", "text"},
+    "majority.v1": {"classes", "fields", "text"}, "nearest.v1": {"classes", "fields", "text"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", STARTERS)
+def test_check_refuses_each_student_that_gives_no_such_answers_and_names_those_that_do(tmp_path, kind) -> None:
+    """Every student of this package, on a project of each kind: taken, or refused with the names of those that fit."""
+    folder = started(tmp_path / kind, kind)
+    text = (folder / "overproof.toml").read_text()
+    head, rest = text.split("[[student]]", 1)
+    bars = rest[rest.index("[bars]") :]
+    ours = {point.name for point in registry._points("students") if point.value.startswith("overproof.")}
+    assert set(KINDS_OF) == ours
+    for use, kinds in KINDS_OF.items():
+        (folder / "overproof.toml").write_text(f'{head}[[student]]\nuse = "{use}"\nname = "tried"\n\n{bars}')
+        body = json.loads(call("check", "--project", folder, "--json").stdout)
+        problems = [one for one in body.get("problems", []) if use in one]
+        if kind in kinds:
+            assert not problems, use
+        else:
+            assert f"{use} gives no {kind}" in problems[0]
+            assert {name for name in ours if name in problems[0].split(";")[1]} == {name for name in ours if kind in KINDS_OF[name]}

@@ -114,10 +114,40 @@ def test_records_go_from_the_log_to_a_release_that_answers_in_records(make, tmp_
     page = result.dossier_path.read_text(encoding="utf-8")
     assert "Within the answers" in page
     assert "<td>currency</td>" in page
+    assert "Confidence in single fields" in page
+    assert [one.field for one in bundle.card.confidence.fields] == ["order", "total", "currency"]
+    assert [one.read.slice for one in report.written.fields] == ["order", "total", "currency"]
+    assert all(one.read.brier <= one.raw.brier + 0.02 for one in report.written.fields)
+    assert set(answers[0].fields) == {"order", "total", "currency"}
     again = run(root, "bars.fields.total=0.999")
     assert isinstance(again.verdict, Refusal)
     assert [f.outcome for f in again.verdict.findings if f.id == "R01"].count("pass") == 2  # the other two field bars hold
     assert "R01" in {f.id for f in again.verdict.findings if f.outcome not in ("pass", "waived")}
+
+
+def test_sizes_of_generators_are_compared_by_whole_records(make, tmp_path) -> None:
+    """Half the orders stand after another word: a generator of one cue errs on them, on its own rows too, and no data will mend it."""
+    rows = [row | {"text": row["text"].replace("order ", "parcel ")} if i % 2 else row for i, row in enumerate(documents(500))]
+    root = written(make, tmp_path / "sizes", FIELDS, rows, BARS)
+    path = root / "overproof.toml"
+    text = path.read_text().replace('use = "cue.v1"\nname = "cues"', 'use = "cue.v1"\nname = "one-cue"\ncues = 1')
+    path.write_text(text.replace("seeds = 1\nbudgets = [1.0]", "seeds = 2\nrows = 100"))
+    result = run(root)
+    sizing = result.artifacts["evidence"].value.sizing
+    sizes = {one.name: one for one in sizing.sizes.sizes}
+    assert set(sizes) == {"one-cue", "ten-cues"}
+    assert sizes["one-cue"].error.n == sizes["ten-cues"].error.n == sizing.sizes.n == 100
+    assert [b.share for b in sizes["ten-cues"].budgets] == [0.25, 0.5, 1.0]
+    assert 0.35 < sizes["one-cue"].error.value < 0.65
+    assert 0.35 < sizes["one-cue"].train_error.value < 0.65
+    assert sizes["ten-cues"].error.value < 0.15
+    assert sizes["ten-cues"].seeds.random is False
+    [pair] = sizing.sizes.pairs
+    assert (pair.first, pair.second, pair.better) == ("ten-cues", "one-cue", True)
+    small = next(v for v in sizing.students if v.name == "one-cue")
+    assert (small.limit, small.too_small) == ("capacity", True)
+    assert "Learning curve of" in result.dossier_path.read_text(encoding="utf-8")
+    assert next(f for f in result.verdict.findings if f.id == "S01").outcome in ("pass", "fail")
 
 
 def test_without_true_records_a_field_bar_is_not_proven(make, tmp_path) -> None:

@@ -147,6 +147,11 @@ def test_student_kind_is_derived_and_never_stretched() -> None:
     assert student_kind(["linear.v1", "encoder.v1", "majority.v1"]) == "classifier"
     assert student_kind(["linear.v1", "causal.v1"]) == "generative"
     assert student_kind(["mine:Student"]) == "generative"
+    assert student_kind(["static.v1"]) == "classifier"
+    assert student_kind(["span.v1"], written=True) == "extractor"
+    assert student_kind(["span.v1"]) == "generative"
+    for uses in (["span.v1", "causal.v1"], ["causal.v1"], ["nearest.v1"], ["mine:Generator"], []):
+        assert student_kind(uses, written=True) == "generative"
 
 
 PIN = TeacherPin(use="openai.v1", provider="OpenAI", model="big-2026-05-01", revision="", base_url="https://api.openai.com/v1")

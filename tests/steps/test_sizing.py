@@ -280,5 +280,8 @@ def test_the_ladder_proposes_what_is_installed_and_was_not_tried() -> None:
     assert next_rung(["linear.v1"], [*known, "static.v1"]) == "static.v1"
     assert rung_of("encoder.v1", {}) == "encoder.v1" != rung_of("encoder.v1", {"tune": "full"})
     assert "tune" in next_rung(["linear.v1", "encoder.v1"], known)
-    assert next_rung(["nearest.v1"], ["span.v1"], kind="generated") == "span.v1"
-    assert next_rung(["nearest.v1"], [], kind="generated") == ""
+    assert next_rung([], ["span.v1", "causal.v1"], kind="fields") == "span.v1"
+    assert next_rung(["span.v1"], ["span.v1", "causal.v1"], kind="fields") == "causal.v1"
+    assert next_rung([], ["span.v1", "causal.v1"], kind="text") == "causal.v1"
+    assert next_rung(["causal.v1"], ["span.v1", "causal.v1"], kind="text") == 'a larger base for "causal.v1"'
+    assert next_rung(["span.v1"], ["span.v1"], kind="fields") == ""

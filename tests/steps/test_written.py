@@ -24,17 +24,18 @@ from overproof.data import (
     TrainSet,
 )
 from overproof.errors import DataError
-from overproof.evidence import CandidateReport, Scores, SliceReport
+from overproof.evidence import CandidateReport, Confidence, Scores, SliceReport
 from overproof.measure.intervals import figure
-from overproof.measure.reading import stated_confidence
+from overproof.measure.reading import field_chances, stated_confidence
 from overproof.measure.records import ratio_interval
-from overproof.measure.sequences import choose_sequence_calibrator
+from overproof.measure.sequences import AS_IT_CAME, choose_sequence_calibrator
 from overproof.outputs import Field, Fields, Text
 from overproof.steps.answers import GOLDS, NEITHER, TEACHERS, answer_code, answers_of, gold_code
 from overproof.steps.baseline import AskRecipe, ShotsRecipe, ask_dev, write_prompt
-from overproof.steps.calibrate import CalibrateRecipe, calibrate, reading_of, sheet_of
+from overproof.steps.calibrate import CalibrateRecipe, calibrate, columns_of, reading_of, sheet_of
 from overproof.steps.ceiling import CeilingRecipe, ceiling
 from overproof.steps.committee import DisputedRecipe, disputed
+from overproof.steps.field_confidence import field_calibrators, save_fields
 from overproof.steps.filter import FilterRecipe, VerifierSpec, filter_labels
 from overproof.steps.predict import PredictRecipe, predict_dev, teacher_scores
 from overproof.steps.records_report import judge_within, judged_candidates, written_report
@@ -336,3 +337,65 @@ def test_a_baseline_that_misses_a_field_bar_is_not_enough(tmp_path) -> None:
     both = (made, replace(made, name="good"), replace(made, name="good", clears_bars="undecided"))
     found = judged_candidates(both, report, {"bad": bad, "good": good}, rows, opened(rows), bars=bars)
     assert [c.clears_bars for c in found] == ["fail", "pass", "undecided"]
+
+
+ODDS = st.lists(st.tuples(st.floats(-40, 40), st.booleans()), min_size=1, max_size=60)
+
+
+def field_scores_of(root, rows, answers, odds) -> Scores:
+    """Scores as `predict` leaves them, with the generator's log-odds of its fields."""
+    found = written_scores(root, rows, answers, {"sequence": np.zeros(len(answers)), "gap": np.arange(len(answers)) / 7.0})
+    save_fields(root, rows.output, odds)
+    return found
+
+
+def overconfident(n, seed):
+    """A generator that states 0.98 for every sum and gives the teacher's in six of ten rows, and that never states how sure it is of who."""
+    rows, draw = orders(n, seed=seed), np.random.default_rng(seed)
+    right = draw.random(n) < 0.6
+    answers = [e.target if ok else record(KIND.values(e.target)["who"], 999_999) for e, ok in zip(rows, right, strict=True)]
+    return rows, answers, [{"sum": 3.9 + 0.1 * float(draw.standard_normal())} for _ in range(n)]
+
+
+def test_a_field_has_a_reading_of_its_own_that_no_other_reading_sees(tmp_path) -> None:
+    """An overconfident field is read down to what it is worth; whole records are read as if no field had been scored."""
+    rows, answers, odds = overconfident(400, 1)
+    dev = CalibrationSet(examples=rows, labels=(), output=KIND)
+    scores = field_scores_of(tmp_path / "dev", dev, answers, odds)
+    how = calibrate(scores, dev, CalibrateRecipe()).confidence
+    assert [(one.field, one.calibrator.n) for one in how.fields] == [("sum", 400)]
+    assert field_chances(how, "sum", np.array([3.9]))[0] == pytest.approx(0.6, abs=0.06)
+    assert field_chances(how, "who", np.array([2.0]))[0] == pytest.approx(0.881, abs=0.001)  # as stated: nothing was fitted
+    assert set(columns_of(scores)) == {"sequence", "gap"}
+    bare = written_scores(tmp_path / "bare", dev, answers, {"sequence": np.zeros(400), "gap": np.arange(400) / 7.0})
+    assert replace(how, fields=()) == calibrate(bare, dev, CalibrateRecipe()).confidence
+    sealed, said, sure = overconfident(400, 2)
+    test = TestSet(examples=sealed, labels=(), output=KIND)
+    report = written_report(field_scores_of(tmp_path / "test", test, said, sure), test, opened(test), np.ones(400, dtype=bool), (), how=how)
+    [one] = report.fields
+    assert (one.read.slice, one.read.ece.n, one.fitted_on) == ("sum", 200, 400)
+    assert one.raw.brier > 0.35 > 0.26 > one.read.brier
+    assert one.raw.ece.value > 0.3 > 0.2 > one.read.ece.value
+
+
+def test_field_scores_of_other_rows_are_refused(tmp_path) -> None:
+    """A table of another shape says nothing of these rows."""
+    rows, answers, odds = overconfident(30, 1)
+    dev = CalibrationSet(examples=rows, labels=(), output=KIND)
+    with pytest.raises(DataError, match="field scores"):
+        calibrate(field_scores_of(tmp_path / "s", dev, answers, odds[:20]), dev, CalibrateRecipe())
+
+
+@given(ODDS)
+def test_a_field_is_read_as_a_chance_whatever_was_seen(tmp_path_factory, seen) -> None:
+    """In (0, 1) and finite, one row or many, right or wrong throughout; rows without an answer or a score teach nothing."""
+    rows = tuple(example(f"o{i}", record("ann", i)) for i in range(len(seen) + 2))
+    dev = CalibrationSet(examples=rows, labels=(), output=KIND)
+    answers = [e.target if ok else record("ann", -1) for e, (_, ok) in zip(rows, seen, strict=False)] + [None, rows[-1].target]
+    scores = field_scores_of(tmp_path_factory.mktemp("f") / "s", dev, answers, [{"sum": odds} for odds, _ in seen] + [{}, {}])
+    [one] = field_calibrators(scores, dev)
+    assert one.calibrator.n == len(seen)
+    read = field_chances(Confidence(everywhere=AS_IT_CAME, fields=(one,)), "sum", np.linspace(-40, 40, 9))
+    assert ((read >= 0) & (read <= 1)).all()
+    fitted = field_chances(Confidence(everywhere=AS_IT_CAME, fields=(one,)), "sum", np.array([odds for odds, _ in seen]))
+    assert 0 < fitted.min() <= fitted.max() < 1

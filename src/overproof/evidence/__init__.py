@@ -19,6 +19,7 @@ from overproof.evidence.confidence import (
     Calibrator,
     CalibratorMethod,
     Confidence,
+    FieldCalibrator,
     MethodLoss,
     Reliability,
     ScopeFigure,
@@ -30,6 +31,7 @@ from overproof.evidence.figures import CandidateKind, CurvePoint, Figure, Outcom
 from overproof.evidence.judged import JudgedShare
 from overproof.evidence.records import (
     Estimate,
+    FieldConfidence,
     FieldScore,
     RecordScores,
     TextScores,
@@ -64,4 +66,4 @@ from overproof.evidence.sizing import (
 )
 from overproof.evidence.standing import OneOff, PromptSearch, Span, Standing, StandingReport, Trial
 
-__all__ = ["Believed", "Budget", "Calibration", "CalibrationGap", "Calibrator", "CalibratorMethod", "CandidateKind", "CandidateReport", "Certificate", "Comparison", "Confidence", "Curve", "CurvePoint", "Disagreement", "Estimate", "EvalReport", "Expected", "ExportReport", "Exported", "FieldScore", "Figure", "Finding", "Gain", "JudgedShare", "LimitKind", "LookCounts", "MethodLoss", "MoneySaved", "MoreRows", "Moved", "NextUse", "OneOff", "Outcome", "Outlook", "Pair", "Plan", "PromptSearch", "RecordScores", "Refusal", "Release", "Reliability", "RuntimeTried", "ScopeFigure", "ScopeReport", "ScopeRule", "Scores", "Seeds", "Size", "SizeVerdict", "Sizes", "Sizing", "SliceCalibrator", "SliceCertificate", "SlicePlan", "SliceReport", "Span", "Standing", "StandingReport", "TextScores", "Trained", "Trial", "TwoByTwo", "Verdict", "WrittenBar", "WrittenReport", "WrittenScores"]
+__all__ = ["Believed", "Budget", "Calibration", "CalibrationGap", "Calibrator", "CalibratorMethod", "CandidateKind", "CandidateReport", "Certificate", "Comparison", "Confidence", "Curve", "CurvePoint", "Disagreement", "Estimate", "EvalReport", "Expected", "ExportReport", "Exported", "FieldCalibrator", "FieldConfidence", "FieldScore", "Figure", "Finding", "Gain", "JudgedShare", "LimitKind", "LookCounts", "MethodLoss", "MoneySaved", "MoreRows", "Moved", "NextUse", "OneOff", "Outcome", "Outlook", "Pair", "Plan", "PromptSearch", "RecordScores", "Refusal", "Release", "Reliability", "RuntimeTried", "ScopeFigure", "ScopeReport", "ScopeRule", "Scores", "Seeds", "Size", "SizeVerdict", "Sizes", "Sizing", "SliceCalibrator", "SliceCertificate", "SlicePlan", "SliceReport", "Span", "Standing", "StandingReport", "TextScores", "Trained", "Trial", "TwoByTwo", "Verdict", "WrittenBar", "WrittenReport", "WrittenScores"]

@@ -44,6 +44,15 @@ class SliceCalibrator:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FieldCalibrator:
+    """The reading of one field of a record; nothing is routed by it."""
+
+    field: str
+    calibrator: Calibrator
+    """Of kind "platt", on the generator's own log-odds of the field."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ScopeRule:
     """What sends a request to the teacher as foreign to the task, before its confidence is looked at."""
 
@@ -62,6 +71,8 @@ class Confidence:
     """Certification slices that are read by their own calibrator."""
     scope: tuple[ScopeRule, ...] = ()
     """One of them is enough to make a request foreign; empty: nothing is routed so."""
+    fields: tuple[FieldCalibrator, ...] = ()
+    """For records: each field that the generator scores, in the task's order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +97,7 @@ class Reliability:
     """How far stated confidence is from what was seen, on one set of rows."""
 
     slice: str
-    """"all", or a certification slice."""
+    """"all", a certification slice, or a field of a record."""
     brier: float
     """Mean squared distance of the confidence from "the answer was the label", in [0, 1]."""
     log_loss: float

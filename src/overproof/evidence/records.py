@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from overproof.evidence.confidence import Reliability
 from overproof.evidence.figures import Figure, Verdict
 
 
@@ -105,6 +106,18 @@ class WrittenBar:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FieldConfidence:
+    """How far the stated chance of one field is from how often it says what the teacher says, on sealed rows with an answer."""
+
+    raw: Reliability
+    """As the generator states it."""
+    read: Reliability
+    """As calibrated, and as the bundle gives it."""
+    fitted_on: int
+    """Calibration rows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WrittenReport:
     """What whole-answer figures don't say: field by field, or how alike."""
 
@@ -114,3 +127,5 @@ class WrittenReport:
     """In file order; empty where no such bar is set."""
     strange: int = 0
     """Judging rows left out here: their true answer is none of the task's. Whole-answer figures count them as wrong."""
+    fields: tuple[FieldConfidence, ...] = ()
+    """Of the student alone; empty for texts, and where the generator scores no field."""

@@ -18,6 +18,9 @@ OF_LOGITS = {
     "max_logit": max_logit, "energy": energy, "entropy": entropy, "max_probability": max_probability, "margin": margin,
 }  # fmt: skip
 """Scores that need nothing but the logits; the others are columns that the student brings."""
+ODDS = "odds"
+"""Name of the one column that a field is read by."""
+AS_STATED = Calibrator(method="platt", inputs=(ODDS,), mean=(0.0,), scale=(1.0,), weight=(1.0, 0.0))
 DIGITS = 12  # rows read one by one or in a block differ by a unit in the last place, which must not move a row over an edge
 
 
@@ -173,6 +176,27 @@ def read_columns(how: Confidence, columns: Mapping[str, Floats], *, slices: Sequ
         raise MeasureError("a written answer is read by columns, got none", next_action='pass at least "sequence"')
     n = len(next(iter(columns.values())))
     return read_scores(how, np.zeros((n, 1)), slices=slices, columns=columns)
+
+
+def field_chances(how: Confidence, field: str, odds: Floats) -> Floats:
+    """
+    The chance that one field of a record is right.
+
+    Args:
+        how: the fitted reading.
+        field: its name.
+        odds: shape (n,), finite: the generator's own log-odds of the field.
+
+    Returns: shape (n,), in [0, 1]; as the generator states it where the reading has none for the field.
+    Raises: MeasureError for a column of another shape or not finite.
+    Source: `stated_confidence`.
+
+    >>> how = Confidence(everywhere=Calibrator(method="temperature"))
+    >>> field_chances(how, "total", np.array([0.0, 2.0])).round(3).tolist()
+    [0.5, 0.881]
+    """
+    own = next((one.calibrator for one in how.fields if one.field == field), AS_STATED)
+    return stated_confidence(own, np.zeros((len(odds), 1)), {ODDS: odds})
 
 
 def refuse_logits(how: Confidence) -> None:

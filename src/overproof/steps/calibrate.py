@@ -27,6 +27,7 @@ from overproof.measure.reading import column_of, read_columns, read_scores
 from overproof.measure.sequences import AS_IT_CAME, choose_sequence_calibrator
 from overproof.measure.slices import NO_FUNCTIONS, OTHER, Functions, partition
 from overproof.steps.answers import STRANGE, UNKNOWN, answers_of, codes_of
+from overproof.steps.field_confidence import field_calibrators
 from overproof.steps.predict import COLUMN
 from overproof.steps.scope import ScopeFit, choose_scope
 from overproof.steps.sheet import Sheet, sheet_of
@@ -213,15 +214,27 @@ def reliabilities(
     order = sorted(set(names), key=lambda name: (name == OTHER, name))
     masks = {"all": sound} | ({name: sound & (of == name) for name in order} if len(order) > 1 else {})
     return tuple(
-        _reliability(name, reading.confidence[mask], (reading.answer == target)[mask], recipe, own=name in own)
+        reliability(name, reading.confidence[mask], (reading.answer == target)[mask], recipe, own=name in own)
         for name, mask in masks.items()
         if mask.any()
     )
 
 
-def _reliability(
+def reliability(
     name: str, stated: NDArray[np.float64], right: NDArray[np.bool_], recipe: CalibrateRecipe, *, own: bool = False
 ) -> Reliability:
+    """
+    How far stated confidence is from what was seen, on one set of rows.
+
+    Args:
+        name: of the rows.
+        stated: shape (n,), n at least 1, in [0, 1].
+        right: shape (n,): what was stated came true.
+        recipe: bins, level and draws.
+        own: read by a calibrator of the slice's own.
+
+    Returns: Brier score, log-loss and calibration error.
+    """
     n = len(stated)
     band = calibration_band(stated, right, bins=min(recipe.bins, n), level=recipe.level, draws=recipe.draws)
     chances, hit = np.stack([1.0 - stated, stated], axis=1), right.astype(np.int64)
@@ -269,7 +282,7 @@ def calibrate(
         confidence=how,
         reason=choice.reason,
         losses=choice.losses,
-        before=_reliability("all", before.confidence[sound], right[sound], recipe),
+        before=reliability("all", before.confidence[sound], right[sound], recipe),
         after=seen[0],
         slices=seen[1:],
         scope=scope.report(after.foreign),
@@ -319,7 +332,8 @@ def _fitted_written(scores: Scores, rows: CalibrationSet, sheet: Sheet, names: S
     scope = choose_scope(np.zeros((len(some), 0)), foreign, sheet, rows.labels, named="", share=share, level=recipe.level)
     right = reading.answer == sheet.target
     choice = choose_sequence_calibrator({name: column[some] for name, column in columns.items()}, right[some])
-    return _Fit(choice=choice, how=Confidence(everywhere=choice.calibrator, scope=scope.rules), scope=scope)
+    how = Confidence(everywhere=choice.calibrator, scope=scope.rules, fields=field_calibrators(scores, rows))
+    return _Fit(choice=choice, how=how, scope=scope)
 
 
 def _features(
@@ -341,4 +355,4 @@ def _own(
     return tuple(SliceCalibrator(slice=name, calibrator=one) for name, one in fitted.items() if one is not None)
 
 
-CALIBRATE = Step(name="calibrate", version=2, fn=calibrate)
+CALIBRATE = Step(name="calibrate", version=3, fn=calibrate)

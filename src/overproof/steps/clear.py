@@ -56,13 +56,15 @@ def student_kind(uses: Sequence[str], *, written: bool = False) -> str:
 
     Args:
         uses: part names, for example ("linear.v1", "encoder.v1").
-        written: the answers are records or texts: whatever the part, it gives back what the teacher wrote.
+        written: the answers are records or texts, which a part that is no extractor gives back as the teacher wrote them.
 
-    Returns: "classifier" for the built-in classifiers; "generative" as soon as one part is a language model or
-        not known, since no clause is stretched in the reader's favour.
+    Returns: "classifier" for the built-in classifiers, "extractor" for encoders that point at the words of a text;
+        "generative" as soon as one part is a language model or not known, since no clause is stretched in the reader's favour.
     """
-    known = re.compile(r"(linear|encoder|majority|nearest|ngram)\.v\d+")
-    return "classifier" if not written and all(known.fullmatch(use) for use in uses) else "generative"
+    known = re.compile(r"span\.v\d+" if written else r"(linear|static|encoder|majority|nearest|ngram)\.v\d+")
+    if not uses or not all(known.fullmatch(use) for use in uses):
+        return "generative"
+    return "extractor" if written else "classifier"
 
 
 def clear(terms: Terms, recipe: ClearRecipe) -> Clearance:

@@ -205,7 +205,7 @@ def evaluate(
     )
     kept = kept_by(first, chosen, cells)
     candidates = _reports(plan, study, scores, rows, sealed=sealed, kept=kept, names=names, bins=recipe.bins)
-    written = written_report(_named(scores, plan.chosen), rows, sealed, kept, recipe.written)
+    written = written_report(_named(scores, plan.chosen), rows, sealed, kept, recipe.written, how=plan.confidence)
     candidates = judged_candidates(candidates, written, {s.name: s for s in scores}, rows, sealed, bars=recipe.written)
     best = next(c for c in candidates if c.name == plan.chosen)
     report = EvalReport(
@@ -460,4 +460,4 @@ def _named(scores: tuple[Scores, ...], name: str) -> Scores:
 
 
 STUDY = Step(name="study", version=2, fn=study)
-EVALUATE = Step(name="evaluate", version=4, fn=evaluate)
+EVALUATE = Step(name="evaluate", version=5, fn=evaluate)

@@ -142,7 +142,7 @@ def joined_written(parts: Sequence[Written]) -> Written:
     return Written(
         values=tuple(value for one in parts for value in one.values),
         columns={name: np.concatenate([one.columns[name] for one in parts]) for name in sorted(names)},
-        fields=tuple(chances for one in parts for chances in one.fields),
+        fields=tuple(odds for one in parts for odds in one.fields),
     )
 
 

@@ -18,6 +18,7 @@ from overproof.evidence import Scores, Trained
 from overproof.outputs import Fields, Text
 from overproof.progress import track
 from overproof.steps.answers import save_answers
+from overproof.steps.field_confidence import save_fields
 from overproof.steps.parcel import answer_shard, joined, joined_written, look, packed, write
 from overproof.store.artifacts import Step
 from overproof.students import ABSENT_LOGIT, Generator, Student
@@ -181,6 +182,8 @@ def _written(  # noqa: PLR0917 - the other half of `_predict`
     else:
         said = write(writer, output, requests, alone=trained.kind == "student")
     folder = _save_written(said.values, workdir, said.columns)
+    if isinstance(output, Fields):
+        save_fields(folder.path, output, said.fields)
     return _scores(trained, folder, len(requests), _time_alone(writer.generate, requests), recipe)
 
 
@@ -243,6 +246,6 @@ def _save_columns(folder: Path, columns: Mapping[str, NDArray[np.float64]], n: i
         np.save(folder / f"{COLUMN}{name}.npy", column, allow_pickle=False)
 
 
-PREDICT_DEV = Step(name="predict-dev", version=2, fn=predict_dev, workdir=True)
-PREDICT_TEST = Step(name="predict-test", version=2, fn=predict_test, workdir=True)
+PREDICT_DEV = Step(name="predict-dev", version=3, fn=predict_dev, workdir=True)
+PREDICT_TEST = Step(name="predict-test", version=3, fn=predict_test, workdir=True)
 TEACHER_SCORES = Step(name="teacher-scores", version=1, fn=teacher_scores, workdir=True)

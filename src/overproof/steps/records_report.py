@@ -10,7 +10,9 @@ import numpy as np
 from overproof.data import TestSet
 from overproof.evidence import (
     CandidateReport,
+    Confidence,
     Estimate,
+    FieldConfidence,
     RecordScores,
     Scores,
     TextScores,
@@ -19,16 +21,21 @@ from overproof.evidence import (
     WrittenReport,
     WrittenScores,
 )
+from overproof.measure.reading import field_chances
 from overproof.measure.records import field_scores, text_scores
 from overproof.outputs import Fields, Text
 from overproof.steps.answers import STRANGE, answers_of
+from overproof.steps.calibrate import CalibrateRecipe, reliability
+from overproof.steps.field_confidence import field_odds, field_right
 from overproof.steps.slice_reports import Mask, Sealed, overall
 from overproof.task import Bar
 
 Said = Sequence[str | None]
 
 
-def written_report(chosen: Scores, rows: TestSet, sealed: Sealed, kept: Mask, bars: tuple[Bar, ...]) -> WrittenReport | None:
+def written_report(
+    chosen: Scores, rows: TestSet, sealed: Sealed, kept: Mask, bars: tuple[Bar, ...], *, how: Confidence | None = None
+) -> WrittenReport | None:
     """
     The chosen candidate's written answers on the rows that judge the bars.
 
@@ -38,6 +45,7 @@ def written_report(chosen: Scores, rows: TestSet, sealed: Sealed, kept: Mask, ba
         sealed: the same, opened.
         kept: shape (n,), rows that the student answers as served.
         bars: within answers, see `BarsTable.written`.
+        how: its reading; without one nothing is said of the confidence in single fields.
 
     Returns: the report; None for labels.
     """
@@ -56,7 +64,23 @@ def written_report(chosen: Scores, rows: TestSet, sealed: Sealed, kept: Mask, ba
     ]
     judged = judge_within(kind, _pairs(served, rows, gold, "gold"), bars, sealed.budget("accuracy"))
     strange = int((fresh & (sealed.sheet.gold == STRANGE)).sum())
-    return WrittenReport(scores=tuple(found), judged=judged, strange=strange)
+    fields = _fields(chosen, rows, fresh, how, sealed.level) if how is not None else ()
+    return WrittenReport(scores=tuple(found), judged=judged, strange=strange, fields=fields)
+
+
+def _fields(chosen: Scores, rows: TestSet, fresh: Mask, how: Confidence, level: float) -> tuple[FieldConfidence, ...]:
+    """By the teacher's answers, which the readings were fitted on."""
+    fitted = {one.field: one.calibrator.n for one in how.fields}
+    odds = {name: column for name, column in field_odds(chosen, rows).items() if name in fitted}
+    right, recipe, found = field_right(chosen, rows) if odds else {}, CalibrateRecipe(level=level), []
+    for name, column in odds.items():
+        rated = fresh & ~np.isnan(column)
+        if rated.any():
+            raw, read = (
+                reliability(name, field_chances(by, name, column[rated]), right[name][rated], recipe) for by in (replace(how, fields=()), how)
+            )
+            found.append(FieldConfidence(raw=raw, read=read, fitted_on=fitted[name]))
+    return tuple(found)
 
 
 def judge_within(kind: Fields | Text, pairs: tuple[Said, Sequence[str]], bars: tuple[Bar, ...], delta: float) -> tuple[WrittenBar, ...]:

@@ -17,7 +17,8 @@ LITTLE = 0.01  # a gain under a point is nobody's reason to label twice as many 
 FULL = '"encoder.v1" with tune = "full"'
 LADDERS: Mapping[str, tuple[str, ...]] = {
     "classes": ("linear.v1", "static.v1", "encoder.v1", FULL, 'a larger encoder for "encoder.v1"'),
-    "generated": ("nearest.v1", "span.v1", "causal.v1", 'a larger base for "causal.v1"'),
+    "fields": ("span.v1", "causal.v1", 'a larger base for "causal.v1"'),
+    "text": ("causal.v1", 'a larger base for "causal.v1"'),
 }
 """What to try, from small to large; the last rungs are settings of the part before."""
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from overproof.data import Request
 from overproof.errors import DataError
-from overproof.measure.reading import Read, read_columns, read_scores
+from overproof.measure.reading import Read, field_chances, read_columns, read_scores
 from overproof.measure.scope import softmax_rows
 from overproof.measure.slices import OTHER, partition
 from overproof.outputs import Classes
@@ -55,7 +55,8 @@ class Answer:
     guess: str | None
     """What the student would say; not certified where the route is the teacher. None where it has nothing to say."""
     fields: Mapping[str, float] = field(default_factory=dict)
-    """For records: the chance that the student itself gives each field, in [0, 1]; not calibrated, nothing is certified by it."""
+    """For records: the chance, in [0, 1], that each field says what the teacher would say, by the field's own calibrator; as the student
+    states it in a bundle that carries none. Nothing is certified by it."""
 
 
 class Bundle:
@@ -127,8 +128,11 @@ class Bundle:
         kept = cause == "confident"
         return Answer(
             value=guess if kept else None, confidence=confidence, route="student" if kept else "teacher", cause=cause,
-            reason=reason, slice=name, guess=guess, fields=look.fields[0] if look.fields else {},
+            reason=reason, slice=name, guess=guess, fields=self._chances(look.fields[0] if look.fields else {}),
         )  # fmt: skip
+
+    def _chances(self, odds: Mapping[str, float]) -> dict[str, float]:
+        return {name: float(field_chances(self.card.confidence, name, np.array([value]))[0]) for name, value in odds.items()}
 
     def decide(self, requests: Sequence[Request]) -> tuple[str | None, ...]:
         """

@@ -6,16 +6,24 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from overproof.errors import DataError
-from overproof.evidence import Calibrator, CalibratorMethod, Confidence, ScopeRule, SliceCalibrator
+from overproof.evidence import (
+    Calibrator,
+    CalibratorMethod,
+    Confidence,
+    FieldCalibrator,
+    ScopeRule,
+    SliceCalibrator,
+)
+from overproof.measure.reading import ODDS
 from overproof.measure.slices import OTHER
-from overproof.outputs import Classes, Output, kind_of, output_of
+from overproof.outputs import Classes, Fields, Output, kind_of, output_of
 from overproof.students.files import read_json, write_json
 from overproof.students.generated import canonical
 from overproof.students.normalise import NORMALISER, NORMALISERS
@@ -107,6 +115,9 @@ def write_card(path: Path, card: Card) -> None:
 
 
 def _raw_of(card: Card) -> dict[str, Any]:
+    confidence = dataclasses.asdict(card.confidence)
+    if not card.confidence.fields:
+        del confidence["fields"]  # as cards were written before fields had readings
     return {
         "format": FORMAT,
         "normaliser": NORMALISER,
@@ -115,7 +126,7 @@ def _raw_of(card: Card) -> dict[str, Any]:
         "output": [[key, [*form.items()] if key == "fields" else form] for key, form in kind_of(card.output).items()],
         "candidate": card.candidate,
         "use": card.use,
-        "confidence": dataclasses.asdict(card.confidence),
+        "confidence": confidence,
         "slices": [
             {
                 "name": one.slice.name,
@@ -171,7 +182,7 @@ def _card_of(raw: Any) -> Card:
         output=output,
         candidate=_text(raw["candidate"]),
         use=_text(raw["use"]),
-        confidence=confidence_from(raw, names),
+        confidence=replace(confidence_from(raw, names), fields=_fields_of(raw.get("confidence", {}), output)),
         thresholds=thresholds,
         label_kind=_text(raw["label_kind"]),
         plan_hash=_text(raw["plan_hash"]),
@@ -236,6 +247,16 @@ def confidence_from(raw: Any, names: Sequence[str]) -> Confidence:
         ScopeRule(score=_text(rule["score"]), threshold=_between(rule["threshold"], -1e9, 1e9)) for rule in found["scope"]
     )
     return Confidence(everywhere=_calibrator_of(found["everywhere"]), own=own, scope=scope)
+
+
+def _fields_of(raw: Mapping[str, Any], output: Output) -> tuple[FieldCalibrator, ...]:
+    found = tuple(FieldCalibrator(field=_text(one["field"]), calibrator=_calibrator_of(one["calibrator"])) for one in raw.get("fields", []))
+    order = [one.name for one in output.fields] if isinstance(output, Fields) else []
+    if [one.field for one in found] != [name for name in order if name in {one.field for one in found}]:
+        raise ValueError("the readings of fields are not those of the task's fields, each once and in order")
+    if any((one.calibrator.method, one.calibrator.inputs) != ("platt", (ODDS,)) for one in found):
+        raise ValueError("a field is read by the student's log-odds of it alone")
+    return found
 
 
 def _calibrator_of(raw: Any) -> Calibrator:

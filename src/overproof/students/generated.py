@@ -26,7 +26,7 @@ class Written:
     columns: Mapping[str, NDArray[np.float64]]
     """Shape (n,) each: "sequence", and what else a reading may use."""
     fields: tuple[Mapping[str, float], ...]
-    """For each request: field name to the chance, in [0, 1], that the generator itself gives the field; not calibrated."""
+    """For each request: field name to the generator's own log-odds of the field; read them with `measure.reading.field_chances`."""
 
 
 def write_answers(generator: Generator, output: Fields | Text, requests: Sequence[Request]) -> Written:
@@ -58,8 +58,7 @@ def write_answers(generator: Generator, output: Fields | Text, requests: Sequenc
         name: np.array([one.score if name == SEQUENCE else one.columns[name] for one in found], dtype=np.float64)
         for name in sorted(names)
     }
-    chances = tuple({name: float(1.0 / (1.0 + np.exp(-np.clip(odds, -700, 700)))) for name, odds in one.fields.items()} for one in found)
-    return Written(values=tuple(one.value for one in found), columns=columns, fields=chances)
+    return Written(values=tuple(one.value for one in found), columns=columns, fields=tuple(dict(one.fields) for one in found))
 
 
 def canonical(output: Output, value: str) -> bool:
