@@ -1,0 +1,129 @@
+"""A generator's training survives a kill: the same bytes, fewer steps, and never another training's state."""
+
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from tests.students.resuming import CAUSAL, base_of, make, rows_of, steps_of
+
+from overproof.students import checkpoints
+from overproof.students.checkpoints import Checkpoint
+
+KINDS = ["span.v1", "causal.v1"]
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory):
+    return {kind: base_of(kind, tmp_path_factory.mktemp("base")) for kind in KINDS}
+
+
+def fit(kind, base, folder, kept, *, rows=None, **options):
+    folder.mkdir()
+    generator = make(kind, base, **options)
+    generator.checkpoints = kept
+    steps = steps_of(lambda: generator.fit(rows or rows_of(kind), workdir=folder))
+    return generator, steps
+
+
+def equal(one, other):
+    return {p.name: p.read_bytes() for p in one.iterdir()} == {p.name: p.read_bytes() for p in other.iterdir()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_killed_training_goes_on_where_it_was(bases, kind, tmp_path):
+    """Killed inside an epoch and run again, the files equal those of an undisturbed run to the byte, and fewer steps are run."""
+    _, all_steps = fit(kind, bases[kind], tmp_path / "calm", None)
+    kept, killed = tmp_path / "kept", tmp_path / "killed"
+    killed.mkdir()
+    command = [sys.executable, "-m", "tests.students.resuming", kind, bases[kind], str(kept), str(killed)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        for line in child.stdout:
+            if line == "step 10\n":
+                child.send_signal(signal.SIGKILL)
+                break
+    assert child.returncode == -signal.SIGKILL
+    assert not (killed / "student.json").exists()
+    assert [p.suffix for p in kept.iterdir() if p.suffix != ".tmp"] == [".safetensors"]
+    generator, steps = fit(kind, bases[kind], tmp_path / "again", kept)
+    assert 9 <= generator.resumed_at < all_steps
+    assert steps == all_steps - generator.resumed_at
+    assert equal(tmp_path / "calm", tmp_path / "again")
+    assert not [p for p in kept.iterdir() if p.suffix != ".tmp"]
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_at(monkeypatch, step):
+    """Saves after every step, and the training dies right after one of them."""
+    monkeypatch.setattr(checkpoints, "EVERY_S", 0.0)
+    real, count = Checkpoint.save, [0]
+
+    def save(self, arrays, facts):
+        real(self, arrays, facts)
+        count[0] += 1
+        if count[0] == step:
+            raise Stopped
+
+    monkeypatch.setattr(Checkpoint, "save", save)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_the_same_training_is_taken_up(bases, kind, tmp_path, monkeypatch):
+    """A state of other rows, another seed or another option is left alone, and so is a torn one of the same training."""
+    with monkeypatch.context() as patched:
+        stop_at(patched, 3)
+        with pytest.raises(Stopped):
+            fit(kind, bases[kind], tmp_path / "stopped", tmp_path / "kept")
+    (state,) = (tmp_path / "kept").iterdir()
+    rows = rows_of(kind)
+    heavier = replace(rows, examples=(replace(rows.examples[0], weight=2.0), *rows.examples[1:]))
+    option = {"rate": 1e-3} if kind == "span.v1" else {"training": {**CAUSAL, "rate": 0.01}}
+    short = {"views": 40, "rounds": 2} if kind == "span.v1" else {"training": {**CAUSAL, "epochs": 1}}
+    for at, (given, options) in enumerate([(heavier, {}), (rows, {"seed": 4}), (rows, option), (rows, short)]):
+        with monkeypatch.context() as patched:
+            stop_at(patched, 1)
+            with pytest.raises(Stopped):
+                fit(kind, bases[kind], tmp_path / f"other{at}", tmp_path / "kept", rows=given, **options)
+        assert len(list((tmp_path / "kept").iterdir())) == at + 2
+    state.write_bytes(state.read_bytes()[:-100])
+    torn, steps = fit(kind, bases[kind], tmp_path / "torn", tmp_path / "kept")
+    _, all_steps = fit(kind, bases[kind], tmp_path / "calm", None)
+    assert (torn.resumed_at, steps) == (0, all_steps)
+    assert equal(tmp_path / "calm", tmp_path / "torn")
+    assert not state.exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_training_that_stops_after_its_last_step_is_not_run_again(bases, kind, tmp_path, monkeypatch):
+    """Where what follows the training fails, its state stays, and the next run trains nothing; the bytes are the same."""
+    _, all_steps = fit(kind, bases[kind], tmp_path / "calm", None)
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "EVERY_S", 0.0)
+        patched.setattr("overproof.students." + ("span" if kind == "span.v1" else "causal") + ".write_generator", _fail)
+        with pytest.raises(Stopped):
+            fit(kind, bases[kind], tmp_path / "stopped", tmp_path / "kept")
+    generator, steps = fit(kind, bases[kind], tmp_path / "again", tmp_path / "kept")
+    assert (generator.resumed_at, steps) == (all_steps, 0)
+    assert equal(tmp_path / "calm", tmp_path / "again")
+
+
+def _fail(*args, **kwargs):
+    raise Stopped
+
+
+def test_a_training_that_was_stopped_early_stays_stopped(bases, tmp_path, monkeypatch):
+    """A state that was saved when patience ended trains no further epoch."""
+    training = {**CAUSAL, "rate": 0.9, "patience": 1}
+    _, stopped_at = fit("causal.v1", bases["causal.v1"], tmp_path / "calm", None, training=training)
+    monkeypatch.setattr(checkpoints, "EVERY_S", 0.0)
+    with monkeypatch.context() as patched:
+        patched.setattr("overproof.students.causal.write_generator", _fail)
+        with pytest.raises(Stopped):
+            fit("causal.v1", bases["causal.v1"], tmp_path / "stopped", tmp_path / "kept", training=training)
+    generator, _ = fit("causal.v1", bases["causal.v1"], tmp_path / "again", tmp_path / "kept", training=training)
+    assert generator.resumed_at < 4 * 7
+    assert equal(tmp_path / "calm", tmp_path / "again")
