@@ -4,10 +4,12 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from hashlib import sha256
 
 import pytest
 from tests.students.resuming import CAUSAL, base_of, make, rows_of, steps_of
 
+from overproof.errors import DataError
 from overproof.students import checkpoints
 from overproof.students.checkpoints import Checkpoint
 
@@ -116,14 +118,24 @@ def _fail(*args, **kwargs):
 
 
 def test_a_training_that_was_stopped_early_stays_stopped(bases, tmp_path, monkeypatch):
-    """A state that was saved when patience ended trains no further epoch."""
-    training = {**CAUSAL, "rate": 0.9, "patience": 1}
-    _, stopped_at = fit("causal.v1", bases["causal.v1"], tmp_path / "calm", None, training=training)
+    """A state that was saved when patience ended trains no further step: answers without sense are soon learned no better."""
+    rows = rows_of("causal.v1")
+    rows = replace(rows, examples=tuple(replace(e, target=sha256(e.request.id.encode()).hexdigest()[:8]) for e in rows.examples))
+    given = {"rows": rows, "training": {**CAUSAL, "rate": 0.05, "patience": 1, "epochs": 40}}
+    _, stopped_at = fit("causal.v1", bases["causal.v1"], tmp_path / "calm", None, **given)
+    assert stopped_at < 40 * 7
     monkeypatch.setattr(checkpoints, "EVERY_S", 0.0)
     with monkeypatch.context() as patched:
         patched.setattr("overproof.students.causal.write_generator", _fail)
         with pytest.raises(Stopped):
-            fit("causal.v1", bases["causal.v1"], tmp_path / "stopped", tmp_path / "kept", training=training)
-    generator, _ = fit("causal.v1", bases["causal.v1"], tmp_path / "again", tmp_path / "kept", training=training)
-    assert generator.resumed_at < 4 * 7
+            fit("causal.v1", bases["causal.v1"], tmp_path / "stopped", tmp_path / "kept", **given)
+    generator, steps = fit("causal.v1", bases["causal.v1"], tmp_path / "again", tmp_path / "kept", **given)
+    assert (generator.resumed_at, steps) == (stopped_at, 0)
     assert equal(tmp_path / "calm", tmp_path / "again")
+
+
+def test_a_training_that_ran_away_is_said(bases, tmp_path):
+    """Weights too large for the file's numbers are an error with a way out, not an answer."""
+    with pytest.raises(DataError, match="no numbers") as caught:
+        fit("causal.v1", bases["causal.v1"], tmp_path / "wild", None, training={**CAUSAL, "rate": 0.9})
+    assert "rate" in caught.value.next_action
