@@ -1,5 +1,6 @@
 """A generator's training survives a kill: the same bytes, fewer steps, and never another training's state."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from tests.students.resuming import CAUSAL, base_of, make, rows_of, steps_of
 from overproof.errors import DataError
 from overproof.students import checkpoints
 from overproof.students.checkpoints import Checkpoint
+from overproof.students.spans import fitting
+from overproof.students.spans.training import train
 
 KINDS = ["span.v1", "causal.v1"]
 
@@ -42,14 +45,14 @@ def test_a_killed_training_goes_on_where_it_was(bases, kind, tmp_path):
     command = [sys.executable, "-m", "tests.students.resuming", kind, bases[kind], str(kept), str(killed)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         for line in child.stdout:
-            if line == "step 10\n":
+            if line == "step 13\n":
                 child.send_signal(signal.SIGKILL)
                 break
     assert child.returncode == -signal.SIGKILL
     assert not (killed / "student.json").exists()
     assert [p.suffix for p in kept.iterdir() if p.suffix != ".tmp"] == [".safetensors"]
     generator, steps = fit(kind, bases[kind], tmp_path / "again", kept)
-    assert 9 <= generator.resumed_at < all_steps
+    assert 12 <= generator.resumed_at < all_steps
     assert steps == all_steps - generator.resumed_at
     assert equal(tmp_path / "calm", tmp_path / "again")
     assert not [p for p in kept.iterdir() if p.suffix != ".tmp"]
@@ -131,6 +134,22 @@ def test_a_training_that_was_stopped_early_stays_stopped(bases, tmp_path, monkey
             fit("causal.v1", bases["causal.v1"], tmp_path / "stopped", tmp_path / "kept", **given)
     generator, steps = fit("causal.v1", bases["causal.v1"], tmp_path / "again", tmp_path / "kept", **given)
     assert (generator.resumed_at, steps) == (stopped_at, 0)
+    assert equal(tmp_path / "calm", tmp_path / "again")
+
+
+def test_the_best_round_is_kept_over_a_kill(bases, tmp_path, monkeypatch):
+    """Where a round before the kill was judged the best, its weights are the student's after it."""
+    found = {}
+    for name, stop in (("calm", 10**6), ("stopped", 16), ("again", 10**6)):
+        scores = [0.1, 0.9, 0.2, 0.1][2 if name == "again" else 0 :]
+        with monkeypatch.context() as patched:
+            stop_at(patched, stop)
+            patched.setattr(fitting, "train", lambda *a, scores=scores, **given: train(*a, **{**given, "check": lambda model: scores.pop(0)}))
+            with contextlib.suppress(Stopped):
+                found[name], _ = fit("span.v1", bases["span.v1"], tmp_path / name, None if name == "calm" else tmp_path / "kept")
+    assert "stopped" not in found
+    assert found["again"].resumed_at == 14  # in the third round of five steps
+    assert found["again"].facts["round"] == 2
     assert equal(tmp_path / "calm", tmp_path / "again")
 
 
