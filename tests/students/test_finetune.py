@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from overproof.data import Example, Request, TrainSet
 from overproof.errors import DataError
 from overproof.progress import reporter
-from overproof.students import ABSENT_LOGIT, bert_onnx, finetune
+from overproof.students import ABSENT_LOGIT, bert_onnx, checkpoints, finetune
 from overproof.students.checkpoints import KEEP_S, Checkpoint
 from overproof.students.encoder import EncoderStudent
 from overproof.students.finetune import batches, hold_out, read_tuning, soft_targets
@@ -194,11 +194,11 @@ import json, sys
 from pathlib import Path
 from overproof.data import Folder
 from overproof.progress import reporter
-from overproof.students import finetune
+from overproof.students import checkpoints, finetune
 from overproof.students.encoder import EncoderStudent
 sys.path.insert(0, sys.argv[1])
 from conftest import make_train
-finetune.CHECKPOINT_S, finetune.LEAST_HELD = 0.0, 5
+checkpoints.EVERY_S, finetune.LEAST_HELD = 0.0, 5
 rows = make_train(json.loads((Path(sys.argv[1]) / "messages.json").read_text(encoding="utf-8")))
 
 class Tell:
@@ -255,7 +255,7 @@ def test_a_killed_training_goes_on_where_it_was(small, train_set, tmp_path, monk
 
 def test_other_rows_are_another_training(small, train_set, tmp_path, monkeypatch):
     """A state that another recipe or other rows left is not taken up."""
-    monkeypatch.setattr(finetune, "CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(checkpoints, "EVERY_S", 0.0)
     monkeypatch.setattr(Checkpoint, "clear", lambda self: None)
     for rows, tune in ((train_set, {}), (replace(train_set, examples=train_set.examples[1:]), {}), (train_set, {"smoothing": 0.2})):
         student = student_of(small, rows, epochs=2, **tune)

@@ -110,4 +110,4 @@ def _make(rows: TrainSet, recipe: StudentRecipe) -> Student | Generator:
     return student
 
 
-TRAIN = Step(name="train", version=3, fn=train, workdir=True)
+TRAIN = Step(name="train", version=4, fn=train, workdir=True)

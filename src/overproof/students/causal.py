@@ -20,6 +20,7 @@ from overproof.measure.calibrators import sequence_features
 from overproof.outputs import Fields, Text
 from overproof.progress import track
 from overproof.students import ABSENT_LOGIT, Generated
+from overproof.students.checkpoints import Checkpoint
 from overproof.students.files import AGAIN
 from overproof.students.generators import read_generator, write_generator
 from overproof.students.gguf_export import Base
@@ -80,6 +81,8 @@ class CausalGenerator:
             "training": dict(training or {}),
         }
         self.parameters = 0
+        self.checkpoints: Path | None = None
+        self.resumed_at = 0
         self.unanswered: Counter[str] = Counter()
         """Requests without an answer since the load, by cause: "overlong", "cut", "unfit"."""
         self._llama: Llama | None = None
@@ -122,13 +125,22 @@ class CausalGenerator:
         fitting = [row for row in rows if len(row.prompt) + len(row.answer) <= self.options["max_tokens"]]
         if not fitting:
             raise DataError(f"none of {len(rows)} training rows fits into {self.options['max_tokens']} tokens", next_action="raise max_tokens")
-        tuned = tune(open_base(path, training=self._training), fitting, training=self._training, seed=self.options["seed"])
+        opened = open_base(path, training=self._training)
+        checkpoint = None
+        if self.checkpoints is not None:
+            told = [[row.prompt, row.answer, row.weight] for row in fitting]
+            what = [self.kind, digest, self.options["seed"], asdict(self._training), str(opened.dtype), opened.device.type, told]
+            checkpoint = Checkpoint.of(self.checkpoints, what)
+        tuned = tune(opened, fitting, training=self._training, seed=self.options["seed"], checkpoint=checkpoint)
+        self.resumed_at = tuned.resumed_at
         base.write(workdir / MODEL, deltas=tuned.deltas, quant=self._training.quant)
         self._llama = Llama(workdir / MODEL, context=self.options["max_tokens"])
         shown = [(example.request, row) for example, row in zip(train.examples, rows, strict=True) if row in fitting][:PARITY_ROWS]
         facts |= {"left_out": len(rows) - len(fitting), **tuned.facts, "parity": self._compare(shown, tuned.logprobs)}
         kept = {**self.options, "weights": "", "sha256": digest, "training": asdict(self._training)}
         write_generator(workdir, kind=self.kind, output=self.output, options=kept, facts=facts)
+        if checkpoint is not None:
+            checkpoint.clear()
 
     def _compare(self, shown: Sequence[tuple[Request, Row]], logprobs: Any) -> dict[str, Any]:
         """The same tokens under torch and under llama.cpp."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -304,7 +302,7 @@ class EncoderStudent:
         """Named by all that the training depends on, so that only the same one is taken up."""
         rows = [[text_of(e.request), e.target, e.weight, e.agreement, e.samples] for e in train.examples]
         what = [self.kind, base.files.sha256, base.max_tokens, self.options["seed"], repr(tuning), self.labels, rows]
-        return Checkpoint(folder, hashlib.sha256(json.dumps(what).encode()).hexdigest())
+        return Checkpoint.of(folder, what)
 
     def _check_parity(self, texts: Sequence[str], expected: NDArray[np.floating[Any]]) -> None:
         assert self._runner is not None

@@ -32,7 +32,6 @@ CLIP = 1.0
 DECAY = 0.01
 GENERALISED = 0.7  # exponent of Zhang & Sabuncu 2018, their own value
 HEAD_TOLERANCE = 1e-3  # the first head is only where training starts; at 1e-2 it is still points worse
-CHECKPOINT_S = 60.0
 CHECKED = 32  # rows whose logits are compared with the graph's
 PAYS = 1.15  # bfloat16 has to be so many times faster: it is the less exact one, and clocks are not exact either
 LOSSES = ("cross_entropy", "generalised")
@@ -340,11 +339,9 @@ class _Training:
         resumed_at = self.at["step"]
         per_epoch = -(-len(self.rows) // self.tuning.batch)
         total = per_epoch * self.tuning.epochs
-        saved = time.monotonic()
         for _ in track(self._steps(per_epoch, total), "training the encoder", total=total - resumed_at):
-            if checkpoint is not None and time.monotonic() - saved >= CHECKPOINT_S:
+            if checkpoint is not None and checkpoint.due():
                 checkpoint.save(*self._state())
-                saved = time.monotonic()
         return self._result(resumed_at, per_epoch)
 
     def _start(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from overproof.errors import DataError
-from overproof.outputs import Fields, Text, output_of
+from overproof.outputs import Fields, Text, kind_of, output_of
 from overproof.students.files import AGAIN, read_json, write_json
 from overproof.students.normalise import NORMALISER
 from overproof.students.settings import SETTINGS
@@ -25,22 +25,6 @@ class GeneratorSettings:
     """Keyword arguments that make the generator again, `output` apart."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What the kind wrote about its own files."""
-
-
-def kind_of(output: Fields | Text) -> dict[str, Any]:
-    """
-    An output kind as the project file writes it.
-
-    Args:
-        output: records or texts.
-
-    Returns: what `output_of` reads back.
-    """
-    if isinstance(output, Text):
-        return {"text": {"metric": output.metric, "same_at": output.same_at, "max_chars": output.max_chars}}
-    return {"fields": {
-        one.name: [*one.values, *(["?"] if one.optional else [])] if one.type == "choice" else one.type + "?" * one.optional for one in output.fields
-    }}  # fmt: skip
 
 
 def write_generator(folder: Path, *, kind: str, output: Fields | Text, options: Mapping[str, Any], facts: Mapping[str, Any]) -> None:

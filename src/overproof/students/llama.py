@@ -121,6 +121,8 @@ class Llama:
             raise DataError(f"llama.cpp: {str(error or found)[:300]}", next_action="report this with the version of xllamacpp")
         choice = found["choices"][0]
         content = (choice.get("logprobs") or {}).get("content") or []
+        if any(one["logprob"] is None for one in content):
+            raise DataError("llama.cpp: the model's scores are no numbers", next_action="lower `training.rate`, then train again: its weights are too large")
         return Written(
             text=choice["text"],
             tokens=tuple(int(one["id"]) for one in content),

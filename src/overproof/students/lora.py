@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from overproof.errors import DataError, MissingExtra
 from overproof.progress import track
+from overproof.students.checkpoints import Checkpoint, copy_into, restore, state_of
 from overproof.students.gguf_export import TARGETS, Quant
 from overproof.students.settings import number
 
@@ -105,6 +107,8 @@ class Tuned:
     """Rows, steps, losses, precision and device: what the student's folder says about its training."""
     logprobs: Callable[[Sequence[int], Sequence[int]], NDArray[np.float64]]
     """The tuned model's log-probabilities of an answer's tokens after a prompt, shape (answer,)."""
+    resumed_at: int = 0
+    """Step at which an earlier, killed training was taken up; 0 for none."""
 
 
 def open_base(path: Path, *, training: Training) -> Any:
@@ -156,59 +160,104 @@ def _quiet(transformers: Any) -> Iterator[None]:
             log.enable_progress_bar()
 
 
-def tune(base: Any, rows: Sequence[Row], *, training: Training, seed: int) -> Tuned:
+def tune(base: Any, rows: Sequence[Row], *, training: Training, seed: int, checkpoint: Checkpoint | None = None) -> Tuned:
     """
     Learn adapters and keep those of the best epoch.
-
-    A run starts from nothing each time: adapters are not kept between epochs on disk, so that a killed run begins again.
 
     Args:
         base: what `open_base` gave; it carries the adapters afterwards.
         rows: at least one.
         training: how.
         seed: of the first adapters, the held-out rows and the order.
+        checkpoint: where a kill leaves its state; None keeps none.
 
     Returns: the adapters as differences of weights, and the losses.
     """
-    import peft
-    import torch
-
     held, learned = _split(rows, share=training.held_out, seed=seed)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        config = peft.LoraConfig(r=training.rank, lora_alpha=training.alpha, target_modules=list(training.targets))
-        model = peft.inject_adapter_in_model(config, base)
-    weights = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    for value in weights.values():
-        value.data = value.data.float()  # adapters learn in full precision whatever the base has
-    losses = [_loss_of(model, held, training)] if held else []
-    best, best_at = {name: value.detach().clone() for name, value in weights.items()}, 0
-    steps = math.ceil(len(learned) / training.batch) * training.epochs
-    optimiser = torch.optim.AdamW(weights.values(), lr=training.rate, weight_decay=0.0)
-    plan = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps))
-    trained: list[float] = []
-    batches = _batches(learned, training=training, seed=seed)
-    for step, batch in enumerate(track(batches, "tuning a causal model", total=steps), start=1):
-        trained.append(_step(model, batch, training))
-        torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
-        optimiser.step()
-        plan.step()
-        optimiser.zero_grad()
-        if step % (steps // training.epochs) == 0 and held:
-            losses.append(_loss_of(model, held, training))
-            if losses[-1] < min(losses[:-1]):
-                best, best_at = {name: value.detach().clone() for name, value in weights.items()}, step
-            elif len(losses) - 1 - losses.index(min(losses)) >= training.patience:
-                break
-    if held:
-        for name, value in weights.items():
-            value.data = best[name]
+    run = _Tuning(base, held, training=training, seed=seed)
+    resumed_at = run.learn(learned, checkpoint)
+    model, at = run.model, run.at
     facts = {
-        "rows": len(learned), "held_out": len(held), "steps": len(trained), "kept_step": best_at if held else len(trained),
-        "losses_held_out": [round(loss, 6) for loss in losses], "loss_first_step": round(trained[0], 6), "loss_last_step": round(trained[-1], 6),
+        "rows": len(learned), "held_out": len(held), "steps": at["step"], "kept_step": at["best_step"] if held else at["step"],
+        "losses_held_out": [round(loss, 6) for loss in at["losses"]], "loss_first_step": round(at["first"], 6), "loss_last_step": round(at["last"], 6),
         "precision": str(base.dtype).rpartition(".")[2], "device": base.device.type, "training": asdict(training),
     }  # fmt: skip
-    return Tuned(deltas=_deltas(model), facts=facts, logprobs=lambda prompt, answer: _logprobs(model, Row(prompt=tuple(prompt), answer=tuple(answer))))
+    return Tuned(
+        deltas=_deltas(model), facts=facts, resumed_at=resumed_at,
+        logprobs=lambda prompt, answer: _logprobs(model, Row(prompt=tuple(prompt), answer=tuple(answer))),
+    )  # fmt: skip
+
+
+class _Tuning:
+    """One training; its steps draw nothing from chance, since the order is given by the seed and nothing is dropped."""
+
+    def __init__(self, base: Any, held: Sequence[Row], *, training: Training, seed: int) -> None:
+        import peft
+        import torch
+
+        self.held, self.training, self.seed = held, training, seed
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            config = peft.LoraConfig(r=training.rank, lora_alpha=training.alpha, target_modules=list(training.targets))
+            self.model: Any = peft.inject_adapter_in_model(config, base)
+        self.weights = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        for value in self.weights.values():
+            value.data = value.data.float()  # adapters learn in full precision whatever the base has
+        self.optimiser = torch.optim.AdamW(self.weights.values(), lr=training.rate, weight_decay=0.0)
+        self.best = self._copy()
+        self.at: dict[str, Any] = {"step": 0, "best_step": 0, "losses": [], "first": 0.0, "last": 0.0}
+
+    def learn(self, rows: Sequence[Row], checkpoint: Checkpoint | None) -> int:
+        """Take up what a kill has left, and go on to the end; returns the step that it went on from."""
+        import torch
+
+        training, at = self.training, self.at
+        if kept := checkpoint.load() if checkpoint else None:
+            arrays, facts = kept
+            restore(self.weights, self.optimiser, arrays)
+            copy_into(self.best, arrays, "best")
+            at |= facts
+        elif self.held:
+            at["losses"] = [_loss_of(self.model, self.held, training)]
+        resumed_at = int(at["step"])
+        steps = math.ceil(len(rows) / training.batch) * training.epochs
+        for group in self.optimiser.param_groups:
+            group["initial_lr"] = group["lr"]
+        plan = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda step: _rate(step, steps), last_epoch=resumed_at - 1)
+        batches = itertools.islice(_batches(rows, training=training, seed=self.seed), resumed_at, None)
+        for batch in track(batches, "tuning a causal model", total=steps - resumed_at):
+            if self._done():
+                break
+            at["last"] = _step(self.model, batch, training)
+            at["first"] = at["last"] if at["step"] == 0 else at["first"]
+            torch.nn.utils.clip_grad_norm_(self.weights.values(), 1.0)
+            self.optimiser.step()
+            plan.step()
+            self.optimiser.zero_grad()
+            at["step"] += 1
+            epoch_end = at["step"] % (steps // training.epochs) == 0
+            if epoch_end and self.held:
+                self._judge()
+            if checkpoint and checkpoint.due(epoch_end=epoch_end):
+                state = state_of(self.weights, self.optimiser)
+                checkpoint.save(state | {f"best.{name}": value.cpu().numpy() for name, value in self.best.items()}, at)
+        if self.held:
+            for name, value in self.weights.items():
+                value.data = self.best[name]
+        return resumed_at
+
+    def _copy(self) -> dict[str, Any]:
+        return {name: value.detach().clone() for name, value in self.weights.items()}
+
+    def _judge(self) -> None:
+        losses = self.at["losses"]
+        losses.append(_loss_of(self.model, self.held, self.training))
+        if losses[-1] < min(losses[:-1]):
+            self.best, self.at["best_step"] = self._copy(), self.at["step"]
+
+    def _done(self) -> bool:
+        losses = self.at["losses"]
+        return bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= self.training.patience
 
 
 def _split(rows: Sequence[Row], *, share: float, seed: int) -> tuple[list[Row], list[Row]]:

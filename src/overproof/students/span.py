@@ -12,22 +12,22 @@ from numpy.typing import NDArray
 
 from overproof.data import Request, TrainSet
 from overproof.errors import DataError, MissingExtra
-from overproof.outputs import Field, Fields, Text, output_of
+from overproof.outputs import Fields, Text, kind_of
 from overproof.progress import track
 from overproof.students import Generated
+from overproof.students.checkpoints import Checkpoint
 from overproof.students.encoder import TOKENIZER
-from overproof.students.files import AGAIN, MAX_TABLE_BYTES, read_arrays, read_json, write_arrays, write_json
-from overproof.students.normalise import NORMALISER
+from overproof.students.files import AGAIN, MAX_TABLE_BYTES, read_arrays, write_arrays
+from overproof.students.generators import read_generator, write_generator
 from overproof.students.runtimes import EXTERNAL_DATA, MODEL
 from overproof.students.settings import SETTINGS, number
 from overproof.students.spans.candidates import SEEN, Plan, Role, direct_roles, plan_of, tables_of
 from overproof.students.spans.decoding import decode
 from overproof.students.spans.pages import Page, Reader, windows_of
-from overproof.students.weights import locate, sha256_of
+from overproof.students.weights import EncoderFiles, locate, sha256_of
 
 HEADS = "heads.npz"
 PARITY = 1e-2  # largest difference of a token's score between the model as trained and the graph; a sum of six layers in another order
-FORMAT = "overproof.student.v1"
 
 
 class SpanGenerator:
@@ -66,6 +66,8 @@ class SpanGenerator:
         chosen = {name: number(name, training.get(name, default), least=least, most=most) for name, (default, least, most) in TRAINING.items()}
         self.options: dict[str, Any] = {"seed": seed, "model": model, "weights": weights, "sha256": sha256, **chosen}
         self.parameters = 0
+        self.checkpoints: Path | None = None
+        self.resumed_at = 0
         self._plan = Plan(output=output, roles=direct_roles(output), words=1)
         self._reader: Reader | None = None
         self._session: Any = None
@@ -96,11 +98,13 @@ class SpanGenerator:
         records = [self.fields.values(example.target) for example in train.examples]
         pages = reader.read([example.request.text for example in train.examples])
         plan = plan_of(self.fields, pages, records)
+        checkpoint = self._checkpoint(files, train) if self.checkpoints is not None else None
         found = fitting.fit(
-            train, records, plan=plan, reader=reader, options=options,
+            train, records, plan=plan, reader=reader, options=options, checkpoint=checkpoint,
             place=fitting.Place(folder=files.folder, size=size, pad=config.pad_token_id, layers=config.layers),
         )  # fmt: skip
         fitted = found.fitted
+        self.resumed_at = fitted.resumed_at
         head = bert_onnx.Head(weight=fitted.head, bias=fitted.bias)
         graph = bert_onnx.build_tokens(config, fitted.weights, head)
         (workdir / MODEL).write_bytes(graph.SerializeToString(deterministic=True))
@@ -111,10 +115,8 @@ class SpanGenerator:
             "parameters": bert_onnx.count_parameters(graph) + fitted.seen.size, "words": plan.words, "named": [list(pair) for pair in plan.named],
             "days": [[role.field, role.after] for role in plan.roles if role.kind == "days"], **found.facts,
         }  # fmt: skip
-        write_json(workdir / SETTINGS, {
-            "format": FORMAT, "kind": self.kind, "output": {"fields": [*form_of(self.fields)["fields"].items()]}, "normaliser": NORMALISER,
-            "options": {**options, "weights": "", "sha256": files.sha256}, "facts": facts,
-        })  # fmt: skip
+        kept = {**options, "weights": "", "sha256": files.sha256}
+        write_generator(workdir, kind=self.kind, output=self.output, options=kept, facts=facts)
         self._open(workdir, facts)
         for page, expected in zip(found.probes, fitted.probes, strict=True):
             gap = float(np.abs(self._tokens(page)[0] - expected).max(initial=0.0))
@@ -123,6 +125,15 @@ class SpanGenerator:
                     f"{MODEL} differs from the trained model by {gap:.2g} in a token's score, at most {PARITY} is admitted",
                     next_action="report this with the versions of onnx, onnxruntime and torch; do not use the student",
                 )
+        if checkpoint is not None:
+            checkpoint.clear()
+
+    def _checkpoint(self, files: EncoderFiles, train: TrainSet) -> Checkpoint:
+        assert self.checkpoints is not None
+        digests = [files.sha256, *(sha256_of(files.folder / name) for name in ("config.json", TOKENIZER))]
+        options = {name: value for name, value in self.options.items() if name not in ("model", "weights", "sha256")}
+        rows = [[e.request.text, e.target, e.weight] for e in train.examples]
+        return Checkpoint.of(self.checkpoints, [self.kind, digests, options, kind_of(self.output), rows])
 
     def _open(self, folder: Path, facts: Mapping[str, Any]) -> None:
         numbers = [facts.get(name) for name in ("size", "parameters", "words")]
@@ -188,20 +199,12 @@ class SpanGenerator:
         Returns: the generator.
         Raises: DataError; MissingExtra.
         """
-        raw = read_json(folder / SETTINGS)
-        expected = {"format": FORMAT, "kind": cls.kind, "normaliser": NORMALISER}
-        for key, value in expected.items():
-            if not isinstance(raw, dict) or raw.get(key) != value:
-                raise DataError(f"{SETTINGS}: {key} is not {value!r}", next_action=AGAIN)
-        options, facts, output = raw.get("options"), raw.get("facts"), raw.get("output")
-        if not all(isinstance(part, dict) for part in (options, facts, output)):
-            raise DataError(f"{SETTINGS}: output, options or facts are missing or malformed", next_action=AGAIN)
+        settings = read_generator(folder, kind=cls.kind)
         try:
-            pairs = {str(name): form for name, form in output["fields"]}
-            found = cls(output=_fields({"fields": pairs}), **options)
-        except (TypeError, ValueError, KeyError) as error:
-            raise DataError(f"{SETTINGS}: output or options don't fit: {error}", next_action=AGAIN) from error
-        found._open(folder, facts)
+            found = cls(output=settings.output, **settings.options)
+        except TypeError as error:
+            raise DataError(f"{SETTINGS}: options don't fit: {error}", next_action=AGAIN) from error
+        found._open(folder, settings.facts)
         return found
 
 
@@ -212,35 +215,10 @@ TRAINING: dict[str, tuple[float, float, float]] = {
 }  # fmt: skip
 
 
-def _fields(form: Any) -> Fields:
-    found = output_of(form)
-    if not isinstance(found, Fields):
-        raise DataError(f"{SETTINGS}: output is no record", next_action=AGAIN)
-    return found
-
-
 def _pairs(raw: Any) -> tuple[tuple[str, str], ...]:
     if not isinstance(raw, list) or not all(isinstance(one, list) and len(one) == 2 and all(isinstance(part, str) for part in one) for one in raw):
         raise DataError(f"{SETTINGS}: facts of span.v1 are missing or malformed", next_action=AGAIN)
     return tuple((one[0], one[1]) for one in raw)
-
-
-def form_of(output: Fields) -> dict[str, Any]:
-    """
-    A record's description as `output_of` reads it.
-
-    Args:
-        output: the fields.
-
-    Returns: what JSON can say.
-    """
-
-    def one(field: Field) -> Any:
-        if field.type == "choice":
-            return [*field.values, *("?" for _ in range(field.optional))]
-        return field.type + "?" * field.optional
-
-    return {"fields": {field.name: one(field) for field in output.fields}}
 
 
 def _reader(path: Path) -> Reader:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from overproof.data import TrainSet
+from overproof.students.checkpoints import Checkpoint
 from overproof.students.spans.augment import said_anew
 from overproof.students.spans.candidates import Plan, goal_of, tables_of
 from overproof.students.spans.decoding import decode
@@ -52,8 +53,6 @@ class _Rounds:
         self.kept = np.array(kept)
         self.rounds = int(min(options["rounds"], max(LOOKS, -(-options["views"] // len(kept)))))
         self.each = int(min(len(kept), max(1, options["views"] // self.rounds)))
-        self.unfound = dict.fromkeys((field.name for field in plan.output.fields), 0)
-        self.read = 0
 
     def of(self, at: int) -> list[Row]:
         """Rows of one round."""
@@ -72,20 +71,17 @@ class _Rounds:
         return self.rows(texts, values, weights)
 
     def rows(self, texts: Sequence[str], values: Sequence[Mapping[str, Any]], weights: Sequence[float]) -> list[Row]:
-        """Texts and their records as rows; values that no candidate says are counted."""
+        """Texts and their records as rows."""
         found = []
         for page, record, weight in zip(self.reader.read(texts), values, weights, strict=True):
             tables = tables_of(page, words=self.plan.words)
-            goal = goal_of(tables, record, self.plan)
-            for name, there in zip(self.unfound, goal.counts, strict=True):
-                self.unfound[name] += not there
-            self.read += 1
-            found.append(Row(page=page, tables=tables, goal=goal, weight=weight))
+            found.append(Row(page=page, tables=tables, goal=goal_of(tables, record, self.plan), weight=weight))
         return found
 
 
 def fit(
-    train_set: TrainSet, records: Sequence[Mapping[str, Any]], *, plan: Plan, reader: Reader, options: Mapping[str, Any], place: Place
+    train_set: TrainSet, records: Sequence[Mapping[str, Any]], *, plan: Plan, reader: Reader, options: Mapping[str, Any], place: Place,
+    checkpoint: Checkpoint | None = None,
 ) -> Found:
     """
     Fine-tune on a training set.
@@ -97,6 +93,7 @@ def fit(
         reader: cuts texts into tokens.
         options: of `SpanGenerator`.
         place: the encoder.
+        checkpoint: where a kill leaves its state; None keeps none.
 
     Returns: the weights, with what was counted on the way.
     Raises: MissingExtra without torch and transformers.
@@ -124,11 +121,13 @@ def fit(
         last=reader.last, pad=place.pad, frozen=int(min(options["frozen"], place.layers)),
         marks={mark: int(tokenizer.token_to_id(like) or reader.last) for mark, like in zip(reader.marks, LIKE, strict=True)},
     )  # fmt: skip
-    rounds.unfound, rounds.read = dict.fromkeys(rounds.unfound, 0), 0
     probes = tuple(reader.read(texts[:PROBES]))
-    fitted = train(rounds.of, folder=place.folder, plan=plan, schedule=schedule, check=check if judged else None, probes=probes)
+    fitted = train(
+        rounds.of, folder=place.folder, plan=plan, schedule=schedule, check=check if judged else None, probes=probes, checkpoint=checkpoint
+    )
+    names = [field.name for field in plan.output.fields]
     facts = {
-        "read": rounds.read, "unfound": dict(rounds.unfound), "held_out": len(out), "judged": len(judged), "losses": list(fitted.losses),
+        "read": fitted.read, "unfound": dict(zip(names, fitted.unfound, strict=True)), "held_out": len(out), "judged": len(judged), "losses": list(fitted.losses),
         "checks": list(fitted.checks), "round": fitted.best,
     }  # fmt: skip
     return Found(fitted=fitted, probes=probes, facts=facts)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from overproof.errors import DataError, MissingExtra
 from overproof.progress import track
+from overproof.students.checkpoints import Checkpoint, copy_into, restore, state_of
 from overproof.students.spans.candidates import KINDS, SEEN, Goal, Kind, Plan, Tables
 from overproof.students.spans.pages import Page, windows_of
 
@@ -70,6 +71,12 @@ class Fitted:
     """The epoch whose weights these are, from 1."""
     probes: tuple[NDArray[np.float64], ...] = ()
     """Token scores of the pages that were asked for, as the kept weights give them."""
+    read: int = 0
+    """Rows that were learned from, over all epochs."""
+    unfound: tuple[int, ...] = ()
+    """Of these, for each field, those whose value no candidate says."""
+    resumed_at: int = 0
+    """Steps that an earlier, killed training had done; 0 for none."""
 
 
 def _torch() -> Any:
@@ -201,7 +208,7 @@ def _gather(torch: Any, scores: Any, page: Any, pages: int) -> Any:
 
 def train(
     rows: Callable[[int], Sequence[Row]], *, folder: Path, plan: Plan, schedule: Schedule,
-    check: Callable[[Model], float] | None = None, probes: Sequence[Page] = (),
+    check: Callable[[Model], float] | None = None, probes: Sequence[Page] = (), checkpoint: Checkpoint | None = None,
 ) -> Fitted:
     """
     Fine-tune encoder and head.
@@ -213,47 +220,105 @@ def train(
         schedule: how.
         check: judges the model after each epoch, higher is better; the best epoch is kept.
         probes: pages whose token scores are wanted with the weights.
+        checkpoint: where a kill leaves its state; None keeps none.
 
     Returns: the weights.
     Raises: MissingExtra without torch and transformers.
     """
-    torch = _torch()
     model = Model(folder, plan, schedule)
-    now = rows(0)
-    steps = max(1, schedule.epochs * -(-len(now) // schedule.batch))
-    slow = [p for p in model.encoder.parameters() if p.requires_grad]
-    groups = [
-        {"params": slow, "lr": schedule.rate}, {"params": [*model.head.parameters()], "lr": schedule.rate * HEAD_RATE},
-        {"params": [model.seen], "lr": min(0.05, schedule.rate * SEEN_RATE)},
-    ]  # fmt: skip
-    optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
-    warm = max(1, steps // 10)
-    plan_rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda at: min((at + 1) / warm, max(0.0, (steps - at) / max(1, steps - warm))))
-    rng = np.random.default_rng(schedule.seed)
-    losses, checks, best, kept = [], [], 0, None
-    for epoch in range(schedule.epochs):
-        now = rows(epoch) if epoch else now
+    training = _Training(model, rows, check, checkpoint)
+    resumed_at, at = training.run(), training.at
+    shown = tuple(model.scores([page])[0][0] for page in probes)
+    return Fitted(
+        **_state(model), probes=shown, losses=tuple(at["losses"]), checks=tuple(at["checks"]), best=at["best"], read=at["read"],
+        unfound=tuple(at["unfound"]), resumed_at=resumed_at,
+    )  # fmt: skip
+
+
+class _Training:
+    def __init__(
+        self, model: Model, rows: Callable[[int], Sequence[Row]], check: Callable[[Model], float] | None, checkpoint: Checkpoint | None
+    ) -> None:
+        self.model, self.rows, self.check, self.checkpoint = model, rows, check, checkpoint
+        rate, torch = model.schedule.rate, model.torch
+        slow = {f"encoder.{name}": p for name, p in model.encoder.named_parameters() if p.requires_grad}
+        head = {f"head.{name}": p for name, p in model.head.named_parameters()}
+        self.learned = {**slow, **head, "seen": model.seen}
+        groups = [
+            {"params": [*slow.values()], "lr": rate}, {"params": [*head.values()], "lr": rate * HEAD_RATE},
+            {"params": [model.seen], "lr": min(0.05, rate * SEEN_RATE)},
+        ]  # fmt: skip
+        self.optimizer = torch.optim.AdamW([{**group, "initial_lr": group["lr"]} for group in groups], weight_decay=0.01)
+        self.rng = np.random.default_rng(model.schedule.seed)
+        self.best: dict[str, Any] = {}
+        # `chance` is the state of `rng` before the epoch's order is drawn, so that it is drawn again
+        self.at: dict[str, Any] = {
+            "epoch": 0, "place": 0, "spent": 0.0, "losses": [], "checks": [], "best": 0, "read": 0, "unfound": [0] * len(model.plan.output.fields),
+            "chance": self.rng.bit_generator.state,
+        }  # fmt: skip
+
+    def run(self) -> int:
+        """Learn to the end, and leave the best weights in the model; returns the steps that were done already."""
+        torch, schedule, at = self.model.torch, self.model.schedule, self.at
+        self._resume()
+        now = self.rows(min(at["epoch"], schedule.epochs - 1))
+        each = -(-len(now) // schedule.batch)
+        steps, done = max(1, schedule.epochs * each), int(at["epoch"]) * each + int(at["place"])
+        warm = max(1, steps // 10)
+        self.plan_rate = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: min((step + 1) / warm, max(0.0, (steps - step) / max(1, steps - warm))), last_epoch=done - 1
+        )
+        while at["epoch"] < schedule.epochs:
+            self._epoch(now)
+            if self.checkpoint and self.checkpoint.due(epoch_end=True):
+                self._save(self.checkpoint)
+            if at["epoch"] < schedule.epochs:
+                now = self.rows(at["epoch"])
+        copy_into(self.learned, {f"best.{name}": value.numpy() for name, value in self.best.items()}, "best")
+        self.model.encoder.eval()
+        return done
+
+    def _epoch(self, now: Sequence[Row]) -> None:
+        model, at = self.model, self.at
         model.encoder.train()
-        spent = 0.0
-        batches = _batches(now, schedule.batch, rng)
-        for batch in track(batches, f"training, round {epoch + 1} of {schedule.epochs}", total=len(batches)):
+        batches = _batches(now, model.schedule.batch, self.rng)[at["place"] :]
+        for batch in track(batches, f"training, round {at['epoch'] + 1} of {model.schedule.epochs}", total=len(batches)):
             loss = model.loss([now[i] for i in batch])
-            optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_([*slow, *model.head.parameters(), model.seen], CLIP)
-            optimizer.step()
-            plan_rate.step()
-            spent += float(loss.detach()) * len(batch)
-        losses.append(spent / len(now))
-        if check is not None:
-            model.encoder.eval()
-            checks.append(check(model))
-        if check is None or checks[-1] >= max(checks):
-            model.encoder.eval()
-            shown = tuple(model.scores([page])[0][0] for page in probes)
-            best, kept = epoch + 1, {**_state(model), "probes": shown}
-    assert kept is not None
-    return Fitted(**kept, losses=tuple(losses), checks=tuple(checks), best=best)
+            model.torch.nn.utils.clip_grad_norm_([*self.learned.values()], CLIP)
+            self.optimizer.step()
+            self.plan_rate.step()
+            at["spent"] += float(loss.detach()) * len(batch)
+            at["place"] += 1
+            if self.checkpoint and self.checkpoint.due():
+                self._save(self.checkpoint)
+        at["losses"].append(at["spent"] / len(now))
+        unfound = [count + sum(not row.goal.counts[i] for row in now) for i, count in enumerate(at["unfound"])]
+        at |= {"epoch": at["epoch"] + 1, "place": 0, "spent": 0.0, "read": at["read"] + len(now), "unfound": unfound}
+        at["chance"] = self.rng.bit_generator.state
+        model.encoder.eval()
+        if self.check is not None:
+            at["checks"].append(self.check(model))
+        if self.check is None or at["checks"][-1] >= max(at["checks"]):
+            at["best"], self.best = at["epoch"], {name: value.detach().clone() for name, value in self.learned.items()}
+
+    def _save(self, checkpoint: Checkpoint) -> None:
+        best = {f"best.{name}": value.numpy() for name, value in self.best.items()}
+        dropout = {"dropout": self.model.torch.get_rng_state().numpy()}
+        checkpoint.save({**state_of(self.learned, self.optimizer), **best, **dropout}, self.at)
+
+    def _resume(self) -> None:
+        kept = self.checkpoint.load() if self.checkpoint else None
+        if kept is None:
+            return
+        arrays, facts = kept
+        restore(self.learned, self.optimizer, arrays)
+        self.best = {name: value.detach().clone() for name, value in self.learned.items()} if facts["best"] else {}
+        copy_into(self.best, arrays, "best")
+        self.model.torch.set_rng_state(self.model.torch.from_numpy(arrays["dropout"].copy()))
+        self.rng.bit_generator.state = facts["chance"]
+        self.at |= facts
 
 
 def _state(model: Model) -> dict[str, Any]:
