@@ -1,5 +1,6 @@
 """A judge of texts from the draw to the share: it and people read the same rows, and silence is wrong for both."""
 
+import itertools
 import math
 import random
 
@@ -119,7 +120,7 @@ def test_words_count_at_doubling_numbers_of_answers(n) -> None:
     """Few looks, the last at all of the draw: each has its part of delta."""
     looks = looks_of(n)
     assert looks[-1] == n
-    assert all(b <= 2 * a for a, b in zip(looks, looks[1:], strict=False))
+    assert all(b <= 2 * a for a, b in itertools.pairwise(looks))
     assert len(looks) <= 1 + max(0, math.ceil(math.log2(max(n, 1) / 50)))
 
 

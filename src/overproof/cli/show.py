@@ -127,9 +127,7 @@ def _result(door: Door, result: RunResult, what: str, *, today: str) -> None:
     elif what == "filter":
         from overproof.cli.filter_table import emit_rules
 
-        judged = find(result, "judge")
-        report = judged.report if judged is not None else None
-        emit_rules(door, find(result, "labels") or _missing(what), find(result, "suspicion"), report)
+        emit_rules(door, find(result, "labels") or _missing(what), find(result, "suspicion"), getattr(find(result, "judge"), "report", None))
     elif what == "judge":
         from overproof.cli.judge_page import emit_judge
 
