@@ -426,6 +426,7 @@ class Road:
             requests_per_month=p.serve.requests_per_month or found.requests_per_month,
             decided=(look.at if look else use.at)[:10],
             written=p.bars.written,
+            by_judge=p.bars.by_judge is not None,
         )
         scores = memo.gather(candidates.test)
         report = memo.run(EVALUATE, plan, study, scores, test_rows, recipe=recipe, functions=functions)

@@ -13,8 +13,10 @@ from tests.flows.walked import run, uses
 from overproof.cli import main
 from overproof.errors import ProjectError
 from overproof.evidence import Refusal
+from overproof.measure.slices import split_hash
 from overproof.project import load_project
 from overproof.store.project_store import open_store
+from overproof.students.bundle import load_bundle
 from overproof.testing import FaultTeacher
 
 assert installed  # the fixture that installs cue.v1
@@ -35,11 +37,12 @@ def verdict(text: str, *, right: float = 0.97) -> str:
 
 
 def noisy(count: int) -> list[dict]:
-    """In every sixth row the true answer is another than the teacher gave, whom the student learns from."""
+    """In every sixth row the true answer is another than the teacher gave, whom the student learns from; few rows are of tier pro."""
     draw, found = random.Random(3), wishes(count)
     for row in found:
         if draw.random() < 1 / 6:
             row["truth"] = "The customer wants one brass-bell."
+        row["tier"] = "pro" if draw.random() < 0.06 else "free"
     return found
 
 
@@ -77,6 +80,21 @@ def by_judge(result):
     return found
 
 
+def drawn(result):
+    return sorted(result.artifacts["text_docket"].value.prompts.train, key=lambda row: row.request.id)
+
+
+def served_by_the_bundle(result) -> list[tuple[str, str]]:
+    """What the packed student answers on the rows that judge the bars; the slice that could not be certified goes to the teacher."""
+    rows, plan = [e.request for e in result.artifacts["labels"].value.test.examples], result.artifacts["plan"].value
+    fresh = [r for r, certifies in zip(rows, split_hash([r.id for r in rows], plan.salt, plan.certify_share), strict=True) if not certifies]
+    bundle = load_bundle(result.artifacts["evidence"].value.bundle.path)
+    found = [(r.id, bundle.answer(dict(r.fields), dict(r.attributes))) for r in fresh]
+    assert {r.attributes["tier"] for r in fresh} == {"pro", "free"}
+    assert 0 < sum(said.route == "student" for _, said in found) < len(found)
+    return sorted((name, said.value) for name, said in found if said.route == "student")
+
+
 def fill(path: Path) -> None:
     """A person who reads right: the thing of the reference is that of the answer."""
     rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines(keepends=True)))
@@ -94,9 +112,11 @@ def test_a_judge_of_texts_counts_only_once_people_have_calibrated_it(project) ->
     root, server = project
     result = run(root)
     share, finding = result.artifacts["judged"].value, by_judge(result)
+    assert {c.clears_bars for c in result.artifacts["report"].value.candidates} <= {"fail", "undecided"}  # no other's answers were judged
     assert (share.calibrated, share.n_known, finding.outcome, finding.value) == (False, 0, "not-run", None)
     assert "review --queue judge" in finding.next_action
     assert "Judge not calibrated" in result.dossier_path.read_text(encoding="utf-8")
+    assert served_by_the_bundle(result) == [(row.request.id, row.request.fields["judged_answer"]) for row in drawn(result)]
     with open_store(root) as store:
         counts = store.ledger.counts()
     assert share.n - 5 < server.stats.billed == counts.labels <= share.n  # the same question is paid for once
@@ -136,7 +156,7 @@ def test_what_a_judge_of_texts_can_not_do_is_refused_before_anything_runs(projec
     """A bar without a judge, a judge that may drop, a field of its own name: each by name; and the price stands in check."""
     root, _ = project
     body = json.loads(call(root, "check", "--json").stdout)
-    assert body["judge"]["calls"] == 140  # half of the sealed 40 %
+    assert body["judge"]["calls"] == 166  # half of the sealed 40 %, and what chance may add
     assert body["judge"]["usd"] > 0
     text = (root / "overproof.toml").read_text()
     for name in ("prompt.md", "terms.toml", "judge.toml"):

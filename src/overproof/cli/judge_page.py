@@ -35,7 +35,8 @@ def judge_cost(project: Project, rows: int, characters: float) -> dict[str, Any]
         return None
     share, longest = project.promptset, LONGEST_LABEL
     if isinstance(project.task.output, Text):  # all judging rows, each with a reference and an answer
-        calls = min(table.most, math.ceil(rows * share.test_share * (1 - project.proof.certify_share)))
+        sealed, part = rows * share.test_share, project.proof.certify_share
+        calls = min(table.most, math.ceil(sealed * (1 - part) + 3 * math.sqrt(sealed * part * (1 - part))))  # each row by chance
         longest = 2 * CHARACTERS_PER_TOKEN * project.teacher.max_tokens
     else:
         train = math.ceil(rows * (1 - share.test_share - share.calibration_share))

@@ -80,16 +80,17 @@ def _review_rows(door: Door, desk: Desk, given: dict[str, Any], reviewer: str) -
     if not reviewer:
         raise DataError("nobody is named as reviewer", next_action='write --reviewer "Your Name"')
     kind: Literal["review", "adjudication"] = "adjudication" if given["adjudicate"] else "review"
-    done = _ask(desk, rows, reviewer, kind, output=desk.asked_for(judged=judged), quiet=door.as_json)
+    done = _ask(desk, rows, reviewer, kind, judged=judged, quiet=door.as_json)
     door.emit({"reviewed": done, "reviewer": reviewer}, f"{done} rows kept for {reviewer}; the next `overproof run` uses them")
 
 
 def _ask(
-    desk: Desk, rows: Sequence[Asked], reviewer: str, kind: Literal["review", "adjudication"], *, output: Output, quiet: bool
+    desk: Desk, rows: Sequence[Asked], reviewer: str, kind: Literal["review", "adjudication"], *, quiet: bool, judged: bool = False
 ) -> int:
     """Each answer is durable before the next question; the end of the input is a way to quit."""
     from overproof.cli.sheet import spoken
 
+    output = desk.asked_for(judged=judged)
     labels, keys = output.labels, KEYS if output.labels else WRITTEN_KEYS
     said: list[int] = []
     place = 0

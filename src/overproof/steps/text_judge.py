@@ -187,13 +187,16 @@ def judged_answer(share: JudgedShare, bar: Bar) -> Answer:
     """
     outcomes: dict[Verdict, Outcome] = {"pass": "pass", "fail": "fail", "undecided": "not-run"}
     outcome = outcomes[judged_verdict(share, bar.at_least) if share.n >= bar.min_n else "undecided"]
-    reason = f"of the student's served answers {share.words}; at least {bar.at_least:.1%} is asked"
+    reason = f"the student's served answers: {share.words}; at least {bar.at_least:.1%} is asked"
     if outcome == "pass":
         return Answer(outcome=outcome, reason=reason)
     if outcome == "fail":
         return Answer(outcome=outcome, reason=reason, todo="keep less, use a better student, or lower the bar with a reason")
-    more = "overproof review --queue judge; then run again" if share.n > share.n_known else "import more traffic, then run again"
-    return Answer(outcome=outcome, reason=f"{reason}: not enough data to tell", todo=more)
+    if share.n == 0:
+        todo = "let the student serve some answers: a better one, more sealed rows or a lower dial in [serve]"
+    else:
+        todo = "overproof review --queue judge, then run again" if share.n > share.n_known else "import more traffic, then run again"
+    return Answer(outcome=outcome, reason=f"{reason}: not enough data to tell", todo=todo)
 
 
 def _shown(request: Request) -> str:
