@@ -37,12 +37,14 @@ def verdict(text: str, *, right: float = 0.97) -> str:
 
 
 def noisy(count: int) -> list[dict]:
-    """In every sixth row the true answer is another than the teacher gave, whom the student learns from; few rows are of tier pro."""
+    """In every sixth row the true answer is another than the teacher gave, whom the student learns from; on tier pro the teacher says what nobody can learn."""
     draw, found = random.Random(3), wishes(count)
-    for row in found:
+    for at, row in enumerate(found):
         if draw.random() < 1 / 6:
             row["truth"] = "The customer wants one brass-bell."
-        row["tier"] = "pro" if draw.random() < 0.06 else "free"
+        row["tier"] = "pro" if draw.random() < 0.2 else "free"
+        if row["tier"] == "pro":
+            row["output"] = f"The customer wants a unicorn{at}."
     return found
 
 
