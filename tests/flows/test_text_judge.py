@@ -21,7 +21,7 @@ from overproof.testing import FaultTeacher
 
 assert installed  # the fixture that installs cue.v1
 JUDGE = "judge-model-2026-01-01"
-BARS = "[bars]\nfidelity = 0.6\naccuracy = 0.5\n"
+BARS = "[bars]\nfidelity = 0.3\naccuracy = 0.3\n"
 
 
 def thing(text: str) -> str:
