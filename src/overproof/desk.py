@@ -18,10 +18,11 @@ from overproof.steps.queues import SPLITS, Asked, Split, audit_queue, fix_queue
 from overproof.steps.reviewing import Outcome, settle
 from overproof.steps.suspicion import Suspicion
 from overproof.steps.teacher_errors import TEACHER_ERRORS, TeacherErrors, TeacherErrorsRecipe
+from overproof.steps.text_judge import people_asked
 from overproof.store.artifacts import Artifact
 from overproof.store.project_store import Store
-from overproof.store.reviews import Queue, Review, Reviews
-from overproof.task import Output
+from overproof.store.reviews import JUDGED, Queue, Review, Reviews
+from overproof.task import RIGHT, WRONG, Classes, Output
 
 
 class Desk:
@@ -48,6 +49,10 @@ class Desk:
     def output(self) -> Output:
         """The task's labels."""
         return self._project.task.output
+
+    def asked_for(self, *, judged: bool) -> Output:
+        """What a person's word may be: an answer of the task, or right or wrong."""
+        return Classes(labels=(RIGHT, WRONG)) if judged else self.output
 
     @property
     def outcome(self) -> Outcome:
@@ -86,16 +91,31 @@ class Desk:
         marked = {mark.digest for mark in self._marks.value.marks} if self._marks is not None and self._marks.built else ()
         return fix_queue(labelled, self._prompts.value, learned, outcome, pending=self._pending(), marked=marked)
 
-    def conflicts(self) -> tuple[Asked, ...]:
-        """Rows on which reviewers differ, as rows to decide."""
-        known, queues = self.known(), {r.digest: r.queue for r in self._store.reviews.live().rows}
-        return tuple(
-            replace(known[c.digest], queue=queues[c.digest]) for c in self.outcome.conflicts if c.digest in known
-        )
+    def answers(self, reviewer: str = "") -> tuple[Asked, ...]:
+        """
+        The served answers of the last run that people and the judge are asked about.
 
-    def drawn(self) -> int:
-        """How many words there are on rows of the audit queue."""
-        return sum(r.queue == "audit" for r in self._store.reviews.live().rows)
+        Args:
+            reviewer: answers that this person has spoken on are left out; nobody's where empty.
+
+        Returns: in the order of the draw.
+        Raises: DataError where no run has asked a judge of texts.
+        """
+        artifact: Any = load_run(self._store).artifacts.get("text_docket") if runs_of(self._store) else None
+        if artifact is None:
+            raise DataError("no run has asked a judge of texts yet", next_action="write [judge] for a task of texts, then `overproof run`")
+        done = {r.digest for r in self._store.reviews.live(judged=True).rows if reviewer and r.reviewer == reviewer}
+        return tuple(row for row in people_asked(artifact.value) if row.digest not in done)
+
+    def conflicts(self, *, judged: bool = False) -> tuple[Asked, ...]:
+        """Rows, or judged answers, on which reviewers differ, as rows to decide."""
+        words = self._store.reviews.live(judged=judged)
+        known, queues = {r.digest: r for r in self.answers()} if judged else self.known(), {r.digest: r.queue for r in words.rows}
+        return tuple(replace(known[c.digest], queue=queues[c.digest]) for c in settle(words).conflicts if c.digest in known)
+
+    def drawn(self, *, judged: bool = False) -> int:
+        """How many words there are on rows of the audit queue, or on judged answers."""
+        return sum(r.queue == "audit" for r in self._store.reviews.live(judged=judged).rows)
 
     def keep(
         self, row: Asked, label: str, reviewer: str, *, kind: Literal["review", "adjudication"] = "review", seconds: float | None = None
@@ -105,14 +125,15 @@ class Desk:
 
         Args:
             row: as it was asked.
-            label: one of the task's labels.
+            label: one of the task's labels, or right or wrong of a judged answer.
             reviewer: who says so.
             kind: a review, or the word that ends a conflict.
             seconds: how long it took.
         """
         found = Review(
-            digest=row.digest, request_id=row.request_id, label=label, reviewer=reviewer, queue=row.queue, kind=kind, seconds=seconds
-        )
+            digest=row.digest, request_id=row.request_id, label=label, reviewer=reviewer, queue=row.queue, kind=kind,
+            blind=not row.digest.startswith(JUDGED), seconds=seconds,
+        )  # fmt: skip
         self._store.reviews.append([found])
 
     def withdraw(self, row: Asked, reviewer: str) -> None:

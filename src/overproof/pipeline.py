@@ -56,6 +56,7 @@ from overproof.steps.collect import (
     ADD_EXPORTS,
     ADD_FLIPS,
     ADD_GROUPS,
+    ADD_JUDGED,
     ADD_STANDING,
     ADD_SUSPICION,
     COLLECT,
@@ -247,6 +248,9 @@ class Road:
             candidates.calibrations.append(run(CALIBRATE, scores, dev_rows, recipe=reading, functions=functions))
         yield "calibrate"
         kept["report"] = report = self._evaluate(candidates, dev_rows, test_rows, surveyed)
+        opened = self.memo.gather(candidates.test)
+        words = self.store.reviews.live(judged=True)
+        kept.update(self.judging.texts(kept["plan"], report, opened, test_rows, survey=surveyed.value, words=words))
         yield "evaluate"
         self._decide(data, candidates, report, surveyed.value, dev_rows)
         yield "gate"
@@ -276,7 +280,8 @@ class Road:
             COLLECT, data, self.memo.gather(list(candidates.trained.values())), report, bundle, recipe=collecting
         )
         added = (
-            ("exports", ADD_EXPORTS), ("groups", ADD_GROUPS), ("flips", ADD_FLIPS), ("suspicion", ADD_SUSPICION), ("standing", ADD_STANDING)
+            ("exports", ADD_EXPORTS), ("groups", ADD_GROUPS), ("flips", ADD_FLIPS), ("suspicion", ADD_SUSPICION), ("judged", ADD_JUDGED),
+            ("standing", ADD_STANDING),
         )  # fmt: skip
         for name, step in added:
             if name in kept:
@@ -421,6 +426,7 @@ class Road:
             requests_per_month=p.serve.requests_per_month or found.requests_per_month,
             decided=(look.at if look else use.at)[:10],
             written=p.bars.written,
+            by_judge=p.bars.by_judge is not None,
         )
         scores = memo.gather(candidates.test)
         report = memo.run(EVALUATE, plan, study, scores, test_rows, recipe=recipe, functions=functions)
@@ -470,6 +476,8 @@ class Road:
             "window": list(found.window),
             "evidence": list(found.sealed_labels),  # other labels of the same rows are another look, and an unplanned look is a use
         }
+        if (bar := p.bars.by_judge) is not None:  # another judge is another try
+            named["judged"] = [bar.at_least, bar.min_n, p.judge.most, repr(p.pin_of(p.judge))]
         if p.fairness.groups:
             named["fairness"] = [p.fairness.groups, p.fairness.tolerance, p.fairness.selected]
         weights = {f"weights {name}": fitted.digest for name, fitted in candidates.trained.items()}

@@ -45,7 +45,7 @@ from overproof.settings import (
     TeacherTable,
     TrafficTable,
 )
-from overproof.task import JUDGED_LABEL, Classes, Task, judge_task, output_of
+from overproof.task import Classes, Task, Text, judge_fields, judge_task, output_of
 
 PRICES = ("price_in_usd_per_million", "price_out_usd_per_million")
 BUILT_IN_BASELINES = ("majority.v1", "nearest.v1", "ngram.v1")
@@ -490,7 +490,10 @@ class _Reading:
             "[teacher] budget_usd is missing; the judge is paid under the same cap":
                 paid and teacher is not None and teacher.budget_usd is None,
             "path is missing; recorded.v1 needs the file of the judge's answers": table.use == "recorded.v1" and not table.path,
-            f"an input field of the task is called {JUDGED_LABEL!r}; rename it": task is not None and JUDGED_LABEL in task.input,
+            **{f"an input field of the task is called {name!r}; rename it": True
+               for name in (set(judge_fields(task.output)) & set(task.input) if task else ())},
+            **{f"{key} is for a judge of labels; texts are only measured": key in self.raw["judge"]
+               for key in (("may", "share") if task is not None and isinstance(task.output, Text) else ())},
         })  # fmt: skip
         if table.path and (data := self.file("[judge]", "judge path", table.path)) is not None:
             self.digests["recording judge"] = _sha256(data)

@@ -51,12 +51,13 @@ def _bars(output: Output, bars: Any) -> Iterator[str]:
         yield "[bars]: field_f1 and [bars.fields] are for tasks whose output is { fields = … }"
     elif strange := sorted(set(bars.fields) - set(names)):
         yield f"[bars.fields]: no field {strange[0]!r}; there are {', '.join(names)}"
-    if bars.similarity is not None and not isinstance(output, Text):
-        yield "[bars]: similarity is for tasks whose output is { text = … }"
+    for name in ("similarity", "judged"):
+        if getattr(bars, name) is not None and not isinstance(output, Text):
+            yield f"[bars]: {name} is for tasks whose output is {{ text = … }}"
 
 
 def _labels_only(kind: str, tables: Mapping[str, Any], parts: Mapping[str, Sequence[Any]]) -> Iterator[str]:
-    task, teacher, judge, fairness = (tables.get(name) for name in ("task", "teacher", "judge", "fairness"))
+    task, teacher, judge, fairness, bars = (tables.get(name) for name in ("task", "teacher", "judge", "fairness", "bars"))
     uses = [part.use for part in parts["verify"]]
     by_label = [one.name for one in parts["slice"] if isinstance(one.where, Mapping) and "label" in one.where]
     asked = {
@@ -64,7 +65,8 @@ def _labels_only(kind: str, tables: Mapping[str, Any], parts: Mapping[str, Seque
         "[[verify]] label_set.v1: answers are no labels; they are checked against [task] output as they are read": "label_set.v1" in uses,
         "[[verify]] suspicion.v1: it compares labels with what other rows say of them; use grounding.v1 or agreement.v1": "suspicion.v1" in uses,
         '[teacher]: agreement = "dawid-skene" weighs labels; use "majority"': teacher and teacher.agreement == "dawid-skene",
-        f"[judge]: it judges labels, not {kind}; take it out": judge and judge.use,
+        f"[judge]: it judges labels and texts, not {kind}; take it out": judge and judge.use and kind == "fields",
+        "[bars]: judged needs a [judge], and there is none": bars and bars.judged is not None and not (judge and judge.use),
         "[fairness]: selected names labels; take it out": fairness and fairness.selected,
         "[fairness]: swaps compares labels before and after; for written answers nothing is measured yet, take it out": fairness and fairness.swaps,
         f"[[slice]] {', '.join(by_label)}: where = {{ label = … }}, and a task of {kind} has no labels": by_label,

@@ -245,6 +245,7 @@ def gate_recipe(project: Project, report: EvalReport) -> GateRecipe:
         gap_at_most=p.fairness.tolerance,
         swaps=bool(p.fairness.swaps),
         written=bool(p.bars.written),
+        judged=p.bars.by_judge,
         sizing=bool(p.sizing.budgets),
     )
 

@@ -215,7 +215,7 @@ class MemberTable(TeacherTable):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JudgeTable(TeacherTable):
-    """[judge]: a model that says whether labels are right, with keys named as in [teacher]; off where `use` is empty."""
+    """[judge]: a model that says whether labels, or a student's texts, are right, with keys named as in [teacher]; off where `use` is empty."""
 
     __pydantic_config__ = STRICT
     use: str = ""
@@ -227,7 +227,7 @@ class JudgeTable(TeacherTable):
     share: Annotated[float, Field(gt=0, le=1)] = 0.2
     """The most of the training rows that it is asked about."""
     most: Count = 1000
-    """The most training rows that it is asked about, whatever their share."""
+    """The most training rows that it is asked about, whatever their share; of texts the most served answers."""
     max_tokens: Count = 16
     """Most answer tokens; its answer is one word."""
 
@@ -315,6 +315,8 @@ class BarsTable:
     """For records: the same for one field, as [bars.fields] total = 0.99."""
     similarity: Fraction | None = None
     """For texts: mean similarity to gold as served."""
+    judged: Fraction | None = None
+    """For texts: share of the student's served answers that do what the instructions ask, as [judge] says, corrected by people's words."""
     min_n: Annotated[int, Field(ge=0)] = 0
     """Below so many rows a bar is undecided."""
 
@@ -322,6 +324,11 @@ class BarsTable:
     def bars(self) -> tuple[Bar, ...]:
         """Accuracy and fidelity as bars."""
         return _bars(self.accuracy, self.fidelity, self.min_n)
+
+    @property
+    def by_judge(self) -> Bar | None:
+        """The bar on what the judge of texts says; None where there is none."""
+        return None if self.judged is None else Bar(metric="judged", at_least=self.judged, min_n=self.min_n)
 
     @property
     def written(self) -> tuple[Bar, ...]:

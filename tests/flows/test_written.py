@@ -181,7 +181,7 @@ def test_texts_go_the_same_road_and_count_as_the_same_in_like_words(make, tmp_pa
     ('[[slice]]\nname = "x"\nwhere = { label = "y" }', "a task of fields has no labels"),
     ('[fairness]\ngroups = ["tier"]\nselected = ["x"]', "selected names labels"),
     ('[fairness]\nswaps = "built-in"', "swaps compares labels"),
-    ('[judge]\nuse = "recorded.v1"\nmodel = "m-2026-01-01"\npath = "log.jsonl"', "it judges labels, not fields"),
+    ('[judge]\nuse = "recorded.v1"\nmodel = "m-2026-01-01"\npath = "log.jsonl"', "it judges labels and texts, not fields"),
     ("[bars.fields]\nvat = 0.9", "no field 'vat'; there are order, total, currency"),
 ])  # fmt: skip
 def test_what_only_labels_have_is_refused_by_name_before_anything_runs(make, tmp_path, more, words) -> None:

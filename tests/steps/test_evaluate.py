@@ -178,6 +178,9 @@ def test_a_baseline_that_clears_every_bar_for_less_is_named(world) -> None:
     """A rule that is good enough beats a student; one that is not, or is dearer, doesn't."""
     good = CANDIDATES | {"lookup": {"kind": "baseline", "error": 0.01, "cost": 0.0001}}
     assert walk_through(world, candidates=good).cheaper == "lookup"
+    unread = walk_through(world, candidates=good, by_judge=True)  # a judge of texts reads no answer of its
+    assert unread.cheaper is None
+    assert {c.clears_bars for c in unread.candidates} <= {"fail", "undecided"}
     dear = CANDIDATES | {"lookup": {"kind": "baseline", "error": 0.01, "cost": 50.0}}
     assert walk_through(world, candidates=dear).cheaper is None
     assert walk_through(world).cheaper is None

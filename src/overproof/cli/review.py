@@ -23,7 +23,7 @@ WRITTEN_KEYS = "the right answer; s skip, u undo, q quit"
 
 
 @click.command(short_help="Say what is true, row by row.")
-@click.option("--queue", type=click.Choice(["audit", "fix"]), default="audit", help="Rows drawn by chance, or those worth most.")
+@click.option("--queue", type=click.Choice(["audit", "fix", "judge"]), default="audit", help="Rows drawn by chance, those worth most, or answers that [judge] reads.")
 @click.option("--rows", type=click.Choice(["train", "calibration", "sealed"]), default="train", help="Whose rows; sealed ones blind.")
 @click.option("--n", "most", type=click.IntRange(min=1), default=100, help="At most so many rows.")
 @click.option("--reviewer", default="", help="Your name; the owner's where absent.")
@@ -49,7 +49,7 @@ def review(door: Door, **given: Any) -> int:
         if given["only_status"]:
             _status(door, desk)
         elif given["source"]:
-            _take(door, desk, given["source"], reviewer)
+            _take(door, desk, given["source"], reviewer, judged=given["queue"] == "judge")
         else:
             _review_rows(door, desk, given, reviewer)
     return EXIT_PASS
@@ -63,7 +63,11 @@ def _review_rows(door: Door, desk: Desk, given: dict[str, Any], reviewer: str) -
         raise DataError(
             "the fix queue is learned from labels, and this task's answers are records or texts", next_action="use --queue audit"
         )
-    rows = desk.conflicts() if given["adjudicate"] else desk.queue(given["queue"], split, reviewer)
+    judged = given["queue"] == "judge"
+    if given["adjudicate"]:
+        rows = desk.conflicts(judged=judged)
+    else:
+        rows = desk.answers(reviewer) if judged else desk.queue(given["queue"], split, reviewer)
     rows = rows[: given["most"]]
     if given["out"] and given["adjudicate"]:
         raise DataError("conflicts are decided in the terminal", next_action="leave --export out")
@@ -75,15 +79,19 @@ def _review_rows(door: Door, desk: Desk, given: dict[str, Any], reviewer: str) -
         return
     if not reviewer:
         raise DataError("nobody is named as reviewer", next_action='write --reviewer "Your Name"')
-    done = _ask(desk, rows, reviewer, "adjudication" if given["adjudicate"] else "review", quiet=door.as_json)
+    kind: Literal["review", "adjudication"] = "adjudication" if given["adjudicate"] else "review"
+    done = _ask(desk, rows, reviewer, kind, judged=judged, quiet=door.as_json)
     door.emit({"reviewed": done, "reviewer": reviewer}, f"{done} rows kept for {reviewer}; the next `overproof run` uses them")
 
 
-def _ask(desk: Desk, rows: Sequence[Asked], reviewer: str, kind: Literal["review", "adjudication"], *, quiet: bool) -> int:
+def _ask(
+    desk: Desk, rows: Sequence[Asked], reviewer: str, kind: Literal["review", "adjudication"], *, quiet: bool, judged: bool = False
+) -> int:
     """Each answer is durable before the next question; the end of the input is a way to quit."""
     from overproof.cli.sheet import spoken
 
-    labels, keys = desk.output.labels, KEYS if desk.output.labels else WRITTEN_KEYS
+    output = desk.asked_for(judged=judged)
+    labels, keys = output.labels, KEYS if output.labels else WRITTEN_KEYS
     said: list[int] = []
     place = 0
 
@@ -91,7 +99,7 @@ def _ask(desk: Desk, rows: Sequence[Asked], reviewer: str, kind: Literal["review
         if not quiet:
             click.echo(text)
 
-    tell("\n".join(f"{i:>4}  {label}" for i, label in enumerate(labels, 1)) if labels else _form(desk.output))
+    tell("\n".join(f"{i:>4}  {label}" for i, label in enumerate(labels, 1)) if labels else _form(output))
     while place < len(rows):
         tell(f"\n[{place + 1}/{len(rows)}] {_printable(rows[place].text)}")
         began = time.monotonic()
@@ -111,7 +119,7 @@ def _ask(desk: Desk, rows: Sequence[Asked], reviewer: str, kind: Literal["review
         else:
             try:
                 numbered = word.isdigit() and 1 <= int(word) <= len(labels)
-                label = labels[int(word) - 1] if numbered else spoken(word, desk.output)
+                label = labels[int(word) - 1] if numbered else spoken(word, output)
             except DataError as error:
                 tell(error.what)
                 continue
@@ -136,10 +144,11 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
-def _take(door: Door, desk: Desk, source: Path, reviewer: str) -> None:
+def _take(door: Door, desk: Desk, source: Path, reviewer: str, *, judged: bool) -> None:
     from overproof.cli.sheet import read_sheet
 
-    reviews = read_sheet(source, asked=desk.known(), output=desk.output, reviewer=reviewer, drawn=desk.drawn())
+    asked = {row.digest: row for row in desk.answers()} if judged else desk.known()
+    reviews = read_sheet(source, asked=asked, output=desk.asked_for(judged=judged), reviewer=reviewer, drawn=desk.drawn(judged=judged))
     added = desk.add(reviews)
     body = {"file": source.name, "labelled": len(reviews), "new": added}
     door.emit(body, f"{source.name}: {len(reviews)} rows with a label, {added} of them new; the next `overproof run` uses them")

@@ -11,7 +11,7 @@ from pathlib import Path
 from overproof import registry
 from overproof.errors import DataError
 from overproof.steps.queues import Asked
-from overproof.store.reviews import Review
+from overproof.store.reviews import JUDGED, Review
 from overproof.task import Output
 
 COLUMNS = ("row", "text", "label", "reviewer", "seconds", "queue", "digest")
@@ -121,7 +121,8 @@ def _review(line: Mapping[str, str], label: str, asked: Mapping[str, Asked], out
         raise DataError("nobody is named as reviewer", next_action=MEND)
     return Review(
         digest=row.digest, request_id=row.request_id, label=value, reviewer=person,
-        queue="fix" if queue == "fix" else "audit", seconds=_seconds(line.get("seconds", "")),
+        queue="fix" if queue == "fix" else "audit",
+        blind=not row.digest.startswith(JUDGED), seconds=_seconds(line.get("seconds", "")),
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from overproof.pipeline import RunResult
 
 WHAT = (
-    "traffic", "skipped", "terms", "prompts", "labels", "dropped", "filter", "teacher", "report", "candidates", "baselines", "calibration", "certificate",
+    "traffic", "skipped", "terms", "prompts", "labels", "dropped", "filter", "judge", "teacher", "report", "candidates", "baselines", "calibration", "certificate",
     "groups", "flips", "outlook", "sizes", "verdict", "dossier",
 )  # fmt: skip
 SOME = 20  # rows of a listing on a screen; --json has all
@@ -127,9 +127,11 @@ def _result(door: Door, result: RunResult, what: str, *, today: str) -> None:
     elif what == "filter":
         from overproof.cli.filter_table import emit_rules
 
-        judged = find(result, "judge")
-        report = judged.report if judged is not None else None
-        emit_rules(door, find(result, "labels") or _missing(what), find(result, "suspicion"), report)
+        emit_rules(door, find(result, "labels") or _missing(what), find(result, "suspicion"), getattr(find(result, "judge"), "report", None))
+    elif what == "judge":
+        from overproof.cli.judge_page import emit_judge
+
+        emit_judge(door, find(result, "judge"), find(result, "judged"))
     elif what == "teacher":
         _teacher(door, result)
     elif what == "baselines":

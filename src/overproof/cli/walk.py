@@ -143,6 +143,7 @@ def summary(result: RunResult) -> dict[str, Any]:
         "truth_note": report.truth_note if report else "",
         "outlook": report.outlook if report else None,
         "judge": judged.report if (judged := find(result, "judge")) is not None else None,
+        "judged": find(result, "judged"),
         "candidates": report.candidates if report else (),
         "dossier": None if result.dossier_path is None else str(result.dossier_path),
         "steps": result.events,
@@ -162,7 +163,7 @@ def story(result: RunResult) -> Iterator[Any]:
     from overproof.cli import tables
     from overproof.cli.ahead import outlook_page
     from overproof.cli.filter_table import filter_lines
-    from overproof.cli.judge_page import judge_lines
+    from overproof.cli.judge_page import judge_lines, judged_lines
     from overproof.cli.promptset import prompts_page
     from overproof.cli.standing import standing_lines
 
@@ -191,6 +192,7 @@ def story(result: RunResult) -> Iterator[Any]:
         yield ""
         yield from tables.certificates_page(report)
         yield ""
+        yield from judged_lines(find(result, "judged"))
         yield from outlook_page(report)
         yield from standing_lines(find(result, "standing"))
     if result.verdict is not None:

@@ -20,7 +20,15 @@ from overproof.data import (
     SliceShare,
     TeacherPin,
 )
-from overproof.evidence import EvalReport, Exported, ExportReport, Sizing, StandingReport, Trained
+from overproof.evidence import (
+    EvalReport,
+    Exported,
+    ExportReport,
+    JudgedShare,
+    Sizing,
+    StandingReport,
+    Trained,
+)
 from overproof.steps.ceiling import Ceiling, CeilingRecipe, ceiling
 from overproof.steps.filter_report import rules_of
 from overproof.steps.flips import FlipReport
@@ -116,6 +124,8 @@ class Evidence:
     """What sizes, rows and seeds are worth; None where [sizing] is off."""
     requests_per_month: float | None = None
     """Measured traffic volume; None where the log has no times."""
+    judged: JudgedShare | None = None
+    """What a judge of texts says of the student's served answers; None without one."""
     standing: StandingReport | None = None
     """Everything that could serve, in money."""
     digests: Mapping[str, str] = field(default_factory=dict)
@@ -233,6 +243,12 @@ def add_exports(evidence: Evidence, exports: tuple[Exported, ...], recipe: AddRe
     return replace(evidence, exports=tuple(one.report for one in exports))
 
 
+def add_judged(evidence: Evidence, judged: JudgedShare, recipe: AddRecipe) -> Evidence:
+    """The evidence with what the judge of texts says."""
+    del recipe
+    return replace(evidence, judged=judged)
+
+
 def add_standing(evidence: Evidence, standing: StandingReport, recipe: AddRecipe) -> Evidence:
     """The evidence with everything that could serve, in money."""
     del recipe
@@ -273,9 +289,10 @@ def collect(
 
 
 SUMMARISE = Step(name="summarise", version=3, fn=summarise)
-COLLECT = Step(name="collect", version=2, fn=collect)
+COLLECT = Step(name="collect", version=3, fn=collect)
 ADD_GROUPS = Step(name="add-groups", version=1, fn=add_groups)
 ADD_EXPORTS = Step(name="add-exports", version=1, fn=add_exports)
 ADD_FLIPS = Step(name="add-flips", version=1, fn=add_flips)
+ADD_JUDGED = Step(name="add-judged", version=1, fn=add_judged)
 ADD_STANDING = Step(name="add-standing", version=1, fn=add_standing)
 ADD_SUSPICION = Step(name="add-suspicion", version=1, fn=add_suspicion)

@@ -104,6 +104,8 @@ class EvaluateRecipe:
     """ISO date of the look."""
     written: tuple[Bar, ...] = ()
     """Bars within written answers, see `BarsTable.written`."""
+    by_judge: bool = False
+    """Whether a judge of texts has a bar of its own: it reads the chosen candidate's answers later, and nobody else's."""
 
     def delta(self, plan: Plan, label_kind: str) -> float:
         """The error budget that this use has under a label kind."""
@@ -207,6 +209,8 @@ def evaluate(
     candidates = _reports(plan, study, scores, rows, sealed=sealed, kept=kept, names=names, bins=recipe.bins)
     written = written_report(_named(scores, plan.chosen), rows, sealed, kept, recipe.written, how=plan.confidence)
     candidates = judged_candidates(candidates, written, {s.name: s for s in scores}, rows, sealed, bars=recipe.written)
+    if recipe.by_judge:
+        candidates = tuple(replace(c, clears_bars=overall([c.clears_bars, "undecided"])) for c in candidates)
     best = next(c for c in candidates if c.name == plan.chosen)
     report = EvalReport(
         candidates=candidates,

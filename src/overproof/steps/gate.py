@@ -9,16 +9,8 @@ from typing import TypeVar
 
 from overproof.data import digest_of
 from overproof.errors import DataError, OverproofError
-from overproof.evidence import (
-    CandidateReport,
-    Figure,
-    Finding,
-    Outcome,
-    Refusal,
-    Release,
-    SliceReport,
-    Verdict,
-)
+from overproof.evidence import CandidateReport, Figure, Finding, Outcome, Refusal, Release, SliceReport
+from overproof.evidence.figures import Verdict
 from overproof.steps.certificates import (
     certified_parts,
     differences,
@@ -38,8 +30,10 @@ from overproof.steps.groups import gap_answers
 from overproof.steps.headlines import refused, said, shipped
 from overproof.steps.match_checks import off_share, theatre
 from overproof.steps.size_verdict import smaller_answer
+from overproof.steps.text_judge import judged_answer
 from overproof.store.artifacts import Step
 from overproof.students.bundle import load_bundle
+from overproof.task import Bar
 
 T = TypeVar("T")
 
@@ -81,6 +75,8 @@ class GateRecipe:
     """Whether swapped terms must change few answers."""
     written: bool = False
     """Whether the owner set bars within written answers: on fields, or on similarity."""
+    judged: Bar | None = None
+    """The owner's bar on what a judge of texts says."""
     sizing: bool = False
     """Whether further fits compared the sizes."""
     ece_at_most: float | None = None
@@ -155,7 +151,7 @@ def table_of(recipe: GateRecipe) -> tuple[Row, ...]:
 
     Returns: at least `CHECKS`; a check that nobody asked for is left out, since it could only pass for nothing.
     """
-    asked = {"F01": recipe.gap_at_most is not None, "F02": recipe.swaps, "R01": recipe.written, "S01": recipe.sizing}
+    asked = {"F01": recipe.gap_at_most is not None, "F02": recipe.swaps, "R01": recipe.written, "R02": recipe.judged is not None, "S01": recipe.sizing}
     return (*CHECKS, *(row for row in ASKED if asked[row.id]))
 
 
@@ -524,6 +520,14 @@ def _within(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
         yield replace(found, value=seen.value, bound=bound, bar=one.bar, n=seen.n)
 
 
+def _by_judge(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
+    share, bar = _need(evidence.judged, "word of the judge"), _need(recipe.judged, "bar on the judge's word")
+    found = judged_answer(share, bar)
+    bound = share.high if found.outcome == "fail" else share.low
+    said_so = _finding("R02", found.outcome, found.reason, found.todo)
+    yield replace(said_so, value=share.value, bound=bound, bar=bar.at_least, n=share.n)
+
+
 def _smaller(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
     del recipe
     found = smaller_answer(evidence.sizing)
@@ -583,10 +587,11 @@ CHECKS: tuple[Row, ...] = (
 ASKED: tuple[Row, ...] = (
     Row(id="F01", title="Gaps between groups, as served", check=_gaps, reads=("report", "groups"), waivable=True),
     Row(id="R01", title="Bars within written answers, as served", check=_within, reads=("report",), waivable=True),
+    Row(id="R02", title="Served texts do what is asked, by a calibrated judge", check=_by_judge, reads=("report", "judged"), waivable=True),
     Row(id="F02", title="Swapped terms change no answer", check=_flips, reads=("bundle", "flips"), waivable=True),
     Row(id="S01", title="No smaller student does as well", check=_smaller, reads=("sizes", "plan"), waivable=True),
 )
 """Checks that run only where the project file asks for them."""
 
 
-GATE = Step(name="gate", version=4, fn=gate)
+GATE = Step(name="gate", version=5, fn=gate)

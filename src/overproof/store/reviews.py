@@ -13,6 +13,8 @@ from overproof.store.logs import now
 
 Queue = Literal["audit", "fix"]
 Kind = Literal["review", "adjudication", "withdrawn"]
+JUDGED = "judged "
+"""Before the digest of a word on an answer, right or wrong: it says nothing of what the row's true answer is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,7 +22,7 @@ class Review:
     """One person's word on one row."""
 
     digest: str
-    """Digest of the request's fields: the word holds for every row with the same content."""
+    """Digest of the request's fields: the word holds for every row with the same content. After `JUDGED`: of message, reference and answer."""
     request_id: str
     """The row that was shown."""
     label: str
@@ -88,12 +90,13 @@ class ReviewLog:
                 added += 1
         return added
 
-    def live(self) -> Reviews:
-        """The last word of each person on each row and queue, in the order in which they were said."""
+    def live(self, *, judged: bool = False) -> Reviews:
+        """The last word of each person on each row and queue, in the order in which they were said; on rows, or on `judged` answers."""
         query = f"""SELECT {_COLUMNS} FROM review r WHERE seq = (
             SELECT max(seq) FROM review WHERE digest=r.digest AND reviewer=r.reviewer AND queue=r.queue)
             AND kind <> 'withdrawn' ORDER BY seq"""  # noqa: S608 - a constant
-        return Reviews(rows=tuple(_review(row) for row in self._db.rows(query)))
+        words = (_review(row) for row in self._db.rows(query))
+        return Reviews(rows=tuple(word for word in words if word.digest.startswith(JUDGED) == judged))
 
     def history(self) -> Sequence[Review]:
         """Every word ever said, withdrawn ones included, oldest first."""
