@@ -110,7 +110,7 @@ def read_tuning(tune: str | Mapping[str, Any], *, layers: int | None = None) -> 
     found = Tuning(**table)
     for name, (least, most) in _RANGES.items():
         number(name, getattr(found, name), least=least, most=most)
-    if not isinstance(found.processes, int) or found.processes > found.batch:
+    if type(found.processes) is not int or found.processes > found.batch:
         raise DataError(
             f"student option 'processes': got {found.processes!r}, expected a whole number of at most `batch`, {found.batch}",
             next_action="mend tune in the student's table",

@@ -19,7 +19,7 @@ S = TypeVar("S", bound="Sequence[NDArray[np.int64]] | NDArray[np.int64]")
 
 class Team:
     """
-    This process's place among those of a training; alone it is rank 0 of 1 and every sum is its own.
+    Place of a process among those of a training; alone it is rank 0 of 1 and every sum is its own.
 
     Args:
         processes: as many as the training was asked to have; above 1 torch's process group must be there.
@@ -41,7 +41,7 @@ class Team:
 
     def share(self, of: S) -> S:
         """
-        This process's part of batches or rows; the parts of all make the whole.
+        Its own part of batches or rows; the parts of all make the whole.
 
         Args:
             of: the same in every process, sorted by length where length matters: parts are alike then.
