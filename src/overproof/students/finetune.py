@@ -479,24 +479,25 @@ class _Training:
         found = np.zeros((len(rows), width_of(self.config, self.pooling)))
         with torch.no_grad():
             p = self._tensors(flat, dtype)
-            order = self.team.share(batches(self.lengths[rows], size=64, key=None))
+            mine = self.team.share(np.arange(len(rows)))
+            order = batches(self.lengths[rows[mine]], size=64, key=None)
             for places in track(order, "reading with the encoder", total=len(order)):
-                found[places] = self._embedding(p, rows[places], 0.0).cpu().numpy()
+                found[mine[places]] = self._embedding(p, rows[mine[places]], 0.0).cpu().numpy()
         return self.team.total(found)  # each row is one process's, and zero in the others
 
     def _judge(self, epoch: int) -> None:
         """Held-out agreement, and the loss where that ties."""
         import torch
 
-        held, now = np.flatnonzero(self.held), self.average or self.learned
-        sums = np.zeros(2)
-        weight = self.weight.cpu().numpy()[held]
+        held, now = self.team.share(np.flatnonzero(self.held)), self.average or self.learned
+        sums, whole = np.zeros(2), self.weight.cpu().numpy()
+        weight = whole[held]
         with torch.no_grad():
-            for places in self.team.share(batches(self.lengths[held], size=64, key=None)):
+            for places in batches(self.lengths[held], size=64, key=None):
                 spoken = torch.log_softmax(self._logits(now, held[places], dropout=0.0, dtype=self.dtype), dim=1).cpu().numpy()
                 y = self.y[held[places]]
                 sums += weight[places] @ (spoken.argmax(axis=1) == y), weight[places] @ spoken[np.arange(len(y)), y]
-        score = (self.team.total(sums) / float(weight.sum())).tolist()
+        score = (self.team.total(sums) / float(whole[self.held].sum())).tolist()
         if score > self.at["best"]:
             self.at |= {"best": score, "best_epoch": epoch + 1, "bad": 0}
             self.best = {name: value.detach().clone() for name, value in now.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 F = TypeVar("F", np.float32, np.float64)
-S = TypeVar("S", bound="Sequence[NDArray[np.int64]] | NDArray[np.int64]")
 
 
 class Team:
@@ -39,14 +37,14 @@ class Team:
                 next_action="start as many as `tune` says, over all machines together, or change `processes`",
             )
 
-    def share(self, of: S) -> S:
+    def share(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """
-        Its own part of batches or rows; the parts of all make the whole.
+        Its own part of rows; the parts of all make the whole.
 
         Args:
-            of: the same in every process, sorted by length where length matters: parts are alike then.
+            rows: the same in every process; where they are sorted by length, the parts are alike in work.
         """
-        return of[self.rank :: self.size]  # type: ignore[return-value] # a slice is of the same kind
+        return rows[self.rank :: self.size]
 
     def add(self, value: torch.Tensor) -> None:
         """
