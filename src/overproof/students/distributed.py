@@ -147,15 +147,12 @@ def _cause(folder: Path, processes: int) -> OverproofError:
         what, next_action = json.loads(path.read_text(encoding="utf-8"))
         return DataError(what, next_action=next_action)
     log = (folder / LOG).read_text(encoding="utf-8", errors="replace")
-    ends = {int(rank): int(code) for rank, code in re.findall(r"rank\s*: (\d+) .*\n\s*exitcode\s*: (-?\d+)", log)}
-    # Others fail because the first one is gone, or are ended by torchrun; a signal from outside is the cause.
-    first = sorted(ends.items(), key=lambda end: (end[1] >= 0, end[1] == -signal.SIGTERM))
-    said = [line for line in log.splitlines() if re.match(r"(\[rank\d+\]: )?[\w.]*(Error|Exception)\b", line)]
-    if not first:
-        return StoreError(f"the {processes} training processes could not be started: {''.join(said[:1]) or log[-300:]}", next_action=AGAIN)
-    rank, code = first[0]
-    end = f"by signal {-code}" if code < 0 else f"with code {code}: {''.join(said[:1])}"
-    return StoreError(f"process {rank} of the {processes} that train the encoder ended {end}", next_action=AGAIN)
+    ends = re.findall(r"rank\s*: (\d+) .*\n\s*exitcode\s*: -(\d+)", log)
+    killed = [(rank, f"was ended by signal {number}") for rank, number in ends if int(number) != signal.SIGTERM]  # that one is torchrun's own
+    # The others fail after the first one, because it is gone.
+    raised = re.findall(r"^(?:\[rank(\d+)\]: )?(\w[\w.]*(?:Error|Exception)\b.*)", log, flags=re.MULTILINE)
+    rank, end = (killed or raised or [("", (log.strip().splitlines() or ["no word"])[-1])])[0]
+    return StoreError(f"process {rank or '?'} of the {processes} that train the encoder {end if killed else f'ended: {end}'}", next_action=AGAIN)
 
 
 def _tuned(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> Tuned:
