@@ -16,6 +16,7 @@ from overproof.data import Request, TrainSet
 from overproof.errors import DataError, MissingExtra
 from overproof.progress import track
 from overproof.students.checkpoints import Checkpoint
+from overproof.students.distributed import together
 from overproof.students.files import AGAIN, MAX_TABLE_BYTES
 from overproof.students.finetune import Tokens, finetune, read_tuning
 from overproof.students.gaussian import Gaussian
@@ -279,7 +280,7 @@ class EncoderStudent:
     def _tune(self, base: _Base, texts: Sequence[str], train: TrainSet, tuning: Tuning) -> _Fitted:
         from overproof.students import bert_onnx
 
-        tuned = finetune(
+        tuned = (finetune if tuning.processes == 1 else together)(
             base.config,
             base.tensors,
             base.tokens(texts),

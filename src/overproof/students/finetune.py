@@ -15,10 +15,11 @@ from overproof.data import TrainSet
 from overproof.errors import DataError, MissingExtra
 from overproof.progress import track
 from overproof.students import ABSENT_LOGIT
-from overproof.students.bert_onnx import BertConfig, Head, Pooling, Weights
+from overproof.students.bert_onnx import BertConfig, Head, Pooling, Weights, width_of
 from overproof.students.checkpoints import Checkpoint
 from overproof.students.logistic import LinearMap, fit_logistic, targets, weights
 from overproof.students.settings import number
+from overproof.students.team import Team
 from overproof.students.torch_bert import TorchBert, pool
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Tuning:
     """Epochs without a better held-out score after which it stops; the best weights are kept."""
     precision: str = "auto"
     """"float32", "bfloat16", or "auto": bfloat16 where the device computes in it."""
+    processes: int = 1
+    """That share each batch, see `distributed`; sums over more of them differ in the last digits."""
 
 
 _RANGES: Mapping[str, tuple[float, float]] = {
@@ -78,6 +81,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "average": (0.0, 0.99999),
     "held_out": (0.0, 0.5),
     "patience": (1, 1000),
+    "processes": (1, 1024),
 }
 
 
@@ -105,6 +109,11 @@ def read_tuning(tune: str | Mapping[str, Any], *, layers: int | None = None) -> 
     found = Tuning(**table)
     for name, (least, most) in _RANGES.items():
         number(name, getattr(found, name), least=least, most=most)
+    if type(found.processes) is not int or found.processes > found.batch:
+        raise DataError(
+            f"student option 'processes': got {found.processes!r}, expected a whole number of at most `batch`, {found.batch}",
+            next_action="mend tune in the student's table",
+        )
     choices = {"loss": LOSSES, "precision": PRECISIONS}
     for name, allowed in choices.items():
         if getattr(found, name) not in allowed:
@@ -165,7 +174,7 @@ def finetune(
         tensors: its weights.
         tokens: the rows' tokens, in the order of the rows.
         train: the rows.
-        tuning: how.
+        tuning: how; with `processes` above 1 this is one of them, and torch's process group is there.
         seed: of the held-out rows, the data order and dropout; the same seed on the same machine gives the same bytes.
         pooling: how token states become one row.
         checkpoint: where a kill leaves its state; None keeps none.
@@ -321,7 +330,8 @@ class _Training:
         whole = tuning.layers == "full"
         layers = config.layers if whole else int(tuning.layers.removeprefix("top:"))
         self.bert = TorchBert(config, tensors, used=used, layers=layers, whole=whole)
-        self.device = device_of()
+        self.team = Team(tuning.processes)
+        self.device = device_of() if self.team.size == 1 else device_of().replace("mps", "cpu")  # no sums over processes there
         self.dtype = dtype_of(tuning.precision, self.device)
         self.columns, self.y = np.unique(targets(train), return_inverse=True)
         self.q = torch.from_numpy(soft_targets(train, smoothing=tuning.smoothing)).to(self.device)
@@ -332,15 +342,17 @@ class _Training:
 
     def run(self, checkpoint: Checkpoint | None) -> Tuned:
         kept = checkpoint.load() if checkpoint else None
+        self.team.agree(-1 if kept is None else kept[1]["step"])
         if kept is None:
             self._start()
         else:
             self._restore(*kept)
         resumed_at = self.at["step"]
+        self._agree()
         per_epoch = -(-len(self.rows) // self.tuning.batch)
         total = per_epoch * self.tuning.epochs
         for _ in track(self._steps(per_epoch, total), "training the encoder", total=total - resumed_at):
-            if checkpoint is not None and checkpoint.due():
+            if checkpoint is not None and self.team.rank == 0 and checkpoint.due():
                 checkpoint.save(*self._state())
         return self._result(resumed_at, per_epoch)
 
@@ -348,15 +360,20 @@ class _Training:
         import torch
 
         flat = torch.from_numpy(self.bert.flat()).to(self.device)
-        if self.tuning.precision == "auto" and self.device == "cpu" and self.dtype != torch.float32:
-            self.dtype = self._faster(flat)
+        if self.tuning.precision == "auto":
+            if self.device == "cpu" and self.dtype != torch.float32 and self.team.rank == 0:
+                self.dtype = self._faster(flat)
+            short = self.team.led(np.array([self.dtype == torch.bfloat16], dtype=np.float32))
+            self.dtype = torch.bfloat16 if short[0] else torch.float32
         embedded = self._embed(flat, self.rows, self.dtype)
         centre, spread = embedded.mean(axis=0), embedded.std(axis=0) + 1e-6
-        part = replace(self.train, examples=tuple(self.train.examples[i] for i in self.rows))
-        head = fit_logistic((embedded - centre) / spread, part, c=0.03, tolerance=HEAD_TOLERANCE)
-        numbers = np.concatenate([head.weight[self.columns], head.bias[self.columns, None]], axis=1)
-        self.scale = {"centre": centre.astype(np.float32), "spread": spread.astype(np.float32)}
-        self._use({"body": flat, "head": torch.from_numpy(numbers.astype(np.float32)).to(self.device)})
+        numbers = np.empty((len(self.columns), embedded.shape[1] + 1), dtype=np.float32)
+        if self.team.rank == 0:
+            part = replace(self.train, examples=tuple(self.train.examples[i] for i in self.rows))
+            head = fit_logistic((embedded - centre) / spread, part, c=0.03, tolerance=HEAD_TOLERANCE)
+            numbers[:, :-1], numbers[:, -1] = head.weight[self.columns], head.bias[self.columns]
+        self.scale = {n: self.team.led(v.astype(np.float32)) for n, v in (("centre", centre), ("spread", spread))}
+        self._use({"body": flat, "head": torch.from_numpy(self.team.led(numbers)).to(self.device)})
         self.at: dict[str, Any] = {"dtype": str(self.dtype), "step": 0, "bad": 0, "best_epoch": 0, "best": [-1.0, 0.0]}
         self.average = {name: value.detach().clone() for name, value in self.learned.items()} if self.tuning.average else {}
         self.best: dict[str, torch.Tensor] = {}
@@ -392,12 +409,14 @@ class _Training:
             epoch, place = divmod(self.at["step"], per_epoch)
             if not order or place == 0:
                 order = batches(self.lengths[self.rows], size=self.tuning.batch, key=(self.seed, 2, epoch))
-            # Seeded by step, so that a training that was taken up again drops the same states.
-            torch.manual_seed(self.seed * 1_000_003 + self.at["step"])
+            # Seeded by step, so that a training that was taken up again drops the same states; other states in each process.
+            torch.manual_seed(self.seed * 1_000_003 + self.at["step"] + self.team.rank * 2**48)
             self._step(self.rows[order[place]], self.at["step"] / total)
             self.at["step"] += 1
-            if place == per_epoch - 1 and self.held.any():
-                self._judge(epoch)
+            if place == per_epoch - 1:
+                self._agree()
+                if self.held.any():
+                    self._judge(epoch)
             yield self.at["step"]
 
     def _step(self, rows: NDArray[np.int64], done: float) -> None:
@@ -405,11 +424,17 @@ class _Training:
 
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * min(1.0, (done + 1e-3) / WARM_UP) * (1.0 - done)
-        logits = self._logits(self.learned, rows, dropout=self.tuning.dropout, dtype=self.dtype)
-        at = torch.from_numpy(rows).to(self.device)
-        loss = (self.weight[at] * row_losses(logits, self.q[at], self.tuning.loss)).mean()
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        mine = self.team.share(rows)
+        if len(mine):
+            logits = self._logits(self.learned, mine, dropout=self.tuning.dropout, dtype=self.dtype)
+            at = torch.from_numpy(mine).to(self.device)
+            losses = self.weight[at] * row_losses(logits, self.q[at], self.tuning.loss)
+            (losses.sum() / len(rows)).backward()  # type: ignore[no-untyped-call] # of all rows: the sum over processes is the batch's mean
+        if self.team.size > 1:
+            for value in self.learned.values():
+                value.grad = torch.zeros_like(value) if value.grad is None else value.grad
+                self.team.add(value.grad)
         torch.nn.utils.clip_grad_norm_(list(self.learned.values()), CLIP)
         self.optimiser.step()
         with torch.no_grad():
@@ -417,6 +442,10 @@ class _Training:
                 # The mean starts short, so that it forgets the weights of the first steps.
                 keep = min(self.tuning.average, (1 + self.at["step"]) / (10 + self.at["step"]))
                 value.lerp_(self.learned[name], 1.0 - keep)
+
+    def _agree(self) -> None:
+        if self.team.size > 1:
+            self.team.agree(*(float(value.detach().double().sum()) for value in self.learned.values()))
 
     def _tensors(self, flat: torch.Tensor, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         return {**{n: v.to(dtype) for n, v in self.frozen.items()}, **self.bert.views(flat.to(dtype))}
@@ -444,31 +473,28 @@ class _Training:
     def _embed(self, flat: torch.Tensor, rows: NDArray[np.int64], dtype: torch.dtype) -> NDArray[np.float64]:
         import torch
 
-        found: NDArray[np.float64] | None = None
+        found = np.zeros((len(rows), width_of(self.config, self.pooling)))
         with torch.no_grad():
             p = self._tensors(flat, dtype)
-            order = batches(self.lengths[rows], size=64, key=None)
+            mine = self.team.share(np.arange(len(rows)))
+            order = batches(self.lengths[rows[mine]], size=64, key=None)
             for places in track(order, "reading with the encoder", total=len(order)):
-                part = self._embedding(p, rows[places], 0.0).cpu().numpy()
-                found = np.empty((len(rows), part.shape[1])) if found is None else found
-                found[places] = part
-        assert found is not None
-        return found
+                found[mine[places]] = self._embedding(p, rows[mine[places]], 0.0).cpu().numpy()
+        return self.team.total(found)  # each row is one process's, and zero in the others
 
     def _judge(self, epoch: int) -> None:
         """Held-out agreement, and the loss where that ties."""
         import torch
 
-        held, now = np.flatnonzero(self.held), self.average or self.learned
-        good, loss = 0.0, 0.0
-        weight = self.weight.cpu().numpy()[held]
+        held, now = self.team.share(np.flatnonzero(self.held)), self.average or self.learned
+        sums, whole = np.zeros(2), self.weight.cpu().numpy()
+        weight = whole[held]
         with torch.no_grad():
             for places in batches(self.lengths[held], size=64, key=None):
                 spoken = torch.log_softmax(self._logits(now, held[places], dropout=0.0, dtype=self.dtype), dim=1).cpu().numpy()
                 y = self.y[held[places]]
-                good += float(weight[places] @ (spoken.argmax(axis=1) == y))
-                loss -= float(weight[places] @ spoken[np.arange(len(y)), y])
-        score = [good / float(weight.sum()), -loss / float(weight.sum())]
+                sums += weight[places] @ (spoken.argmax(axis=1) == y), weight[places] @ spoken[np.arange(len(y)), y]
+        score = (self.team.total(sums) / float(whole[self.held].sum())).tolist()
         if score > self.at["best"]:
             self.at |= {"best": score, "best_epoch": epoch + 1, "bad": 0}
             self.best = {name: value.detach().clone() for name, value in now.items()}
@@ -521,6 +547,7 @@ class _Training:
             "device": self.device,
             "precision": str(self.dtype).removeprefix("torch."),
             "held_out_rows": int(self.held.sum()),
+            **({"processes": self.team.size} if self.team.size > 1 else {}),
         }
         if self.best:
             facts |= {"best_epoch": self.at["best_epoch"], "held_out_agreement": round(self.at["best"][0], 6)}
