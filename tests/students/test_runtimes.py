@@ -51,7 +51,7 @@ def test_it_answers_like_the_fitted_student(form, fitted):
     spread = whole.logits.max(axis=1) - whole.logits.min(axis=1)
     off = np.abs(seen.logits - whole.logits).max()
     assert off <= OFF.get(name_of(form), 0.25 * spread.max())
-    assert set(seen.columns) == set(whole.columns) == {"nearest_1", "nearest_10"}
+    assert set(seen.columns) == set(whole.columns) == {"nearest_1", "nearest_10", "mahalanobis", "relative_mahalanobis"}
     assert student.parameters == EncoderStudent.load(fitted).parameters
     np.testing.assert_array_equal(student.logits(ASKED), seen.logits)
     assert student.logits([]).shape == (0, 5)

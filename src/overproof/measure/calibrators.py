@@ -184,7 +184,7 @@ def fit_columns(method: CalibratorMethod, columns: Mapping[str, ArrayLike], righ
 
     >>> fitted = fit_columns("platt", {"sequence": [2.0] * 8 + [-2.0] * 2}, [True] * 8 + [False] * 2)
     >>> stated_confidence(fitted, np.zeros((2, 0)), {"sequence": np.array([2.0, -2.0])}).round(2).tolist()
-    [0.87, 0.33]
+    [0.86, 0.42]
     """
     found = np.asarray(right, dtype=bool)
     if not found.size or not columns:

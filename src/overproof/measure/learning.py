@@ -56,7 +56,7 @@ def learning_curve(
     >>> rows = [np.arange(1000) < 1000 * e for e in errors]
     >>> twice = learning_curve([500, 1000, 2000], rows).gains[0]
     >>> round(twice.low, 2), round(twice.value, 2), round(twice.high, 2)
-    (0.01, 0.03, 0.05)
+    (0.01, 0.03, 0.04)
     """
     table = _table(rows, wrong)
     n, draws = table.shape[1], len(redrawn)
