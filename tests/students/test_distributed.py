@@ -59,9 +59,9 @@ WORKER = """
 import os, signal, sys, time
 from pathlib import Path
 import torch
-from overproof.students import distributed, finetune
+from overproof.students import checkpoints, distributed, finetune
 
-finetune.CHECKPOINT_S = 0.0
+checkpoints.EVERY_S = 0.0
 step = finetune._Training._step
 
 def dies(self, rows, done):
