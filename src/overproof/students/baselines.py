@@ -35,7 +35,15 @@ def _log(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     return logs
 
 
-def _unfitted(kind: str) -> DataError:
+def unfitted(kind: str) -> DataError:
+    """
+    What a baseline says that is asked before `fit`.
+
+    Args:
+        kind: its part name.
+
+    Returns: the error to raise.
+    """
     return DataError(f"{kind} was not fitted yet", next_action="call fit, or load a fitted folder")
 
 
@@ -89,7 +97,7 @@ class Majority:
         Raises: DataError before `fit`.
         """
         if self._logits is None:
-            raise _unfitted(self.kind)
+            raise unfitted(self.kind)
         return np.tile(self._logits.astype(np.float32), (len(requests), 1))
 
     @classmethod
@@ -198,7 +206,7 @@ class Nearest:
         Raises: DataError before `fit`.
         """
         if self._table is None:
-            raise _unfitted(self.kind)
+            raise unfitted(self.kind)
         found = np.empty((len(requests), len(self.labels)), dtype=np.float32)
         for i, request in enumerate(track(requests, "looking up neighbours", total=len(requests))):
             found[i] = _log(self._vote(self._similarities(text_of(request, self.normaliser), self._table)))
@@ -318,7 +326,7 @@ class NaiveBayes:
         Raises: DataError before `fit`.
         """
         if self._table is None:
-            raise _unfitted(self.kind)
+            raise unfitted(self.kind)
         likelihood, prior = self._arrays["likelihood"], self._arrays["prior"].astype(np.float64)
         # A label without training rows has the same likelihood for every term; only its prior must speak.
         absent = prior <= ABSENT_LOGIT

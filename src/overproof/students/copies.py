@@ -15,7 +15,7 @@ from overproof.data import Request, TrainSet
 from overproof.errors import DataError
 from overproof.outputs import Fields, Text, kind_of, output_of
 from overproof.students import Generated
-from overproof.students.baselines import Nearest
+from overproof.students.baselines import Nearest, unfitted
 from overproof.students.files import AGAIN, read_json, write_json
 
 COPIES = "copies.json"
@@ -88,7 +88,7 @@ class NearestAnswer:
         Raises: DataError before `fit`.
         """
         if self._rows is None:
-            raise DataError(f"{self.kind} was not fitted yet", next_action="call fit, or load a fitted folder")
+            raise unfitted(self.kind)
         return [one for start in range(0, len(requests), AT_ONCE) for one in self._some(self._rows, requests[start : start + AT_ONCE])]
 
     def _some(self, rows: Nearest, requests: Sequence[Request]) -> Iterator[Generated]:
@@ -165,7 +165,7 @@ class CommonAnswer:
         Raises: DataError before `fit`.
         """
         if self._said is None:
-            raise DataError(f"{self.kind} was not fitted yet", next_action="call fit, or load a fitted folder")
+            raise unfitted(self.kind)
         return [self._said] * len(requests)
 
     @classmethod
