@@ -28,6 +28,7 @@ from overproof.settings import (
     BarsTable,
     CostsTable,
     FairnessTable,
+    GatewayTable,
     JudgeTable,
     MemberTable,
     OptimiseTable,
@@ -59,7 +60,7 @@ ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "
 TABLES: Mapping[str, type] = {
     "task": TaskTable, "owner": Owner, "traffic": TrafficTable, "privacy": PrivacyTable, "promptset": PromptSetTable,
     "teacher": TeacherTable, "bars": BarsTable, "serve": ServeTable, "proof": ProofTable,
-    "fairness": FairnessTable, "judge": JudgeTable, "run": RunTable, "sizing": SizingTable, "costs": CostsTable,
+    "fairness": FairnessTable, "gateway": GatewayTable, "judge": JudgeTable, "run": RunTable, "sizing": SizingTable, "costs": CostsTable,
 }  # fmt: skip
 LISTS = {"verify": "verifiers", "student": "students", "baseline": "baselines", "slice": "", "committee": ""}
 STAND_INS: Mapping[str, Any] = {"name": "x", "input": ["x"], "output": {}, "prompt": "", "use": "", "email": "x@x.xx"}
@@ -103,6 +104,7 @@ class Project:
     """Who judges labels; nobody where its `use` is empty."""
     run: RunTable = field(default_factory=RunTable)
     costs: CostsTable = field(default_factory=CostsTable)
+    gateway: GatewayTable = field(default_factory=GatewayTable)
     judge_prompt: str = ""
     """The judge's own instructions; empty for the built-in ones."""
 

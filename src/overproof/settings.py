@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field
 from overproof.task import Bar, Slice
 
 KEPT_RIGHT = 0.97
+STAGE_PATTERN = r"^(shadow( \d+[dhm])?|canary \d+(\.\d+)?%( \d+[dhm])?|full)$"
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -380,11 +381,66 @@ class ServeTable:
     """The most of the task's own requests that may go to the teacher for looking foreign; 0 turns that route off."""
     requests_per_month: Count | None = None
     """For money per month; measured from the log where absent."""
+    stages: Annotated[tuple[Annotated[str, Field(pattern=STAGE_PATTERN)], ...], Field(min_length=1)] = ("shadow 7d", "canary 5% 3d", "full")
+    """The way to full, in order: "shadow 7d", "canary 5% 3d" (any number of these, rising), "full". The time is the least one (d, h or m)."""
+    promote: Literal["by-hand", "by-evidence"] = "by-hand"
+    """"by-evidence" moves on by itself once time and evidence are there; a rollback always comes by itself."""
+    fidelity_below: OpenFraction | None = None
+    """Roll back once kept answers surely agree with the teacher less often than this; 0.01 below the kept-right dial where absent."""
+    errors_above: OpenFraction = 0.01
+    """Roll back once the student surely fails (no answer, too late, not the asked form) on more of its requests than this."""
+    hold_deadline: Annotated[str, Field(pattern=r"^\d+[dhm]$")] = "30d"
+    """A stage that is held for want of evidence longer than this goes back to the teacher."""
+    compare: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of the student's own answers in canary and full for which the teacher is asked as well, after the answer, so that errors are seen; every request of a critical slice is compared in canary."""
+    on_outage: Literal["teacher", "student"] = "teacher"
+    """Whether a certified student stands in while the teacher can't be reached, with a header that says so."""
 
     @property
     def kept_right(self) -> float | None:
         """The first dial as it holds; None where the other one is set."""
         return self.accuracy_when_confident or (KEPT_RIGHT if self.wrong_when_served is None else None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GatewayTable:
+    """[gateway]: how `overproof serve` listens, what it forwards to, and what it keeps. Nothing in here changes a result."""
+
+    __pydantic_config__ = STRICT
+    host: Name = "127.0.0.1"
+    """Address to listen at; any but this machine's own needs keys."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 4000
+    """0 takes a free one and says which."""
+    upstream: str = ""
+    """Base URL that requests go on to, with its `/v1`; [teacher] base_url where empty. Never anything that a caller names."""
+    api_key_env: str = ""
+    """Environment variable with the key that goes upstream; where empty, the caller's own Authorization header goes on, unless keys of ours are asked for."""
+    allow_private: bool = False
+    """Admit plain http and addresses of this machine or the local network as upstream."""
+    allowed_hosts: tuple[Name, ...] = ()
+    """Host names that callers may use, beside the address that is listened at and this machine's own names."""
+    allowed_origins: tuple[Name, ...] = ()
+    """Origins of web pages that may call, as https://app.example.org."""
+    aliases: tuple[Name, ...] = ()
+    """Further model names that mean this task, beside overproof/TASK."""
+    session: Name = "user"
+    """Where the key comes from that keeps one caller in one arm: "user", "metadata.NAME" or "header.NAME"."""
+    timeout_s: Annotated[float, Field(gt=0, le=3600)] = 600.0
+    """The longest that the upstream may take for a whole answer."""
+    deadline_s: Annotated[float, Field(gt=0, le=60)] = 0.05
+    """The longest that the student may take before the teacher is asked."""
+    workers: Annotated[int, Field(ge=1, le=64)] = 2
+    """Threads that run the student, one core each."""
+    max_body_bytes: Annotated[int, Field(ge=1024, le=67_108_864)] = 1_048_576
+    """Longest request."""
+    max_concurrent: Annotated[int, Field(ge=1, le=100_000)] = 256
+    """Requests in flight of one key, or of all callers without keys."""
+    capture: Literal["group", "before_ack", "off"] = "group"
+    """"group" answers first and commits within 10 ms; "before_ack" answers once the row is durable; "off" keeps nothing."""
+    queue_records: Annotated[int, Field(ge=100)] = 10_000
+    """Rows that may wait for the disk; further ones are drawn, then dropped, and counted."""
+    shadow_mb: Annotated[int, Field(ge=64)] = 1024
+    """Memory that the process of a shadow student may take."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from overproof.data.served import Served
+
 Completeness = Literal["stop", "length", "filtered", "error", "unknown"]
 def digest_of(value: Any) -> str:
     """
@@ -133,6 +135,8 @@ class TrafficRecord:
     people; runs read without it, since a student sees the fields only."""
     calls: tuple[ToolCall, ...] = ()
     """Tools that the answer called."""
+    served: Served | None = None
+    """How the gateway answered; None for imported rows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
