@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import socket
 from urllib.parse import SplitResult, urlsplit
-
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
 
 from overproof.errors import TeacherError
 
@@ -39,36 +35,37 @@ def is_public(address: str) -> bool:
     return found.is_global and not found.is_multicast
 
 
-def check_base_url(url: str, *, allow_private: bool) -> None:
+def check_base_url(url: str, *, allow_private: bool, where: str = "[teacher] base_url") -> None:
     """
     Refuse a base URL that is malformed, carries a secret, is unencrypted, or names a private address.
 
     Args:
         url: as the project file has it.
         allow_private: admit plain http and private addresses.
+        where: table and key that hold the URL, for the message.
 
     Raises: TeacherError; the message never repeats a password.
     """
-    fix = "write base_url as https://HOST/v1; for a model on your own network also set allow_private = true"
+    fix = "write it as https://HOST/v1; for a model on your own network also set allow_private = true"
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise TeacherError("[teacher] base_url is not a URL", next_action=fix) from error
+        raise TeacherError(f"{where} is not a URL", next_action=fix) from error
     if "@" in parts.netloc:
         raise TeacherError(
-            "[teacher] base_url carries a user name or password",
+            f"{where} carries a user name or password",
             next_action="take it out and name an environment variable in api_key_env",
         )
     if not _well_formed(url, parts, host) or port == 0:
-        raise TeacherError(f"[teacher] base_url {url[:200]!r} is not a plain http(s) URL", next_action=fix)
+        raise TeacherError(f"{where} {url[:200]!r} is not a plain http(s) URL", next_action=fix)
     assert host is not None
     if allow_private:
         return
     if parts.scheme != "https":
-        raise TeacherError(f"[teacher] base_url {url[:200]!r} is not encrypted", next_action=fix)
+        raise TeacherError(f"{where} {url[:200]!r} is not encrypted", next_action=fix)
     if _surely_private(host):
-        raise TeacherError(f"[teacher] base_url {url[:200]!r} names a private address", next_action=fix)
+        raise TeacherError(f"{where} {url[:200]!r} names a private address", next_action=fix)
 
 
 def _well_formed(url: str, parts: SplitResult, host: str | None) -> bool:
@@ -98,29 +95,3 @@ def _surely_private(host: str) -> bool:
         except ValueError:
             return True
     return False
-
-
-class CheckedResolver(AbstractResolver):
-    """
-    Resolves names and refuses private results; the connection goes to exactly the address that was checked.
-
-    Args:
-        allow_private: admit private results.
-    """
-
-    def __init__(self, *, allow_private: bool) -> None:
-        self._allow_private = allow_private
-        self._inner = ThreadedResolver()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        """Resolve, then check every address; one private among them refuses the name."""
-        found = await self._inner.resolve(host, port, family)
-        if not self._allow_private and not all(is_public(result["host"]) for result in found):
-            raise PrivateAddress(f"{host!r} resolves to a private address; set allow_private = true if that is meant")
-        return found
-
-    async def close(self) -> None:
-        """Release the inner resolver."""
-        await self._inner.close()

@@ -71,9 +71,20 @@ def read_reply(body: bytes, *, secret: str = "") -> Answer:
 
     Returns: the answer; `reason` says why it can't be used, or is empty.
     """
-    said = _object(body)
-    if isinstance(said, Answer):
-        return said
+    said = json_object(body)
+    return said if isinstance(said, Answer) else read_chat(said, secret=secret)
+
+
+def read_chat(said: dict[str, Any], *, secret: str = "") -> Answer:
+    """
+    Read a chat completion.
+
+    Args:
+        said: the JSON object of a 200 response.
+        secret: the API key, which is taken out of all that is kept.
+
+    Returns: the answer; `reason` says why it can't be used, or is empty.
+    """
     usage = _dict(said.get("usage"))
     cached = _count(_dict(usage.get("prompt_tokens_details")).get("cached_tokens")) or 0
     answer = Answer(
@@ -84,7 +95,7 @@ def read_reply(body: bytes, *, secret: str = "") -> Answer:
         tokens_out=_count(usage.get("completion_tokens")),
     )
     if said.get("error") is not None:
-        return replace(answer, reason=f"200 with an error: {provider_message(body, secret=secret)}")
+        return replace(answer, reason=f"200 with an error: {error_text(said, secret=secret)}")
     choices = said.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         return replace(answer, reason="the body has no choices")
@@ -112,7 +123,7 @@ def read_message(body: bytes, *, secret: str = "") -> Answer:
 
     Returns: the answer; `reason` says why it can't be used, or is empty.
     """
-    said = _object(body)
+    said = json_object(body)
     if isinstance(said, Answer):
         return said
     usage = _dict(said.get("usage"))
@@ -182,7 +193,15 @@ def judged(answer: Answer, heard: Outcome, *, output: Output, foreign: str, pinn
     return replace(heard, kind=kind, reason=reason, completion=completion, fingerprint=answer.fingerprint)
 
 
-def _object(body: bytes) -> dict[str, Any] | Answer:
+def json_object(body: bytes) -> dict[str, Any] | Answer:
+    """
+    A body as JSON object, read strictly.
+
+    Args:
+        body: UTF-8.
+
+    Returns: the object; or an answer whose reason says why there is none.
+    """
     try:
         said = _strict_json(body)
     except _DoubtfulJson as error:
@@ -360,12 +379,27 @@ def provider_message(body: bytes, *, secret: str = "") -> str:
     """
     text = body[:20_000].decode("utf-8", "replace")
     try:
-        said = json.loads(text)
-        found = said.get("error", said) if isinstance(said, dict) else said
-        found = found.get("message", found) if isinstance(found, dict) else found
-        text = found if isinstance(found, str) else json.dumps(found)
+        return error_text(json.loads(text), secret=secret)
     except (ValueError, RecursionError):
-        pass  # not JSON: the raw text is what there is
+        return error_text(text, secret=secret)  # not JSON: the raw text is what there is
+
+
+def error_text(said: Any, *, secret: str = "") -> str:
+    """
+    The provider's own words in an error that was parsed.
+
+    Args:
+        said: a JSON value; its `error` or `message` where it has one.
+        secret: the API key, taken out wherever it is echoed.
+
+    Returns: as `provider_message`.
+    """
+    found = said.get("error", said) if isinstance(said, dict) else said
+    found = found.get("message", found) if isinstance(found, dict) else found
+    try:
+        text = (found if isinstance(found, str) else json.dumps(found))[:20_000]
+    except (ValueError, RecursionError):
+        text = ""  # nested too deeply, or a number too long, to be written
     if secret:
         text = text.replace(secret, "[key]")
     text = KEY_LIKE.sub("[key]", text)

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 from overproof.data import Outcome
 from overproof.errors import MissingExtra
+from overproof.teachers.address import PrivateAddress
 from overproof.teachers.replies import Kind, Reply, limits_of
 
 try:
     import aiohttp
 
-    from overproof.teachers.address import CheckedResolver, PrivateAddress
+    from overproof.teachers.resolver import CheckedResolver
 except ModuleNotFoundError as error:
     raise MissingExtra("openai.v1 and anthropic.v1", extra="teach") from error
 
