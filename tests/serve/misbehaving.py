@@ -22,6 +22,11 @@ class Heard:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
+    async def came(self, count: int) -> None:
+        """Wait until that many requests have come."""
+        while len(self.requests) < count:  # noqa: ASYNC110  # handlers append to a plain list
+            await asyncio.sleep(0.005)
+
     async def until_gone(self, reader: asyncio.StreamReader) -> None:
         with contextlib.suppress(ConnectionError):
             while await reader.read(65_536):

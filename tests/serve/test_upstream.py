@@ -5,6 +5,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 
 import pytest
 import uvloop
@@ -227,7 +228,7 @@ def test_a_body_cut_at_any_byte_is_an_error_and_never_an_end(raw, reset, loop_fa
 
         async with upstream(cut) as heard:
             client = to(heard)
-            for at in range(len(raw)):  # noqa: B007  # read by `cut`
+            for at in range(len(raw)):  # read by `cut`
                 error = await fault_of(fetch(client))
                 assert (error.kind, error.sent) == ("cut", True), at
             await client.close()
@@ -395,8 +396,7 @@ def test_a_caller_who_leaves_closes_the_upstreams_connection(loop_factory) -> No
             client = to(heard)
             leaving = Leaving(receive, after_s=0)
             asking = asyncio.create_task(fault_of(fetch(client, leaving=leaving)))
-            while not heard.requests:
-                await asyncio.sleep(0.01)
+            await heard.came(1)
             left.set()
             error = await asking
             await asyncio.wait_for(heard.gone.wait(), 5)
@@ -414,8 +414,7 @@ def test_a_cancelled_request_closes_its_connection() -> None:
         async with upstream(silent) as heard:
             client = to(heard)
             asking = asyncio.create_task(client.send(*POST, [], b"{}"))
-            while not heard.requests:
-                await asyncio.sleep(0.01)
+            await heard.came(1)
             asking.cancel()
             await asyncio.wait_for(heard.gone.wait(), 5)
             return client.connections
@@ -502,12 +501,9 @@ def test_a_kept_connection_that_the_upstream_closed_is_not_written_to(loop_facto
         async with upstream(saying(sized(b"{}"))) as heard:  # keeps nothing, and doesn't say so
             client = to(heard)
             await fetch(client)
-            import time
-
-            time.sleep(0.05)  # the end arrives while the loop sleeps
             for _ in range(20):
+                time.sleep(0.002)  # noqa: ASYNC251  # the end arrives while the loop can't read it
                 await fetch(client)
-                time.sleep(0.002)
             await client.close()
             return len(heard.requests)
 
@@ -579,6 +575,7 @@ def test_too_many_connections_are_refused_before_anything_is_sent(monkeypatch) -
             tasks = [asyncio.create_task(fault_of(fetch(client))) for _ in range(3)]
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             error = done.pop().result()
+            await heard.came(2)
             await client.close()
             await asyncio.gather(*tasks)
             return error, len(heard.requests)
