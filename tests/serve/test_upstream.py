@@ -549,6 +549,46 @@ def test_only_what_has_no_effect_is_asked_again_and_only_once(method, requests, 
     assert run(job()) == (requests, kind)
 
 
+def test_a_repeated_get_that_dies_again_is_not_repeated_once_more() -> None:
+    """One repetition is all there is."""
+
+    async def dies_always(heard, reader, writer):
+        while request := await take(reader):
+            heard.requests.append(request)
+            if len(heard.requests) > 1:
+                return
+            writer.write(sized(b"{}"))
+
+    async def job():
+        async with upstream(dies_always) as heard:
+            client = to(heard)
+            await fetch(client, method="GET", body=b"")
+            error = await fault_of(fetch(client, method="GET", body=b""))
+            await client.close()
+            return error.kind, len(heard.requests)
+
+    assert run(job()) == ("cut", 3)
+
+
+def test_a_body_without_a_frame_that_was_given_up_is_never_complete() -> None:
+    """The connection that we close ourselves is no end of the answer."""
+
+    async def stuck(heard, reader, writer):
+        await take(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+        await heard.until_gone(reader)
+
+    async def job():
+        async with upstream(stuck) as heard:
+            client = to(heard)
+            reply = await client.send(*POST, [], b"{}")
+            await reply.close()
+            await asyncio.sleep(0.05)
+            return reply.complete
+
+    assert run(job()) is False
+
+
 def test_a_get_whose_fresh_connection_dies_is_not_repeated() -> None:
     """One try on a fresh connection is all there is."""
     heard, error = fails(saying(b""), method="GET", body=b"")
