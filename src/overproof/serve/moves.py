@@ -133,13 +133,13 @@ def promote(
     going_on = release.id == state.release_id
     asked = replace(plan, by_evidence=True)
     decision = decide(asked, state, _evidence(store, state), now) if going_on else _first_stage(store, asked, release, now)
-    target = _named(plan, to) if to else next_stage(plan, state) if going_on else plan.stages[0]
+    ordinary = next_stage(plan, state) if going_on else plan.stages[0]
+    target = _named(plan, to) if to else ordinary
     if target is None or (going_on and target.share == state.share and target.stage == state.stage):
         raise DataError(f"release {release.id!r} is at {state.stage} already", next_action=LOOK)
-    alarm = decision.move in ("roll-back", "suspend-slice")
     proven = decision.move == "promote" and decision.to == target
-    if alarm or not (proven or force):
-        why = decision.why if alarm or decision.to == target else f"{target.name} is not the next stage"
+    if decision.breach or not (proven or force):
+        why = decision.why if decision.breach or target == ordinary else f"{target.name} is not the next stage"
         return Promotion(moved=False, state=state, to=target, why=why)
     why = decision.why if proven else f"forced: {force} (evidence: {decision.why})"
     facts = {**(decision.evidence or {}), "forced": not proven}

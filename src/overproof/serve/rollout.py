@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ DELTA = 0.05  # chance of any false alarm on the whole way of one release
 PASS_DELTA = 0.05  # chance that a bar that is not met ever passes in one stage
 LEAST_SERVED = 30  # requests of the student's arm before a canary has shown anything
 STALE_S = 2 * 86_400.0  # evidence without a comparison for longer than this is old
+IMPOSSIBLE = "the counts can't be"
 FAR = 10_000_000  # rows beyond which nobody waits for a bound
 _CHUNK = 64
 SLICE_SHARE = 0.5  # of DELTA; the rest is for what concerns the whole release
@@ -145,6 +145,8 @@ class Decision:
     """Slices to suspend, each with the reason."""
     ready: bool = False
     """Whether time and evidence are there and only a person's word is missing."""
+    breach: bool = False
+    """Whether a bar is surely broken."""
     evidence: Mapping[str, Any] | None = None
     """What it rests on, as JSON can say it."""
 
@@ -265,9 +267,10 @@ def decide(plan: RolloutPlan, state: RolloutState, evidence: Evidence, now: floa
     fatal = [one for one in alarms if one.slice == ALL or (one.critical and state.stage == "canary")]
     left = {one.slice for one in bars if one.kind == "slice"} - {one.slice for one in alarms}
     if fatal or (alarms and not left):
-        return Decision(move="roll-back", why=_words((fatal or alarms)[0]), evidence=facts)
+        return Decision(move="roll-back", why=_words((fatal or alarms)[0]), breach=True, evidence=facts)
     if alarms:
-        return Decision(move="suspend-slice", why=_words(alarms[0]), slices={a.slice: _words(a) for a in alarms}, evidence=facts)
+        slices = {one.slice: _words(one) for one in alarms}
+        return Decision(move="suspend-slice", why=_words(alarms[0]), slices=slices, breach=True, evidence=facts)
     if not left:
         return Decision(move="roll-back", why="no slice is left in which the student may answer", evidence=facts)
     held = _held(plan, state, evidence, bars, now)
@@ -360,14 +363,17 @@ def _bar(kind: Kind, held: SliceBar, evidence: Evidence, alarm_at: float, *, bou
     wrong, n = sum(row[0] for row in rows), sum(row[1] for row in rows)
     share = held.bar if kind == "arms" else None  # what the two arms are told apart by; they have no bar but zero
     bar = held.bar if share is None else 0.0
-    broken, log_e = "" if total.sound else "the counts can't be", -math.inf
+    broken = "" if total.sound else IMPOSSIBLE
+    log_e = 0.0
     try:
         log_e = _log_e(rows, bar, share)
     except MeasureError:
-        broken = "the counts can't be"
+        broken = IMPOSSIBLE
+    if broken:
+        wrong = n = 0
     upper = confidence_sequence(wrong, n, PASS_DELTA).high if bounds and share is None and not broken else 1.0
     return BarState(
-        kind=kind, slice=held.slice, n=n if share is None else total.by_student, wrong=wrong, bar=bar,
+        kind=kind, slice=held.slice, n=n if share is None or broken else total.by_student, wrong=wrong, bar=bar,
         least=min_rows(bar, PASS_DELTA) if share is None else LEAST_SERVED, log_e=log_e, alarm_at=alarm_at,
         critical=held.critical, upper=upper, broken=broken, per_answer=total.requests / n if n else 1.0,
     )  # fmt: skip
@@ -384,7 +390,7 @@ def _row(kind: Kind, one: StageCounts) -> tuple[int, ...]:
 def _log_e(rows: tuple[tuple[int, ...], ...], bar: float, share: float | None) -> float:
     """Evidence after the open slot; the full ones before it never change, so that they are folded once."""
     if not rows:
-        return -math.inf
+        return 0.0  # nothing was bet
     return fold_restart(_folded(rows[:-1], bar, share), _gain(rows[-1], bar, share)).log_e
 
 
