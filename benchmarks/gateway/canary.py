@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from overproof.data import ALL, Folder, RolloutState, planned_stages
+from overproof.data import Folder, RolloutState, planned_stages
 from overproof.evidence import Certificate, Release
 from overproof.measure.intervals import cp_interval
 from overproof.measure.monitor import alarm_level, fold_restart, increment
@@ -31,7 +31,7 @@ from overproof.store.project_store import Store, open_store
 SHARES = {"vip": 0.03, "a": 0.3, "b": 0.25, "c": 0.2, "d": 0.12, "e": 0.06, "f": 0.03, "other": 0.01}
 NAMES = tuple(SHARES)
 BAR, USUAL, BAD, KEEP, CANARY, COMPARE = 0.05, 0.03, 0.2, 0.85, 0.05, 0.1
-TICK = 250  # requests between two ticks, where no critical error asks for one: a second at 250 requests/s
+TICK = 500  # requests between two ticks, where no critical error asks for one: a second at 500 requests/s
 WITHIN, FOUND, FALSE = 500, 0.95, 0.05
 PLAN = RolloutPlan(
     stages=planned_stages(("shadow 7d", "canary 5% 30d", "full")), overall=BAR, faults=0.01, hold_s=30 * 86_400.0,
@@ -47,77 +47,73 @@ class Run:
     """Requests of the slice from the break to the rollback; None without one."""
     early: bool
     """Whether anything was rolled back or suspended while all was well."""
-    average: int | None
-    """The same for the guard of the average."""
+    average: bool
+    """Whether a guard of the average alarmed, shown all answers up to `WITHIN` requests of the slice after the break."""
 
 
-def opened(folder: Path) -> Store:
-    """A store with one release in it."""
-    store = open_store(folder)
-    made = folder / "bundle"
-    made.mkdir()
+def enter(store: Store, name: str) -> RolloutState:
+    """A release of its own at canary, evidence from nothing."""
+    made = store.root / "bundle"
+    made.mkdir(exist_ok=True)
     (made / "weights").write_text("w")
     certificate = Certificate(plan_hash="p", sealed_digest="s", label_kind="teacher:x", use_k=1, delta_spent=0.05, slices=(),
                               assumptions=(), window=(None, None), expires="2999-01-01")  # fmt: skip
     bundle = store.memo().source("bundle", Folder(path=made)).value
-    release = Release(id="r", task="t", findings=(), headline="", candidate="c", bundle=bundle, certificate=certificate, owner="o",
+    release = Release(id=name, task="t", findings=(), headline="", candidate="c", bundle=bundle, certificate=certificate, owner="o",
                       review_due="2999-01-01")  # fmt: skip
     store.releases.record(release, by="gate")
-    return store
-
-
-def enter(store: Store) -> RolloutState:
-    """The release at canary, evidence from nothing."""
-    state = store.rollouts.current("t")
-    at = store.rollouts.move(state, release_id="r", stage="canary", share=CANARY, by="bench", why="", evidence={}, at=0.0)
+    at = store.rollouts.move(
+        store.rollouts.current("t"), release_id=name, stage="canary", share=CANARY, by="bench", why="", evidence={}, at=0.0
+    )
     assert at is not None
     return at
 
 
-def one_run(store: Store, rng: np.random.Generator, requests: int, breaks: int | None) -> Run:
+def one_run(store: Store, name: str, rng: np.random.Generator, requests: int, breaks: int | None) -> Run:
     """
     One canary.
 
     Args:
-        store: from `opened`; used again, each run is a stage of its own.
+        store: used again; each run is a stage of its own.
+        name: of its release.
         rng: seeded.
         requests: how many before it ends well.
         breaks: after how many the slice goes bad; None for a healthy run.
     """
-    state, tally = enter(store), Tally(["vip"])
+    state, tally = enter(store, name), Tally(["vip"])
     tick = Tick(store, "t", lambda _: PLAN, tally, clock=lambda: 60.0)
     slices = rng.choice(len(NAMES), size=requests, p=list(SHARES.values()))
     kept, chance, arm = rng.random(requests) < KEEP, rng.random(requests), rng.random(requests) < CANARY
+    vip = slices == NAMES.index("vip")
+    wrong = chance < np.where(vip & (np.arange(requests) >= (requests if breaks is None else breaks)), BAD, USUAL)
+    average = _average(wrong, kept, vip, breaks)
     seen = 0
     for i in range(requests):
-        name, keep = NAMES[slices[i]], bool(kept[i])
-        bad = breaks is not None and i >= breaks and name == "vip"
-        seen += bad
-        tally.request(state.epoch, name, kept=keep, arm=("student" if arm[i] else "teacher") if keep else "")
+        where, keep = NAMES[slices[i]], bool(kept[i])
+        seen += breaks is not None and i >= breaks and bool(vip[i])
+        tally.request(state.epoch, where, kept=keep, arm=("student" if arm[i] else "teacher") if keep else "")
         look = False
         if keep:
-            by = compare_by(state, f"{state.epoch}-{i}", by_student=bool(arm[i]), critical=name == "vip", share=COMPARE)
-            look = tally.comparison(state.epoch, name, agreed=bool(chance[i] >= (BAD if bad else USUAL)), by=by)
+            by = compare_by(state, f"{state.epoch}-{i}", by_student=bool(arm[i]), critical=bool(vip[i]), share=COMPARE)
+            look = tally.comparison(state.epoch, where, agreed=not wrong[i], by=by)
         if look or (i + 1) % TICK == 0:
             after = tick.run()
             well = breaks is None or i < breaks
             if after.release_id is None or (after.suspended and well):
-                return Run(ours=None if well else seen, early=well, average=_average(store, state))
-    return Run(ours=None, early=False, average=_average(store, state))
+                return Run(ours=None if well else seen, early=well, average=average)
+    return Run(ours=None, early=False, average=average)
 
 
-def _average(store: Store, state: RolloutState) -> int | None:
-    """A guard that sees the average alone, with all of delta: did it alarm on the same counts?"""
-    fold = None
-    for slot in store.rollouts.counts(state.epoch)[ALL]:
-        fold = fold_restart(fold, increment(slot.drawn_wrong, slot.drawn, BAR))
-    return None if fold is None or fold.log_e < alarm_level(DELTA) else 1
-
-
-def fresh(store: Store) -> None:
-    """Forget what the run suspended, so that the next one starts with all slices."""
-    with store._project_db.write() as connection:
-        connection.execute("DELETE FROM suspended_slice")
+def _average(wrong: np.ndarray, kept: np.ndarray, vip: np.ndarray, breaks: int | None) -> bool:
+    """A guard that sees the average alone, of every kept answer, with all of delta; read after each 200."""
+    end = len(wrong) if breaks is None else breaks + int(np.searchsorted(vip[breaks:].cumsum(), WITHIN)) + 1
+    bad, fold = wrong[:end][kept[:end]], None
+    for at in range(0, len(bad), 200):
+        part = bad[at : at + 200]
+        fold = fold_restart(fold, increment(int(part.sum()), len(part), BAR))
+        if fold.log_e >= alarm_level(DELTA):
+            return True
+    return False
 
 
 def main() -> int:
@@ -130,20 +126,18 @@ def main() -> int:
     # the average guard is given as long as ours may take: 500 requests of a slice of 3 %
     more = int(2 * WITHIN / SHARES["vip"])
     broken, healthy = [], []
-    with tempfile.TemporaryDirectory() as folder, opened(Path(folder)) as store:
+    with tempfile.TemporaryDirectory() as folder, open_store(Path(folder)) as store:
         for run in range(args.runs):
             rng = np.random.default_rng([args.seed, run])
             spell = int(rng.integers(0, args.requests))
-            broken.append(one_run(store, rng, spell + more, spell))
-            fresh(store)
-            healthy.append(one_run(store, rng, args.requests, None))
-            fresh(store)
+            broken.append(one_run(store, f"broken-{run}", rng, spell + more, spell))
+            healthy.append(one_run(store, f"healthy-{run}", rng, args.requests, None))
             if sys.stderr.isatty():
                 print(f"\r{run + 1}/{args.runs}", end="", file=sys.stderr)
     n = args.runs
     hit = [r.ours for r in broken if r.ours is not None]
     in_time, false = sum(x <= WITHIN for x in hit), sum(r.early for r in healthy)
-    early, seen = sum(r.early for r in broken), sum(r.average is not None for r in broken)
+    early, seen = sum(r.early for r in broken), sum(r.average for r in broken)
     print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, seed {args.seed}, {n} runs of each sort\n")
     print("| claim | n | found | 95 % interval | bar | holds |\n|---|---|---|---|---|---|")
     rows = [

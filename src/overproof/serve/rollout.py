@@ -398,11 +398,9 @@ def _log_e(rows: tuple[tuple[int, ...], ...], bar: float, share: float | None) -
 def _folded(rows: tuple[tuple[int, ...], ...], bar: float, share: float | None) -> Fold | None:
     if not rows:
         return None
-    cut = (len(rows) - 1) // _CHUNK * _CHUNK
-    fold = _folded(rows[:cut], bar, share)
-    for row in rows[cut:]:
-        fold = fold_restart(fold, _gain(row, bar, share))
-    return fold
+    for end in range(_CHUNK, len(rows), _CHUNK):  # from nothing, so that the recursion stays flat
+        _folded(rows[:end], bar, share)
+    return fold_restart(_folded(rows[:-1], bar, share), _gain(rows[-1], bar, share))
 
 
 def _gain(row: tuple[int, ...], bar: float, share: float | None) -> Any:
