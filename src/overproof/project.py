@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import TypeAdapter, ValidationError
 
 from overproof import registry
-from overproof.data import TeacherPin
+from overproof.data import TeacherPin, stage_problems
 from overproof.errors import DataError, NotYetError, ProjectError
 from overproof.model_files import file_sha256, model_file
 from overproof.project_errors import lines_of
@@ -537,6 +537,7 @@ class _Reading:
         dials = tables["serve"]
         both = dials is not None and None not in (dials.accuracy_when_confident, dials.wrong_when_served)
         self.say("[serve]", {"accuracy_when_confident and wrong_when_served are two dials for one thing; keep one": both})
+        self.say("[serve]", dict.fromkeys(stage_problems(dials.stages) if dials is not None else (), True))
         proof = tables["proof"]
         if proof is not None and dials is not None:
             budget = dials.wrong_when_served is not None

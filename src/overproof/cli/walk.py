@@ -209,9 +209,11 @@ def status(door: Door) -> int:
     from rich.markup import escape
 
     from overproof.cli.ahead import after_end
+    from overproof.cli.rollout import rollout_body, rollout_lines
     from overproof.cli.tables import expiry_words, grid, step_line
     from overproof.pipeline import status as ahead
     from overproof.runs import runs_of, today_of
+    from overproof.serve.moves import view
     from overproof.store.project_store import open_store
 
     project = door.load()
@@ -224,6 +226,7 @@ def status(door: Door) -> int:
         except TermsError as error:  # the road ends at the terms gate, which is worth knowing, not an error
             problem = error.what
         spent = store.ledger.spent_usd
+        rollout = view(store, project)
         today = today_of(store).isoformat()
         ends = expiry_words(release.certificate.expires, today) if release else ""
         ends = after_end(ends, project.proof.on_expiry)
@@ -231,7 +234,7 @@ def status(door: Door) -> int:
         "task": project.task.name, "rows": counts.records, "skipped": sum(counts.skipped.values()), "spent_usd": spent,
         "release": release.id if release else None, "runs": runs, "next_run": events, "terms_problem": problem,
         "expires": release.certificate.expires if release else None, "expiry": ends,
-        "on_expiry": project.proof.on_expiry,
+        "on_expiry": project.proof.on_expiry, "rollout": rollout_body(rollout),
     }  # fmt: skip
     stale = [e for e in events if e.action != "reuse"]
     named = escape(release.id) if release else "none"
@@ -239,6 +242,7 @@ def status(door: Door) -> int:
         f"[bold]{escape(project.file)}[/]: task {escape(project.task.name)!r}",
         f"{counts.records} rows in the log, {spent:.2f} USD spent on labels, release: {named}",
         *([f"[bold red]{escape(ends)}[/]"] if ends else []),
+        *rollout_lines(rollout),
         "nothing to do: all steps are done" if events and not (stale or problem) else "the next run:",
         *(step_line(f"{e.step} {e.subject}", e.action, e.seconds, e.why) for e in (stale and events)),
         *([f"[bold red]stops at the terms gate:[/] {escape(problem)}"] if problem else []),

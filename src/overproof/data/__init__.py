@@ -26,6 +26,15 @@ from overproof.data.labels import (
     TrainSet,
 )
 from overproof.data.prompts import Gap, MixDistance, PromptRow, PromptSet, SliceMatch, SliceShare
+from overproof.data.rollout import (
+    ALL,
+    PlannedStage,
+    RolloutState,
+    StageCounts,
+    planned_stages,
+    seconds_of,
+    stage_problems,
+)
 from overproof.data.served import BY_STUDENT, REASONS, STAGES, Reason, Route, Served, Stage
 from overproof.data.traffic import (
     GOLD_SOURCES,
@@ -41,4 +50,4 @@ from overproof.data.traffic import (
     digest_of,
 )
 
-__all__ = ["BY_STUDENT", "GOLD_SOURCES", "REASONS", "STAGES", "Answered", "Answers", "Asking", "BatchResult", "BatchState", "CalibrationSet", "CanaryRound", "Clearance", "Committee", "Completeness", "Completion", "Dropped", "Example", "Folder", "Gap", "Judgement", "Labelled", "Member", "MixDistance", "Outcome", "Prediction", "PromptRow", "PromptSet", "RateLimits", "Reason", "Repeat", "Request", "Route", "Served", "Skipped", "SliceMatch", "SliceShare", "Stage", "TeacherPin", "TestSet", "ToolCall", "Traffic", "TrafficRecord", "TrainSet", "Turn", "digest_of"]
+__all__ = ["ALL", "BY_STUDENT", "GOLD_SOURCES", "REASONS", "STAGES", "Answered", "Answers", "Asking", "BatchResult", "BatchState", "CalibrationSet", "CanaryRound", "Clearance", "Committee", "Completeness", "Completion", "Dropped", "Example", "Folder", "Gap", "Judgement", "Labelled", "Member", "MixDistance", "Outcome", "PlannedStage", "Prediction", "PromptRow", "PromptSet", "RateLimits", "Reason", "Repeat", "Request", "RolloutState", "Route", "Served", "Skipped", "SliceMatch", "SliceShare", "Stage", "StageCounts", "TeacherPin", "TestSet", "ToolCall", "Traffic", "TrafficRecord", "TrainSet", "Turn", "digest_of", "planned_stages", "seconds_of", "stage_problems"]

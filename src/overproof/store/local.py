@@ -124,6 +124,22 @@ PROJECT_SCHEMA = (
         pin TEXT NOT NULL, prompts TEXT NOT NULL, round INTEGER NOT NULL, n INTEGER NOT NULL, differ INTEGER NOT NULL,
         alarm INTEGER NOT NULL, PRIMARY KEY(pin, prompts, round)) STRICT;
     """,
+    """
+    CREATE TABLE rollout(
+        epoch INTEGER PRIMARY KEY, task TEXT NOT NULL, release_id TEXT NOT NULL REFERENCES release(id), stage TEXT NOT NULL,
+        share REAL NOT NULL, since REAL NOT NULL, by TEXT NOT NULL, why TEXT NOT NULL, evidence TEXT NOT NULL,
+        body TEXT NOT NULL, decision INTEGER NOT NULL REFERENCES decision(seq)) STRICT;
+    CREATE INDEX rollout_of_task ON rollout(task, epoch);
+    CREATE TABLE suspended_slice(
+        release_id TEXT NOT NULL REFERENCES release(id), slice TEXT NOT NULL, at REAL NOT NULL, by TEXT NOT NULL,
+        why TEXT NOT NULL, decision INTEGER NOT NULL REFERENCES decision(seq), PRIMARY KEY(release_id, slice)) STRICT;
+    CREATE TABLE stage_count(
+        epoch INTEGER NOT NULL, slice TEXT NOT NULL, slot INTEGER NOT NULL, newest REAL NOT NULL,
+        requests INTEGER NOT NULL, asked INTEGER NOT NULL, faults INTEGER NOT NULL, kept INTEGER NOT NULL,
+        compared INTEGER NOT NULL, disagreed INTEGER NOT NULL, drawn INTEGER NOT NULL, drawn_wrong INTEGER NOT NULL,
+        by_student INTEGER NOT NULL, student_failed INTEGER NOT NULL, by_teacher INTEGER NOT NULL,
+        teacher_failed INTEGER NOT NULL, PRIMARY KEY(epoch, slice, slot)) STRICT, WITHOUT ROWID;
+    """,
 )
 
 

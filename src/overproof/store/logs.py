@@ -272,26 +272,7 @@ class Decisions:
         Returns: the entry.
         """
         with self._db.write() as connection:
-            last: list[Row] = connection.execute(
-                "SELECT seq, at, digest FROM decision ORDER BY seq DESC LIMIT 1"
-            ).fetchall()
-            seq, newest, prev = last[0] if last else (0, "", "")
-            row = {
-                "seq": seq + 1,
-                "at": max(newest, now()),  # a clock that was set back must not put entries out of order
-                "kind": kind,
-                "actor": actor,
-                "subject": subject,
-                "body": json.loads(json.dumps(dict(body), allow_nan=False)),
-                "prev": prev,
-            }
-            decision = Decision(**row, digest=digest_of(row))
-            values = {**row, "body": json.dumps(row["body"], allow_nan=False), "digest": decision.digest}
-            connection.execute(
-                "INSERT INTO decision VALUES(:seq, :at, :kind, :actor, :subject, :body, :prev, :digest)",
-                values,
-            )
-        return decision
+            return decide_on(connection, kind, actor=actor, subject=subject, body=body)
 
     def read(self) -> Iterator[Decision]:
         """All entries, oldest first."""
@@ -326,6 +307,40 @@ class Decisions:
                 )
             prev, seq = claimed, decision.seq
         return seq
+
+
+def decide_on(
+    connection: apsw.Connection, kind: str, *, actor: str, subject: str, body: Mapping[str, Any]
+) -> Decision:
+    """
+    Put an entry into the decisions log as a part of a larger transaction.
+
+    Args:
+        connection: of a write transaction on `project.db`.
+        kind: a word for the sort of decision.
+        actor: who decided.
+        subject: what it is about.
+        body: particulars that JSON can say.
+
+    Returns: the entry; durable with the transaction.
+    """
+    last: list[Row] = connection.execute("SELECT seq, at, digest FROM decision ORDER BY seq DESC LIMIT 1").fetchall()
+    seq, newest, prev = last[0] if last else (0, "", "")
+    row = {
+        "seq": seq + 1,
+        "at": max(newest, now()),  # a clock that was set back must not put entries out of order
+        "kind": kind,
+        "actor": actor,
+        "subject": subject,
+        "body": json.loads(json.dumps(dict(body), allow_nan=False)),
+        "prev": prev,
+    }
+    decision = Decision(**row, digest=digest_of(row))
+    values = {**row, "body": json.dumps(row["body"], allow_nan=False), "digest": decision.digest}
+    connection.execute(
+        "INSERT INTO decision VALUES(:seq, :at, :kind, :actor, :subject, :body, :prev, :digest)", values
+    )
+    return decision
 
 
 def now() -> str:

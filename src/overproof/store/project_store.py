@@ -17,6 +17,7 @@ from overproof.store.looks import Looks
 from overproof.store.objects import Objects
 from overproof.store.releases import Releases
 from overproof.store.reviews import ReviewLog
+from overproof.store.rollout import Rollouts
 from overproof.store.secret import project_secret
 
 HOME = ".overproof"
@@ -61,6 +62,11 @@ class Store:
         return Releases(self._project_db, self.objects.find)
 
     @cached_property
+    def rollouts(self) -> Rollouts:
+        """Where each task's rollout stands, and the evidence for it."""
+        return Rollouts(self._project_db)
+
+    @cached_property
     def looks(self) -> Looks:
         """Planned looks at the sealed rows."""
         return Looks(self._project_db)
@@ -102,7 +108,7 @@ class Store:
         for name in ("_traffic_db", "_project_db"):
             if name in self.__dict__:
                 self.__dict__.pop(name).close()
-        for name in ("traffic", "ledger", "canaries", "decisions", "releases", "looks", "reviews"):
+        for name in ("traffic", "ledger", "canaries", "decisions", "releases", "rollouts", "looks", "reviews"):
             self.__dict__.pop(name, None)
         self.objects.close()
 
