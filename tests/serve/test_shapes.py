@@ -7,7 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overproof.outputs import Classes, Field, Fields, Text
-from overproof.serve.shapes import BadCall, Call, content_of, error, read_call, reply, stream, tokens_of, unsupported
+from overproof.serve.shapes import (
+    BadCall,
+    Call,
+    content_of,
+    error,
+    read_call,
+    reply,
+    stream,
+    tokens_of,
+    unsupported,
+)
 
 CHAT, OLD = "/v1/chat/completions", "/v1/completions"
 LABELS = Classes(labels=("order_status", "refund_status", "other"))
@@ -231,8 +241,8 @@ def test_the_openai_client_reads_what_we_write():
     with pytest.raises(openai.PermissionDeniedError) as caught:
         client.chat.completions.create(model="m", messages=MESSAGES, user="denied")
     assert (caught.value.code, caught.value.type) == ("scope", "permission_error")
+    deep = []
+    for _ in range(40):
+        deep = [deep]
     with pytest.raises(openai.BadRequestError, match="nested deeper"):
-        deep = []
-        for _ in range(40):
-            deep = [deep]
         client.chat.completions.create(model="m", messages=MESSAGES, extra_body={"x": deep})

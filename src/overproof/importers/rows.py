@@ -122,7 +122,7 @@ def parse_object(data: bytes, *, depth: int = DEPTH_CAP) -> dict[str, Any]:
         raise BadRow(f"not JSON: {error}") from error
     if text.count("[") + text.count("{") > depth and _depth(value) > depth:
         raise BadRow(f"nested deeper than {depth} levels")
-    if "\\u" in text:
+    if "\\ud" in text or "\\uD" in text:  # escapes of all surrogates begin so
         no_surrogate(json.dumps(value, ensure_ascii=False), "a lone surrogate can't be written as UTF-8")
     if not isinstance(value, dict):
         raise BadRow(f"the line is a {type(value).__name__}, expected an object")
