@@ -153,7 +153,7 @@ class CallImporter:
 
     def _note(self, row: Mapping[str, Any]) -> None:
         for name, value in row.items():
-            if name not in self.understood and value is not None and not (self.scalars and _short(value)):
+            if name not in self.understood and value is not None and not (self.scalars and short(value)):
                 self.notes.ignored[str(name)] += 1
 
     def _record(
@@ -185,23 +185,46 @@ class CallImporter:
         found: dict[str, str] = {}
         chosen = reader.mapping.attributes is not None
         if not chosen:
-            found = {str(k): text for k, v in call.attributes.items() if (text := _short(v)) and k not in LABEL_NAMES}
-        system = "\n".join(one.turn.text for one in call.messages if one.turn.role == "system")
-        if system:
-            found["system_prompt"] = hashlib.sha256(system.encode("utf-8", "replace")).hexdigest()[:12]
-        found["turns"] = str(sum(one.turn.role == "user" for one in call.messages))
-        after = sum(one.turn.role == "tool" for one in call.messages[last + 1 :])
-        if after:  # the answer rests on what a tool said, which the fields don't hold
-            found["tool_results"] = str(after)
+            found = {str(k): text for k, v in call.attributes.items() if (text := short(v)) and k not in LABEL_NAMES}
+        found |= derived(call.messages, last)
         if chosen or self.scalars:
             rest = row if chosen else {k: v for k, v in row.items() if k not in self.understood}
             found |= reader.attributes(rest)
         return found
 
 
-def _short(value: Any) -> str | None:
+def short(value: Any) -> str | None:
+    """
+    A value that can be an attribute.
+
+    Args:
+        value: anything from a row.
+
+    Returns: its text; None for what is empty, nested or longer than `ATTRIBUTE_CHARS`.
+    """
     text = scalar_text(value)
     return text if text and len(text) <= ATTRIBUTE_CHARS else None
+
+
+def derived(messages: Sequence[Said], last: int) -> dict[str, str]:
+    """
+    The attributes that follow from a call's messages, so that logs and live traffic are cut alike.
+
+    Args:
+        messages: system prompt first.
+        last: place of the last user message.
+
+    Returns: "system_prompt" (a digest) where there is one, "turns", and "tool_results" where the answer rests on some.
+    """
+    found: dict[str, str] = {}
+    system = "\n".join(one.turn.text for one in messages if one.turn.role == "system")
+    if system:
+        found["system_prompt"] = hashlib.sha256(system.encode("utf-8", "replace")).hexdigest()[:12]
+    found["turns"] = str(sum(one.turn.role == "user" for one in messages))
+    after = sum(one.turn.role == "tool" for one in messages[last + 1 :])
+    if after:  # the answer rests on what a tool said, which the fields don't hold
+        found["tool_results"] = str(after)
+    return found
 
 
 def _aside(path: Path, where: int | str, reason: str, raw: bytes | str) -> Skipped:

@@ -97,31 +97,32 @@ def _lines_of(path: Path, handle: IO[bytes], *, blank: bool) -> Iterator[Line | 
             yield Line(number=number, data=kept.rstrip(b"\r\n"))
 
 
-def parse_object(data: bytes) -> dict[str, Any]:
+def parse_object(data: bytes, *, depth: int = DEPTH_CAP) -> dict[str, Any]:
     """
     One JSON object, read strictly.
 
     Args:
         data: UTF-8 bytes.
+        depth: most levels of nesting.
 
     Returns: the value, an object.
-    Raises: BadRow for another kind of value, invalid UTF-8 or JSON, a key given twice, NaN, a lone surrogate, nesting over `DEPTH_CAP`.
+    Raises: BadRow for another kind of value, invalid UTF-8 or JSON, a key given twice, NaN, a lone surrogate, nesting over `depth`.
     """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadRow(f"not UTF-8 at byte {error.start}") from error
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = _DECODER.decode(text)
     except RecursionError as error:
-        raise BadRow(f"nested deeper than {DEPTH_CAP} levels") from error
+        raise BadRow(f"nested deeper than {depth} levels") from error
     except BadRow:
         raise
     except ValueError as error:
         raise BadRow(f"not JSON: {error}") from error
-    if text.count("[") + text.count("{") > DEPTH_CAP and _depth(value) > DEPTH_CAP:
-        raise BadRow(f"nested deeper than {DEPTH_CAP} levels")
-    if "\\u" in text:
+    if text.count("[") + text.count("{") > depth and _depth(value) > depth:
+        raise BadRow(f"nested deeper than {depth} levels")
+    if "\\ud" in text or "\\uD" in text:  # escapes of all surrogates begin so
         no_surrogate(json.dumps(value, ensure_ascii=False), "a lone surrogate can't be written as UTF-8")
     if not isinstance(value, dict):
         raise BadRow(f"the line is a {type(value).__name__}, expected an object")
@@ -139,6 +140,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(word: str) -> Any:
     raise BadRow(f"{word} is not a JSON number")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)  # made once: a gateway reads with it too
 
 
 def no_surrogate(text: str, reason: str) -> None:
