@@ -30,6 +30,7 @@ VERBS = {
     "review": ("overproof.cli.review:review", "Say what is true, row by row; the next run learns from it."),
     "status": ("overproof.cli.walk:status", "Say what exists, what is stale and why."),
     "show": ("overproof.cli.show:show", "Print a result of the last run."),
+    "keys": ("overproof.cli.keys:keys", "Make, list or revoke keys of the gateway's callers."),
     "export": ("overproof.cli.export:export", "Write the release as a folder that serves by itself."),
     "ablate": ("overproof.cli.ablate:ablate", "Train with and without each rule of the filter: does it help?"),
     "diff": ("overproof.cli.show:diff", "Compare two runs slice by slice."),

@@ -124,6 +124,16 @@ PROJECT_SCHEMA = (
         pin TEXT NOT NULL, prompts TEXT NOT NULL, round INTEGER NOT NULL, n INTEGER NOT NULL, differ INTEGER NOT NULL,
         alarm INTEGER NOT NULL, PRIMARY KEY(pin, prompts, round)) STRICT;
     """,
+    """
+    CREATE TABLE api_key(
+        id TEXT PRIMARY KEY, digest BLOB NOT NULL UNIQUE, name TEXT NOT NULL, scopes TEXT NOT NULL, created REAL NOT NULL,
+        expires REAL, revoked REAL) STRICT;
+    CREATE TRIGGER api_key_stays BEFORE UPDATE OF id, digest, name, scopes, created, expires ON api_key
+        BEGIN SELECT RAISE(ABORT, 'a key can only be revoked'); END;
+    CREATE TRIGGER api_key_ends BEFORE UPDATE OF revoked ON api_key WHEN old.revoked IS NOT NULL
+        BEGIN SELECT RAISE(ABORT, 'a revoked key stays revoked'); END;
+    CREATE TRIGGER api_key_kept BEFORE DELETE ON api_key BEGIN SELECT RAISE(ABORT, 'keys are revoked, not deleted'); END;
+    """,
 )
 
 
