@@ -8,7 +8,7 @@ import signal
 import socket
 from collections.abc import Callable, Generator
 from types import FrameType
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -79,7 +79,8 @@ class GatewayProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """The parser gave up; in the middle of an answer, all that can be done is to close."""
         del msg
-        if not self.cycle or not self.cycle.response_started or self.cycle.response_complete:
+        cycle: Any = self.cycle  # None before the first request
+        if cycle is None or not cycle.response_started or cycle.response_complete:
             refusal: Refusal = HEAD_TOO_LARGE if self._head > 2 * MAX_HEADER_BYTES else MALFORMED
             lines = [b"HTTP/1.1 %d %s\r\n" % (refusal.status, b"Bad Request" if refusal is MALFORMED else b"Request Header Fields Too Large")]
             lines += [name + b": " + value + b"\r\n" for name, value in refusal.head]
