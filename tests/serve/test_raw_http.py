@@ -180,7 +180,7 @@ def test_a_page_that_may_call_can_read_a_stream_and_errors(gateway):
 def test_a_caller_that_leaves_before_the_last_byte_reaches_no_handler(gateway):
     """Half a body and a closed connection: the handler would have answered, and nothing is answered."""
     assert gateway.raw(post(b'{"a"', length=b"Content-Length: 100\r\n"), shut=True) == b""
-    half = CHAT + HOST + JSON + CHUNKED + b"\r\n4\r\n{\"a\"\r\n"
+    half = CHAT + HOST + JSON + CHUNKED + b'\r\n4\r\n{"a"\r\n'
     assert gateway.raw(half, shut=True) == b""
 
 

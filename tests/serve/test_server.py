@@ -87,7 +87,7 @@ class Caller(threading.Thread):
                 if answer.will_close or not self.keep:
                     line.close()
                     line = None
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
                 self.failed.append(repr(error))
                 line = None
             self.stop.wait(0.002)
@@ -101,7 +101,7 @@ def test_restarts_at_one_port_fail_no_request(start, tmp_path):
     callers = [Caller(gateway.port, keep=keep) for keep in (True, True, False, False)]
     for caller in callers:
         caller.start()
-    for _ in range(3):
+    for _ in range(2):
         before = sum(caller.fine for caller in callers)
         after = start(tmp_path, port=gateway.port)
         gateway.process.send_signal(signal.SIGTERM)
@@ -114,7 +114,7 @@ def test_restarts_at_one_port_fail_no_request(start, tmp_path):
     for caller in callers:
         caller.join()
     assert [caller.failed for caller in callers] == [[], [], [], []]
-    assert sum(caller.fine for caller in callers) >= 150
+    assert sum(caller.fine for caller in callers) >= 100
 
 
 def test_a_connection_that_waited_to_be_accepted_is_served(start, tmp_path):

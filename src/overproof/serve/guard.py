@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from ipaddress import ip_address
 from itertools import chain
 from typing import Final
 
+from overproof.errors import DataError
 from overproof.serve.asgi import App, Headers, HttpScope, Message, Receive, Refusal, Send
 
 MAX_HEADER_BYTES: Final = 16_384
@@ -81,10 +83,15 @@ def limits_of(host: str, *, hosts: Iterable[str] = (), origins: Iterable[str] = 
         max_body_bytes: longest body.
 
     Returns: the limits; the address that a connection came in on is accepted as well, being a number and no name.
+    Raises: DataError for a name that no Host header can have.
     """
-    named = {"localhost", "127.0.0.1", "[::1]", *(h.lower().rstrip(".") for h in hosts), f"[{host}]" if ":" in host else host.lower()}
-    clean = frozenset(o.lower().rstrip("/").encode() for o in origins)
-    return Limits(hosts=frozenset(h.encode("idna") if not h.isascii() else h.encode() for h in named), origins=clean, max_body_bytes=max_body_bytes)
+    bare = host.strip("[]").lower()
+    own = {f"[{bare}]" if ":" in bare else bare} - {"0.0.0.0", "[::]"}  # noqa: S104 - not bound to here, but left out: nobody's name
+    named = {h.lower() for h in hosts} | own | {"localhost", "127.0.0.1", "[::1]"}
+    found = frozenset(h.encode("ascii", "replace") for h in named)
+    if wrong := sorted(h.decode() for h in found if not _HOST.fullmatch(h)):
+        raise DataError(f"[gateway] hosts that no request can name: {wrong}", next_action="write them as in a URL, without scheme and path; xn--... where they are no ASCII")
+    return Limits(hosts=found, origins=frozenset(o.lower().rstrip("/").encode() for o in origins), max_body_bytes=max_body_bytes)
 
 
 class Guard:
@@ -155,16 +162,14 @@ class Guard:
             return False
         low = host.lower()
         name = low if low.endswith(b"]") else low.rpartition(b":")[0] or low
-        if low in self._limits.hosts or name in self._limits.hosts:
-            if len(self._known) < KNOWN_HOSTS:
-                self._known.add(host)
-            return True
-        # A page that was rebound to this machine still names its own domain; a number can't be rebound.
-        server = scope.get("server")
-        try:
-            return server is not None and ip_address(name.decode().strip("[]")) == ip_address(server[0])
-        except ValueError:
-            return False
+        fine = low in self._limits.hosts or name in self._limits.hosts
+        if not fine and (server := scope.get("server")) is not None:
+            # A page that was rebound to this machine still names its own domain; a number can't be rebound.
+            with contextlib.suppress(ValueError):
+                fine = ip_address(name.decode().strip("[]")) == ip_address(server[0])
+        if fine and len(self._known) < KNOWN_HOSTS:
+            self._known.add(host)
+        return fine
 
     def _from_page(self, method: str, headers: Mapping[bytes, bytes], host: bytes) -> Refusal | None:
         origin = headers.get(b"origin")
@@ -185,8 +190,8 @@ class Guard:
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if kind == b"application/json":
             return None
-        # A page can send forms without asking first; programs that upload files don't say that they are pages.
-        return None if kind in _FORMS and b"origin" not in headers and b"sec-fetch-site" not in headers else WRONG_TYPE
+        # Foreign pages were refused above; the two types that any page can send without asking are refused all the same.
+        return None if kind in _FORMS else WRONG_TYPE
 
 
 async def read_body(receive: Receive, *, seconds: float = BODY_S) -> bytes | None:
@@ -283,10 +288,8 @@ async def _refuse(refusal: Refusal, receive: Receive, send: Send, *, body: bool)
     await refusal.send(send, more=body)
     if not body:
         return
-    try:
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LINGER_S):
             while (await receive()).get("more_body", False):
                 pass
-    except TimeoutError:
-        pass
     await send({"type": "http.response.body", "body": b""})
