@@ -1,5 +1,6 @@
 """The end of a process, with real signals: nothing that was begun is lost, and nothing half is passed off as whole."""
 
+import asyncio
 import contextlib
 import http.client
 import signal
@@ -8,9 +9,11 @@ import threading
 import time
 
 import pytest
+import uvicorn
 
 from overproof.errors import StoreError
-from overproof.serve.server import listen
+from overproof.serve.asgi import answer
+from overproof.serve.server import GatewayProtocol, _Server, listen
 
 STREAM = b"POST /v1/completions?%s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -117,17 +120,32 @@ def test_restarts_at_one_port_fail_no_request(start, tmp_path):
     assert sum(caller.fine for caller in callers) >= 100
 
 
-def test_a_connection_that_waited_to_be_accepted_is_served(start, tmp_path):
-    """The process sleeps while callers connect and send; told to go, it still answers each of them."""
-    gateway = start(tmp_path)
-    gateway.process.send_signal(signal.SIGSTOP)
-    lines = [gateway.connect() for _ in range(20)]
-    for line in lines:
-        line.sendall(STREAM % b"0.1")
-    gateway.process.send_signal(signal.SIGTERM)
-    gateway.process.send_signal(signal.SIGCONT)
-    assert all([whole(rest(line)) for line in lines])  # noqa: C419
-    assert gateway.process.wait(timeout=60) == 0
+class Quick:
+    async def __call__(self, scope, receive, send):
+        await answer(send, b"{}")
+
+    async def close(self):
+        pass
+
+
+def test_a_connection_that_waited_to_be_accepted_is_served():
+    """Callers that connected and sent while the loop was busy are in the kernel's queue when the end begins; each is answered."""
+
+    async def ended():
+        listener = listen("127.0.0.1", 0)
+        address = listener.getsockname()
+        config = uvicorn.Config(Quick(), http=GatewayProtocol, ws="none", lifespan="off", log_config=None, log_level="critical")
+        config.load()
+        server = _Server(config, Quick(), 10.0, None)
+        server.lifespan = config.lifespan_class(config)
+        await server.startup([listener])
+        lines = [socket.create_connection(address, timeout=10) for _ in range(20)]  # the loop does not run meanwhile
+        for line in lines:
+            line.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await server.shutdown([listener])
+        return lines
+
+    assert all([rest(line).endswith(b"{}") for line in asyncio.run(ended())])  # noqa: C419 - each is closed
 
 
 def test_an_address_that_is_taken_is_told_in_words(tmp_path):
