@@ -1,6 +1,5 @@
 """The end of a process, with real signals: nothing that was begun is lost, and nothing half is passed off as whole."""
 
-import asyncio
 import contextlib
 import http.client
 import signal
@@ -10,6 +9,7 @@ import time
 
 import pytest
 import uvicorn
+import uvloop
 
 from overproof.errors import StoreError
 from overproof.serve.asgi import answer
@@ -145,7 +145,7 @@ def test_a_connection_that_waited_to_be_accepted_is_served():
         await server.shutdown([listener])
         return lines
 
-    assert all([rest(line).endswith(b"{}") for line in asyncio.run(ended())])  # noqa: C419 - each is closed
+    assert all([rest(line).endswith(b"{}") for line in uvloop.run(ended())])  # noqa: C419 - each is closed
 
 
 def test_an_address_that_is_taken_is_told_in_words(tmp_path):

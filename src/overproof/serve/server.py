@@ -200,6 +200,7 @@ class _Server(uvicorn.Server):
             sock.close()
         try:
             lame = min(loop.time() + LAME_S, end)
+            await asyncio.sleep(0.02)  # for connections that the loop itself has accepted, and not announced yet
             while loop.time() < end and self.server_state.connections and not self.force_exit:
                 if loop.time() >= lame:
                     for connection in tuple(self.server_state.connections):
