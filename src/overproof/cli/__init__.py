@@ -32,6 +32,7 @@ VERBS = {
     "show": ("overproof.cli.show:show", "Print a result of the last run."),
     "promote": ("overproof.cli.rollout:promote", "Take a release to its next stage, if the evidence is there."),
     "rollback": ("overproof.cli.rollout:rollback", "Give all requests back to the teacher."),
+    "keys": ("overproof.cli.keys:keys", "Make, list or revoke keys of the gateway's callers."),
     "export": ("overproof.cli.export:export", "Write the release as a folder that serves by itself."),
     "ablate": ("overproof.cli.ablate:ablate", "Train with and without each rule of the filter: does it help?"),
     "diff": ("overproof.cli.show:diff", "Compare two runs slice by slice."),

@@ -125,6 +125,16 @@ PROJECT_SCHEMA = (
         alarm INTEGER NOT NULL, PRIMARY KEY(pin, prompts, round)) STRICT;
     """,
     """
+    CREATE TABLE api_key(
+        id TEXT PRIMARY KEY, digest BLOB NOT NULL UNIQUE, name TEXT NOT NULL, scopes TEXT NOT NULL, created REAL NOT NULL,
+        expires REAL, revoked REAL) STRICT;
+    CREATE TRIGGER api_key_stays BEFORE UPDATE OF id, digest, name, scopes, created, expires ON api_key
+        BEGIN SELECT RAISE(ABORT, 'a key can only be revoked'); END;
+    CREATE TRIGGER api_key_ends BEFORE UPDATE OF revoked ON api_key WHEN old.revoked IS NOT NULL
+        BEGIN SELECT RAISE(ABORT, 'a revoked key stays revoked'); END;
+    CREATE TRIGGER api_key_kept BEFORE DELETE ON api_key BEGIN SELECT RAISE(ABORT, 'keys are revoked, not deleted'); END;
+    """,
+    """
     CREATE TABLE rollout(
         epoch INTEGER PRIMARY KEY, task TEXT NOT NULL, release_id TEXT NOT NULL REFERENCES release(id), stage TEXT NOT NULL,
         share REAL NOT NULL, since REAL NOT NULL, by TEXT NOT NULL, why TEXT NOT NULL, evidence TEXT NOT NULL,

@@ -10,6 +10,7 @@ from typing import Literal, Self
 from overproof.errors import StoreError
 from overproof.store.artifacts import Memo, StepEvent
 from overproof.store.canaries import CanaryRounds
+from overproof.store.keys import ApiKeys
 from overproof.store.labels import LabelLedger
 from overproof.store.local import PROJECT_SCHEMA, TRAFFIC_SCHEMA, Db, Role
 from overproof.store.logs import Decisions, TrafficLog
@@ -80,6 +81,11 @@ class Store:
         """What people said is the true label of a row."""
         return ReviewLog(self._project_db)
 
+    @cached_property
+    def keys(self) -> ApiKeys:
+        """Keys with which callers of the gateway name themselves."""
+        return ApiKeys(self._project_db)
+
     def memo(self, *, on_event: Callable[[StepEvent], None] | None = None, dry: bool = False) -> Memo:
         """
         A runner of steps over this store.
@@ -108,7 +114,7 @@ class Store:
         for name in ("_traffic_db", "_project_db"):
             if name in self.__dict__:
                 self.__dict__.pop(name).close()
-        for name in ("traffic", "ledger", "canaries", "decisions", "releases", "rollouts", "looks", "reviews"):
+        for name in ("traffic", "ledger", "canaries", "decisions", "releases", "rollouts", "looks", "reviews", "keys"):
             self.__dict__.pop(name, None)
         self.objects.close()
 

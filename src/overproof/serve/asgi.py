@@ -1,0 +1,68 @@
+"""The few words of ASGI that the gateway uses, and how an error is said in OpenAI's form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+HttpScope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[HttpScope, Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+JSON: Headers = [(b"content-type", b"application/json")]
+
+
+class Refusal:
+    """
+    An answer that is no, made once and sent many times.
+
+    Args:
+        status: HTTP status.
+        message: one sentence for the caller's developer.
+        code: a word that programs compare.
+        kind: OpenAI's `type` of the error.
+        headers: further ones.
+        close: whether the connection ends, as where the rest of a request is not read.
+    """
+
+    __slots__ = ("body", "code", "head", "status")
+
+    def __init__(
+        self, status: int, message: str, *, code: str, kind: str = "invalid_request_error",
+        headers: Headers | None = None, close: bool = False,
+    ) -> None:  # fmt: skip
+        self.status, self.code = status, code
+        error = {"message": message, "type": kind, "param": None, "code": code}
+        self.body = json.dumps({"error": error}, separators=(",", ":")).encode()
+        length = (b"content-length", str(len(self.body)).encode())
+        self.head: Headers = [*JSON, length, *(headers or []), *([(b"connection", b"close")] if close else [])]
+
+    async def send(self, send: Send, *, more: bool = False) -> None:
+        """
+        Answer with it.
+
+        Args:
+            send: of the request.
+            more: leave the answer open, to read what the caller still sends.
+        """
+        await send({"type": "http.response.start", "status": self.status, "headers": self.head})
+        await send({"type": "http.response.body", "body": self.body, "more_body": more})
+
+
+async def answer(send: Send, body: bytes, *, status: int = 200, headers: Headers | None = None) -> None:
+    """
+    Send a whole answer.
+
+    Args:
+        send: of the request.
+        body: its bytes.
+        status: HTTP status.
+        headers: `JSON` where absent; the length is added.
+    """
+    head = [*(JSON if headers is None else headers), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": body})

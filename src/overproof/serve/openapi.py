@@ -1,0 +1,160 @@
+"""The OpenAPI document of the gateway, made from the table of endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any, Final
+
+from overproof.data import STAGES
+from overproof.serve.routes import ENDPOINTS, Endpoint
+
+Schema = dict[str, Any]
+
+_TEXT: Final[Schema] = {"type": "string"}
+_NUMBER: Final[Schema] = {"type": "integer", "minimum": 0}
+
+
+def _object(required: Sequence[str] = (), **properties: Schema) -> Schema:
+    return {"type": "object", "required": list(required), "properties": properties} if required else {"type": "object", "properties": properties}
+
+
+def _list(of: Schema) -> Schema:
+    return {"type": "array", "items": of}
+
+
+_USAGE: Final = _object(prompt_tokens=_NUMBER, completion_tokens=_NUMBER, total_tokens=_NUMBER)
+_MODEL: Final = _object(("id", "object"), id=_TEXT, object={"const": "model"}, created={"type": "integer"}, owned_by=_TEXT)
+_TURN: Final = _object(("role",), role=_TEXT, content={"type": ["string", "array", "null"]})
+
+SCHEMAS: Final[dict[str, Schema]] = {
+    "ChatRequest": _object(
+        ("model", "messages"), model={**_TEXT, "minLength": 1}, messages={**_list(_TURN), "minItems": 1}, stream={"type": ["boolean", "null"]},
+        user={"type": ["string", "null"]}, metadata={"type": ["object", "null"]}, response_format={"type": ["object", "null"]},
+    ),
+    "ChatCompletion": _object(
+        ("id", "object", "choices"), id=_TEXT, object=_TEXT, created={"type": "integer"}, model=_TEXT, choices=_list({"type": "object"}), usage=_USAGE
+    ),
+    "CompletionRequest": _object(
+        ("model", "prompt"), model={**_TEXT, "minLength": 1}, prompt={"type": ["string", "array"]}, stream={"type": ["boolean", "null"]},
+    ),
+    "Completion": _object(("id", "object", "choices"), id=_TEXT, object=_TEXT, model=_TEXT, choices=_list({"type": "object"}), usage=_USAGE),
+    "EmbeddingRequest": _object(("model", "input"), model=_TEXT, input={"type": ["string", "array"]}),
+    "Embeddings": _object(("object", "data"), object=_TEXT, data=_list({"type": "object"}), model=_TEXT, usage=_USAGE),
+    "Models": _object(("object", "data"), object={"const": "list"}, data=_list(_MODEL)),
+    "Model": _MODEL,
+    "State": _object(("status",), status=_TEXT, problems=_list(_TEXT)),
+    "Document": {"type": "object"},
+    "Feedback": _object(
+        ("request_id",), request_id={**_TEXT, "minLength": 1, "description": "`x-overproof-request-id` of the answer."},
+        label={"description": "The right answer, in the task's form."}, good={"type": ["boolean", "null"], "description": "Whether the answer was right."},
+        comment={"type": ["string", "null"]},
+    ),
+    "Taken": _object(("request_id",), request_id=_TEXT),
+    "Status": _object(("tasks",), tasks=_list({"type": "object"})),
+    "Move": _object(("task", "by"), task={**_TEXT, "minLength": 1}, by={**_TEXT, "minLength": 1, "description": "The person who decides."},
+                    to={"enum": [*STAGES, None]}, why={"type": ["string", "null"]}),
+    "Moved": _object(("task", "stage"), task=_TEXT, stage={"enum": list(STAGES)}),
+    "Error": _object(("error",), error=_object(
+        ("message", "type", "code"), message=_TEXT, type=_TEXT, param={"type": ["string", "null"]}, code={"type": ["string", "integer", "null"]},
+    )),
+}  # fmt: skip
+
+PROBLEMS: Final[dict[int, str]] = {
+    400: "Not a valid request.", 401: "No valid key.", 403: "The key lacks the scope, or the page's origin may not call.",
+    404: "There is none of this name.", 405: "Not this method.", 408: "The body came too slowly.", 409: "Not now; the message says why.",
+    413: "The body is too long.", 415: "The body is not of a type that is accepted.", 421: "The Host header is not served here.",
+    429: "Too many requests of this caller are in flight.", 431: "The headers are too large.", 500: "The gateway failed.",
+    502: "The upstream failed or can't be reached.", 503: "Neither teacher nor student can answer now; Retry-After says when to try again.",
+    504: "The upstream took too long.",
+}  # fmt: skip
+_WAY_IN: Final = (400, 405, 421, 431, 500)
+_BODY: Final = (408, 413, 415)
+_KEYED: Final = (401, 403, 429)
+_UPSTREAM: Final = (404, 502, 503, 504)
+_ROUTED: Final = ("chat", "completions")
+
+SERVED_HEADERS: Final = {
+    "x-overproof-request-id": "Id of this request in the log; feedback names it.",
+    "x-overproof-route": "student or teacher.",
+    "x-overproof-reason": "Why this route was taken.",
+    "x-overproof-release": "The release that was asked.",
+    "x-overproof-confidence": "The student's calibrated confidence.",
+}
+
+
+def openapi(endpoints: Sequence[Endpoint] = ENDPOINTS) -> dict[str, Any]:
+    """
+    What is served, for programs.
+
+    Args:
+        endpoints: the table.
+
+    Returns: an OpenAPI 3.1 document.
+    """
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint in endpoints:
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "overproof gateway", "version": version("overproof"),
+            "description": "OpenAI's API in front of a teacher and of the students distilled from it. Paths of /v1 that are not named go to the upstream.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": SCHEMAS,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "`overproof keys add` makes one; scopes: invoke, read, review, promote, admin."}},
+        },
+    }  # fmt: skip
+
+
+def _operation(endpoint: Endpoint) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": f"{endpoint.method.lower()}_{endpoint.handler}_{endpoint.path.strip('/').replace('/', '_').strip('{}')}",
+        "summary": endpoint.summary,
+        "security": [] if endpoint.scope == "public" else [{"key": [endpoint.scope]}],
+        "responses": _responses(endpoint),
+    }
+    _, _, name = endpoint.path.partition("{")
+    if name:
+        operation["parameters"] = [{
+            "name": name.rstrip("}"), "in": "path", "required": True, "schema": {"type": "string", "minLength": 1, "pattern": r"^[A-Za-z0-9_][A-Za-z0-9_-]*$"},
+        }]  # fmt: skip
+    if endpoint.request:
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(endpoint.request)}}}
+    elif endpoint.method in ("POST", "PUT", "PATCH"):
+        kinds = ("application/json", "multipart/form-data", "application/octet-stream")
+        operation["requestBody"] = {"required": False, "content": {kind: {} for kind in kinds}}
+    return operation
+
+
+def _responses(endpoint: Endpoint) -> dict[str, Any]:
+    content: dict[str, Any] = {"application/json": {"schema": _ref(endpoint.reply)} if endpoint.reply else {}}
+    if endpoint.reply == "text":
+        content = {"text/plain": {"schema": _TEXT}}
+    elif endpoint.any_body:
+        content["*/*"] = {}
+    if endpoint.streams:
+        content["text/event-stream"] = {"schema": {**_TEXT, "description": "`data: {...}` events, ended by `data: [DONE]`."}}
+    good: dict[str, Any] = {"description": "The answer.", "content": content}
+    if endpoint.handler in _ROUTED:
+        good["headers"] = {name: {"description": text, "schema": _TEXT} for name, text in SERVED_HEADERS.items()}
+    codes = {
+        *_WAY_IN, *endpoint.problems, *(_BODY if endpoint.method in ("POST", "PUT", "PATCH") else ()),
+        *(_KEYED if endpoint.scope != "public" else (403,)), *(_UPSTREAM if endpoint.upstream else ()),
+    }  # fmt: skip
+    error = {"application/json": {"schema": _ref("Error")}}
+    found: dict[str, Any] = {"200": good, **{str(code): {"description": PROBLEMS[code], "content": error} for code in sorted(codes)}}
+    for code in ("429", "503"):
+        if code in found:
+            found[code]["headers"] = {"retry-after": {"description": "Seconds.", "schema": _NUMBER}}
+    if "ready" in endpoint.handler:
+        found["503"] = {"description": "Not ready; the problems say why.", "content": {"application/json": {"schema": _ref("State")}}}
+    if endpoint.upstream:
+        found["default"] = {"description": "Whatever the upstream said, as it came.", "content": {"application/json": {}, "*/*": {}}}
+    return found
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
