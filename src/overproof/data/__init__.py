@@ -28,6 +28,7 @@ from overproof.data.labels import (
 from overproof.data.prompts import Gap, MixDistance, PromptRow, PromptSet, SliceMatch, SliceShare
 from overproof.data.served import BY_STUDENT, REASONS, STAGES, Reason, Route, Served, Stage
 from overproof.data.traffic import (
+    FEEDBACK,
     GOLD_SOURCES,
     Completeness,
     Completion,
@@ -41,4 +42,4 @@ from overproof.data.traffic import (
     digest_of,
 )
 
-__all__ = ["BY_STUDENT", "GOLD_SOURCES", "REASONS", "STAGES", "Answered", "Answers", "Asking", "BatchResult", "BatchState", "CalibrationSet", "CanaryRound", "Clearance", "Committee", "Completeness", "Completion", "Dropped", "Example", "Folder", "Gap", "Judgement", "Labelled", "Member", "MixDistance", "Outcome", "Prediction", "PromptRow", "PromptSet", "RateLimits", "Reason", "Repeat", "Request", "Route", "Served", "Skipped", "SliceMatch", "SliceShare", "Stage", "TeacherPin", "TestSet", "ToolCall", "Traffic", "TrafficRecord", "TrainSet", "Turn", "digest_of"]
+__all__ = ["BY_STUDENT", "FEEDBACK", "GOLD_SOURCES", "REASONS", "STAGES", "Answered", "Answers", "Asking", "BatchResult", "BatchState", "CalibrationSet", "CanaryRound", "Clearance", "Committee", "Completeness", "Completion", "Dropped", "Example", "Folder", "Gap", "Judgement", "Labelled", "Member", "MixDistance", "Outcome", "Prediction", "PromptRow", "PromptSet", "RateLimits", "Reason", "Repeat", "Request", "Route", "Served", "Skipped", "SliceMatch", "SliceShare", "Stage", "TeacherPin", "TestSet", "ToolCall", "Traffic", "TrafficRecord", "TrainSet", "Turn", "digest_of"]

@@ -186,17 +186,32 @@ class CallImporter:
         chosen = reader.mapping.attributes is not None
         if not chosen:
             found = {str(k): text for k, v in call.attributes.items() if (text := _short(v)) and k not in LABEL_NAMES}
-        system = "\n".join(one.turn.text for one in call.messages if one.turn.role == "system")
-        if system:
-            found["system_prompt"] = hashlib.sha256(system.encode("utf-8", "replace")).hexdigest()[:12]
-        found["turns"] = str(sum(one.turn.role == "user" for one in call.messages))
-        after = sum(one.turn.role == "tool" for one in call.messages[last + 1 :])
-        if after:  # the answer rests on what a tool said, which the fields don't hold
-            found["tool_results"] = str(after)
+        found |= derived(call.messages, last)
         if chosen or self.scalars:
             rest = row if chosen else {k: v for k, v in row.items() if k not in self.understood}
             found |= reader.attributes(rest)
         return found
+
+
+def derived(messages: Sequence[Said], last: int) -> dict[str, str]:
+    """
+    Attributes that the messages of a call themselves give.
+
+    Args:
+        messages: without the answer.
+        last: place of the last user message.
+
+    Returns: a digest of the system prompt, the number of user turns, and of tool results that the answer rests on.
+    """
+    found: dict[str, str] = {}
+    system = "\n".join(one.turn.text for one in messages if one.turn.role == "system")
+    if system:
+        found["system_prompt"] = hashlib.sha256(system.encode("utf-8", "replace")).hexdigest()[:12]
+    found["turns"] = str(sum(one.turn.role == "user" for one in messages))
+    after = sum(one.turn.role == "tool" for one in messages[last + 1 :])
+    if after:  # the answer rests on what a tool said, which the fields don't hold
+        found["tool_results"] = str(after)
+    return found
 
 
 def _short(value: Any) -> str | None:
