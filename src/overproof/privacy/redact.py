@@ -266,8 +266,8 @@ class Redactor:
             yield self.row(row)
 
     def _served(self, how: Served) -> Served:
-        told = {name: getattr(how, name) for name in _TOLD}
-        done = {name: self.text(text) for name, text in told.items()}
+        told: dict[str, Any] = {name: getattr(how, name) for name in _TOLD}
+        done: dict[str, Any] = {name: self.text(text) for name, text in told.items()}
         guess = None if how.guess is None else self.answer(how.guess)
         return how if done == told and guess == how.guess else replace(how, guess=guess, **done)
 

@@ -166,7 +166,7 @@ class Capture:
         Args:
             within_s: how long a disk that takes nothing is tried.
 
-        Returns: False where rows were lost, which `dropped` tells.
+        Returns: False where rows that had been taken were given up, which `dropped` tells.
         """
         self._give_up_at = time.monotonic() + within_s
         self._closing = True
@@ -255,7 +255,8 @@ class Capture:
                 time.sleep(BREATH_S)
 
     def _read(self, row: Row, weight: float) -> Kept | None:
-        how, found = row.served, None
+        how = row.served
+        found: TrafficRecord | Skipped | None
         try:
             found = writable(record_of(row, weight=weight, prices=self._prices), self._redactor)
         except Exception as error:  # noqa: BLE001 - callers send what they like, and the next row must not suffer from it
@@ -314,6 +315,7 @@ class Capture:
             self._give_up("unwritable")
 
     def _give_up(self, why: Drop) -> None:
+        self._lost = self._lost or bool(self._batch)
         self._lose(self._batch, why)
         self._batch = []
 
@@ -321,7 +323,6 @@ class Capture:
         for entry in entries:
             if entry.row is not None:
                 self._writer_drops[entry.row.served.task, entry.row.served.slice, why] += 1
-                self._lost = True
             _settle(entry.future, StoreError(self.fault, next_action="try again later") if entry.row is None else False)
         self._done(entries)
 

@@ -81,7 +81,7 @@ def record_of(row: Row, *, weight: float = 1.0, prices: Prices | None = None) ->
     messages = _messages(body)
     last = max((i for i, one in enumerate(messages) if one.turn.role == "user"), default=-1)
     said = None if row.answer is not None else _answer(row)
-    answer = row.answer if said is None else _completion(row, said, prices)
+    answer = row.answer if said is None else _completion(row, said, asked_of=body, prices=prices)
     if row.served.route == "student" and answer is not None:
         answer = replace(answer, reason=BY_STUDENT)
     return TrafficRecord(
@@ -216,7 +216,7 @@ def _choice(event: Any) -> dict[str, Any]:
     return listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], dict) else {}
 
 
-def _completion(row: Row, answer: Answer, prices: Prices | None) -> Completion:
+def _completion(row: Row, answer: Answer, *, asked_of: Any, prices: Prices | None) -> Completion:
     verdict = answer.verdict()
     tokens = [_count(answer.tokens_in), _count(answer.tokens_out)]
     cost = None
@@ -225,7 +225,7 @@ def _completion(row: Row, answer: Answer, prices: Prices | None) -> Completion:
     return Completion(
         text="" if answer.said is None else answer.said.turn.text,
         value=None,
-        model=scalar_text(answer.model) or "",
+        model=scalar_text(answer.model) or scalar_text(asked_of.get("model") if isinstance(asked_of, dict) else None) or "",
         finish=verdict.finish,
         tokens_in=tokens[0],
         tokens_out=tokens[1],
