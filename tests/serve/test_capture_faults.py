@@ -9,13 +9,11 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from overproof.data import Served
-from overproof.errors import StoreError
 from overproof.privacy.redact import Policy, Redactor
 from overproof.serve.capture import Capture, Row, read_feedback
 from overproof.store.project_store import open_store
@@ -236,14 +234,6 @@ def test_planted_secrets_are_in_no_byte_after_a_crash_in_the_middle_of_a_commit(
         assert len(found) >= 20
         assert store.captured.health().served == len(found)
         assert store.captured.feedback()
-
-
-def test_a_store_that_can_t_be_opened_is_said_before_the_gateway_listens(tmp_path):
-    with tiny_disk(tmp_path / "disk", "1m"):
-        root = tmp_path / "disk"
-        with pytest.raises((StoreError, OSError)), open_store(root) as store:
-            (root / "ballast").write_bytes(b"x" * 1_040_000)
-            Capture(store, redactor=Redactor(replace(Policy(), mode="mask")))
 
 
 if __name__ == "__main__":
