@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from overproof.cli import main
-from overproof.data import BY_STUDENT, Completion, Request, TrafficRecord
+from overproof.data import Completion, Request, TrafficRecord
 from overproof.project import load_project
 from overproof.steps.discover import DiscoverRecipe, discover
 
@@ -219,17 +219,3 @@ def test_a_frame_that_all_requests_share_becomes_the_prompt() -> None:
     assert one.frame == "Which queue is this for?\n\nMessage: {text}\n\nOne word only."
     (bare,) = discover([row(i, f"m {i}", "ab"[i % 2], system=None) for i in range(80)], DiscoverRecipe()).candidates
     assert bare.frame is None
-
-
-def test_what_the_student_answered_says_nothing_of_the_teacher_s_answers_or_money() -> None:
-    """Its rows count as requests; their answers and costs are not the large model's."""
-    rows, _ = mixed()
-    plain = discover(rows, DiscoverRecipe()).candidates[0]
-    mine = set(plain.row_ids[::2])
-    changed = [
-        replace(r, completion=replace(r.completion, reason=BY_STUDENT, cost_usd=0.0, text="never seen")) if r.request.id in mine else r for r in rows
-    ]
-    found = next(c for c in discover(changed, DiscoverRecipe()).candidates if set(c.row_ids) & mine)
-    assert found.rows == plain.rows
-    assert "never seen" not in dict(found.labels)
-    assert found.usd_per_month == pytest.approx(plain.usd_per_month)
