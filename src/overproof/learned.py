@@ -8,6 +8,7 @@ from overproof.data import Labelled, PromptSet
 from overproof.project import Project
 from overproof.recipes import features_recipe
 from overproof.settings import SuspicionTable
+from overproof.steps.heed import HEED, TAKE_HEEDED, HeedRecipe
 from overproof.steps.mend import FEATURES, MEND, TAKE_LABELLED, MendRecipe, TakeRecipe
 from overproof.steps.suspicion import (
     LEAVE_OUT,
@@ -41,10 +42,11 @@ def marked(memo: Memo, project: Project, filtered: Artifact[Labelled], prompts: 
 
 
 def learned_rows(
-    memo: Memo, project: Project, reviews: Reviews, kept: dict[str, Artifact[Any]], *, attributes: tuple[str, ...]
-) -> Artifact[Labelled]:
+    memo: Memo, project: Project, reviews: Reviews, kept: dict[str, Artifact[Any]], *, attributes: tuple[str, ...],
+    heed: bool = False,
+) -> Artifact[Labelled]:  # fmt: skip
     """
-    The rows after suspicion and people's reviews; the filter's own, and no work, where there is neither.
+    The rows after suspicion, people's reviews and callers' feedback; the filter's own, and no work, where there is none of them.
 
     Args:
         memo: runs or reuses the steps.
@@ -52,9 +54,20 @@ def learned_rows(
         reviews: all words that hold.
         kept: has "labels", the filter's result, and "prompts"; gets what is made on the way.
         attributes: that the teacher's errors are cut by.
+        heed: whether the log has labels that callers posted.
 
     Returns: the rows that are learned from.
     """
+    rows = _believed(memo, project, reviews, kept, attributes)
+    if not heed:
+        return rows
+    kept["heeded"] = memo.run(HEED, rows, recipe=HeedRecipe())
+    return memo.run(TAKE_HEEDED, kept["heeded"], recipe=HeedRecipe())
+
+
+def _believed(
+    memo: Memo, project: Project, reviews: Reviews, kept: dict[str, Artifact[Any]], attributes: tuple[str, ...]
+) -> Artifact[Labelled]:
     filtered: Artifact[Labelled] = kept["labels"]
     rows = _reviewed(memo, project, reviews, kept, attributes) if reviews.rows else filtered
     if project.suspicion is None:

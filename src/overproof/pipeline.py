@@ -207,7 +207,7 @@ class Road:
         p, run, kept = self.project, self.memo.run, self.artifacts
         log = self._log()
         window = p.traffic.window_days
-        kept["traffic"] = traffic = run(CAPTURE, log, recipe=CaptureRecipe(fields=p.task.input, window_days=window))
+        kept["traffic"] = traffic = run(CAPTURE, log, recipe=CaptureRecipe(fields=p.task.input, window_days=window, task=p.task.name))
         yield "capture"
         kept["prompts"] = prompts = self._supplemented(run(PROMPTSET, traffic, recipe=promptset_recipe(p)))
         yield "promptset"
@@ -222,7 +222,8 @@ class Road:
         filtering = FilterRecipe(labels=p.task.output.labels, verifiers=specs, output=p.task.written)
         attributes = tuple(dict.fromkeys([*(s.by for s in p.slices if s.by is not None), *p.fairness.groups]))
         kept["labels"] = filtered = run(FILTER, answers, recipe=filtering)
-        learned = learned_rows(self.memo, p, self.store.reviews.live(), kept, attributes=attributes)
+        heed = self.store.traffic.version().feedback > 0
+        learned = learned_rows(self.memo, p, self.store.reviews.live(), kept, attributes=attributes, heed=heed)
         kept["labels"] = labelled = self._judged(filtered, learned)
         surveyed = run(SURVEY, traffic, labelled, recipe=SurveyRecipe(attributes=attributes))
         kept["summary"] = data = run(SUMMARISE, prompts, clearance, answers, labelled, recipe=SummariseRecipe(samples=p.teacher.samples))

@@ -1,10 +1,12 @@
 """Capture: the window of the log, with every row that stays out counted."""
 
+from dataclasses import replace
+
 import pytest
 
-from overproof.data import Request, TrafficRecord
+from overproof.data import BY_STUDENT, Completion, Request, Served, TrafficRecord
 from overproof.errors import DataError
-from overproof.steps.capture import CaptureRecipe, LogSnapshot, capture
+from overproof.steps.capture import THIN, TRUNCATED, CaptureRecipe, LogSnapshot, capture
 
 
 def record(i, at=None, **fields):
@@ -69,3 +71,33 @@ def test_what_can_not_work_says_why(log, recipe, words):
     """An empty log, a window without times and a wrong field name are errors with the reason, not an empty window."""
     with pytest.raises(DataError, match=words):
         capture(log, recipe)
+
+
+def captured(number, **how):
+    given = {"route": "teacher", "reason": "stage", "stage": "canary", "endpoint": "/v1", "status": 200, "latency_s": 0.1, "overhead_s": 0.0, "task": "t"}
+    return replace(record(number), served=Served(**{**given, **how}))
+
+
+def test_rows_that_the_gateway_captured_for_others_stay_out_with_a_reason():
+    """Another task's, nobody's, and those that were cut; imported rows know no task and stay in."""
+    rows = (record(1), captured(2), captured(3, task=""), captured(4, task="u"), captured(5, truncated=True))
+    traffic = capture(LogSnapshot(records=rows), CaptureRecipe(fields=("text",), task="t"))
+    assert [r.request.id for r in traffic.records] == [rows[0].request.id, rows[1].request.id]
+    assert traffic.left_out == {"captured, but no task was recognised": 1, "captured for another task": 1, TRUNCATED: 1}
+    assert all(r.served is None for r in traffic.records)
+
+
+def test_what_the_student_said_is_no_answer_of_the_log():
+    """The request stays, unanswered; a teacher's answer stays as it is."""
+    said = Completion(text="bug", value="bug", model="m")
+    rows = (replace(captured(1), completion=replace(said, reason=BY_STUDENT)), replace(captured(2), completion=said))
+    traffic = capture(LogSnapshot(records=rows), CaptureRecipe(fields=("text",), task="t"))
+    assert [r.completion for r in traffic.records] == [None, said]
+
+
+def test_weighted_rows_count_once_and_that_is_said():
+    """Two rows of weight 4 stand for six others that are not there."""
+    rows = (captured(1, weight=4.0), captured(2, weight=4.0), captured(3))
+    traffic = capture(LogSnapshot(records=rows), CaptureRecipe(fields=("text",), task="t"))
+    assert len(traffic.records) == 3
+    assert traffic.left_out == {THIN: 6}

@@ -6,7 +6,7 @@ import json
 import apsw
 import pytest
 
-from overproof.data import Completion, Request, Skipped, TrafficRecord, digest_of
+from overproof.data import Completion, Request, Served, Skipped, TrafficRecord, digest_of
 from overproof.errors import CorruptArtifact, StoreError
 from overproof.store import logs
 from overproof.store.project_store import open_store
@@ -244,3 +244,39 @@ def test_bodies_are_plain_json(store):
     store.traffic.append([row(1)], "a")
     ((body,),) = store.traffic._db.rows("SELECT body FROM record")
     assert json.loads(body)["fields"] == {"subject": "text 1", "body": "b"}
+
+
+HOW = Served(
+    route="student", reason="confident", stage="canary", endpoint="/v1/chat/completions", status=200, latency_s=0.01, overhead_s=0.001,
+    first_byte_s=0.005, streamed=True, task="inbox", release="r-1", slice="tier=gold", guess="bug", confidence=0.97, kept=True, key="k1",
+    weight=2.5, truncated=True, degraded=True,
+)  # fmt: skip
+
+
+def test_how_a_row_was_served_comes_back_and_rows_without_it_are_stored_as_before(store):
+    """All of it, or the little that a plain pass-through leaves; an imported row's digest does not move."""
+    little = Served(route="teacher", reason="stage", stage="teacher-only", endpoint="/v1/models", status=200, latency_s=0.1, overhead_s=0.0)
+    assert all(getattr(HOW, f.name) != f.default for f in dataclasses.fields(Served))
+    rows = [dataclasses.replace(row(1, source="a"), served=HOW), dataclasses.replace(row(2, source="a"), served=little), row(3, source="a")]
+    store.traffic.append(rows, "a")
+    assert list(store.traffic.read()) == rows
+    assert '"served"' not in logs._line_of(row(3)).body
+    assert '"weight"' not in logs._line_of(rows[1]).body
+    assert logs._line_of(row(1)).digest == "3ec0c3b28ca8e851d034aad1f1b1be0cd5787ce408fd3524b0288660a8e02a3e"  # as the version before wrote it
+
+
+def test_a_log_of_the_first_schema_is_brought_up_to_date_and_keeps_its_rows(tmp_path):
+    """With a copy of the old file beside it; rows, version and snapshot digest stay."""
+    from overproof.store.local import TRAFFIC_SCHEMA, Db
+
+    home = tmp_path / ".overproof"
+    old = Db(home / "traffic.db", TRAFFIC_SCHEMA[:1])
+    line = logs._line_of(row(1))
+    with old.write() as connection:
+        connection.execute(logs._INSERT, (line.id, line.digest, line.at_us, "a", line.body))
+    old.close()
+    with open_store(tmp_path) as store:
+        assert [r.request.id for r in store.traffic.read()] == ["r1"]
+        assert store.captured.health().served == 0
+        assert store.captured.feedback() == []
+    assert (home / "traffic.db.v1.bak").exists()

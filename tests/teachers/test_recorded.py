@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from overproof.data import Completion, Outcome, Request
+from overproof.data import BY_STUDENT, Completion, Outcome, Request
 from overproof.errors import DataError
 from overproof.task import Classes, Task
 from overproof.teachers.recorded import RecordedOptions, RecordedTeacher
@@ -158,3 +158,11 @@ def test_the_pin_can_name_the_recording(tmp_path: Path) -> None:
     two = RecordedTeacher(task=TASK, options=RecordedOptions(path=recording(tmp_path, {"id": "a", "output": "bug "})))
     assert len(one.digest) == 64
     assert one.digest != two.digest
+
+
+def test_the_student_s_own_answer_is_never_replayed_as_the_teacher_s() -> None:
+    """Whatever it says and whoever hands it over."""
+    said = Completion(text="bug", value="bug", model="m", reason=BY_STUDENT)
+    outcome = replay("a", recorded=said)
+    assert (outcome.kind, outcome.completion) == ("permanent", None)
+    assert "student" in outcome.reason

@@ -205,9 +205,10 @@ def _traffic(project: Project) -> dict[str, Any]:
     counts: dict[str, Any] = {"rows": 0, "characters": 0, "gold": 0, "values": {}, "slices": {}, "cells": {}}
     if not (project.root / ".overproof").is_dir():
         return counts
+    from overproof.data import FEEDBACK
     from overproof.progress import track
     from overproof.settings import expand_slices
-    from overproof.steps.capture import instant
+    from overproof.steps.capture import foreign, instant
     from overproof.store.project_store import open_store
 
     rows = []
@@ -216,9 +217,11 @@ def _traffic(project: Project) -> dict[str, Any]:
         for record in track(store.traffic.read(), "reading the traffic log"):
             if since is not None and (record.request.at is None or instant(record.request.at) < since):
                 continue  # before the window: no run sees it
+            if foreign(record, project.task.name) or (record.served is not None and record.served.truncated):
+                continue  # neither does it see what the gateway captured for other tasks
             counts["rows"] += 1
             counts["characters"] += sum(len(record.request.fields.get(f, "")) for f in project.task.input)
-            counts["gold"] += record.gold is not None
+            counts["gold"] += record.gold is not None and record.gold_from != FEEDBACK
             rows.append(record.request.attributes)
     values: dict[str, set[str]] = {}
     for table in project.slices:

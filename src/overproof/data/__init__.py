@@ -37,6 +37,7 @@ from overproof.data.rollout import (
 )
 from overproof.data.served import BY_STUDENT, REASONS, STAGES, Reason, Route, Served, Stage
 from overproof.data.traffic import (
+    FEEDBACK,
     GOLD_SOURCES,
     Completeness,
     Completion,
@@ -50,4 +51,4 @@ from overproof.data.traffic import (
     digest_of,
 )
 
-__all__ = ["ALL", "BY_STUDENT", "GOLD_SOURCES", "REASONS", "STAGES", "Answered", "Answers", "Asking", "BatchResult", "BatchState", "CalibrationSet", "CanaryRound", "Clearance", "Committee", "Completeness", "Completion", "Dropped", "Example", "Folder", "Gap", "Judgement", "Labelled", "Member", "MixDistance", "Outcome", "PlannedStage", "Prediction", "PromptRow", "PromptSet", "RateLimits", "Reason", "Repeat", "Request", "RolloutState", "Route", "Served", "Skipped", "SliceMatch", "SliceShare", "Stage", "StageCounts", "TeacherPin", "TestSet", "ToolCall", "Traffic", "TrafficRecord", "TrainSet", "Turn", "digest_of", "planned_stages", "seconds_of", "stage_problems"]
+__all__ = ["ALL", "BY_STUDENT", "FEEDBACK", "GOLD_SOURCES", "REASONS", "STAGES", "Answered", "Answers", "Asking", "BatchResult", "BatchState", "CalibrationSet", "CanaryRound", "Clearance", "Committee", "Completeness", "Completion", "Dropped", "Example", "Folder", "Gap", "Judgement", "Labelled", "Member", "MixDistance", "Outcome", "PlannedStage", "Prediction", "PromptRow", "PromptSet", "RateLimits", "Reason", "Repeat", "Request", "RolloutState", "Route", "Served", "Skipped", "SliceMatch", "SliceShare", "Stage", "StageCounts", "TeacherPin", "TestSet", "ToolCall", "Traffic", "TrafficRecord", "TrainSet", "Turn", "digest_of", "planned_stages", "seconds_of", "stage_problems"]

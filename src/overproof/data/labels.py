@@ -42,9 +42,10 @@ class Example:
     """The teacher's own cost for one answer to this request."""
     label_from: str = "teacher"
     """Who the label that stands over the teacher's comes from: "teacher" where there is none, "review-audit" (a row that
-    chance has chosen), "review-fix" (one picked), or "mended" (training rows only: learned from reviewed rows)."""
+    chance has chosen), "review-fix" (one picked), "mended" (training rows only: learned from reviewed rows), or "feedback"
+    (training rows only: posted by a caller)."""
     gold_from: str = "log"
-    """Where `gold` is from: "log", "review-audit" or "review-fix"; rows marked "review-fix" train and prove nothing."""
+    """Where `gold` is from: "log", "review-audit", "review-fix" or "feedback"; the last two train and prove nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -162,5 +162,7 @@ class Traffic:
     """Reason to count: rows of the log that are not in the snapshot."""
 
 
-GOLD_SOURCES = ("log", "review-audit", "review-fix")
+FEEDBACK = "feedback"
+"""Mark of a label that a caller posted: who complains is not drawn by chance, so it proves nothing."""
+GOLD_SOURCES = ("log", "review-audit", "review-fix", FEEDBACK)
 """Who chose the rows that have a true label: see `Example.gold_from`."""

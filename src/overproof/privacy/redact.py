@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
-from overproof.data import Completion, Outcome, Request, Skipped, ToolCall, TrafficRecord, Turn
+from overproof.data import Completion, Outcome, Request, Served, Skipped, ToolCall, TrafficRecord, Turn
 from overproof.errors import DataError
 from overproof.privacy.checks import digits_of
 from overproof.privacy.found import Found, Tier
@@ -33,6 +33,7 @@ _QUICK = re.compile(r"[\d@=\uff20]")
 _RARE = ("eyJ", "-----BEGIN", "://", "%40", "AKIA", "ASIA")
 _WORDS = ("pass", "pwd", "secret", "key", "token", "contrase", "clave", "kennwort", "mdp")
 _LETTERS = "abcdefghijklmnop"
+_TOLD = ("endpoint", "task", "release", "slice", "key")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -244,19 +245,31 @@ class Redactor:
         completion = None if row.completion is None else self.completion(row.completion)
         gold = None if row.gold is None else self.answer(row.gold)
         source = self.text(row.source)
+        served = None if row.served is None else self._served(row.served)
         whole = row.context or row.calls
-        same = request is row.request and completion is row.completion and gold is row.gold and source is row.source
+        same = (
+            request is row.request and completion is row.completion and gold is row.gold and source is row.source
+            and served is row.served
+        )  # fmt: skip
         if same and not whole:
             return row
         context, calls = tuple(self._turn(turn) for turn in row.context), tuple(self._call(call) for call in row.calls)
         if same and (context, calls) == (row.context, row.calls):
             return row
-        return replace(row, request=request, completion=completion, gold=gold, source=source, context=context, calls=calls)
+        return replace(
+            row, request=request, completion=completion, gold=gold, source=source, context=context, calls=calls, served=served
+        )
 
     def rows(self, rows: Iterable[TrafficRecord | Skipped]) -> Iterator[TrafficRecord | Skipped]:
         """All rows of a log, one at a time, as they may be written."""
         for row in rows:
             yield self.row(row)
+
+    def _served(self, how: Served) -> Served:
+        told: dict[str, Any] = {name: getattr(how, name) for name in _TOLD}
+        done: dict[str, Any] = {name: self.text(text) for name, text in told.items()}
+        guess = None if how.guess is None else self.answer(how.guess)
+        return how if done == told and guess == how.guess else replace(how, guess=guess, **done)
 
     def _turn(self, turn: Turn) -> Turn:
         calls = tuple(self._call(call) for call in turn.calls)

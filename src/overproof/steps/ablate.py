@@ -15,6 +15,7 @@ from overproof.measure.paired import difference_interval, superiority
 from overproof.steps.answers import answers_of, same_answer
 from overproof.steps.filter_report import ENOUGH
 from overproof.steps.predict import LOGITS
+from overproof.steps.provenance import DRAWN
 from overproof.store.artifacts import Step
 
 MEND_RULE = "mend"
@@ -139,7 +140,7 @@ def compare(with_rule: Scores, without: Scores, rows: CalibrationSet, recipe: Co
         a row that was picked for review because it looked wrong is none of them.
     Raises: DataError where scores and rows don't fit.
     """
-    truth = [e.gold if e.gold_from != "review-fix" else None for e in rows.examples]
+    truth = [e.gold if e.gold_from in DRAWN else None for e in rows.examples]
     by_gold = recipe.gold_only or sum(t is not None for t in truth) >= ENOUGH
     if not by_gold:
         truth = [e.target for e in rows.examples]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from overproof.data import Traffic, TrafficRecord
+from overproof.data import BY_STUDENT, Traffic, TrafficRecord
 from overproof.errors import DataError
 from overproof.store.artifacts import Step
 
@@ -27,6 +27,12 @@ class CaptureRecipe:
     """The task's input fields, in their order."""
     window_days: float | None = None
     """Rows older than so many days before the newest one stay out; None takes the whole log."""
+    task: str = ""
+    """The task's name; rows that the gateway captured for another one, or for none, stay out."""
+
+
+TRUNCATED = "a field was too long to be stored whole"
+THIN = "dropped while the gateway's queue was nearly full; rows drawn for them count once"
 
 
 def capture(log: LogSnapshot, recipe: CaptureRecipe) -> Traffic:
@@ -38,7 +44,8 @@ def capture(log: LogSnapshot, recipe: CaptureRecipe) -> Traffic:
         recipe: fields and window.
 
     Returns: the snapshot; rows that can't be used are counted by reason, never dropped silently. Rows without a time
-        come first, in the log's order, because nothing says that they are new.
+        come first, in the log's order, because nothing says that they are new. A row that the student answered is an
+        unanswered request here: what it said must never become a label.
     Raises: DataError for an empty log, a window over a log without times, or no row that holds the input fields.
     """
     if not log.records:
@@ -46,12 +53,14 @@ def capture(log: LogSnapshot, recipe: CaptureRecipe) -> Traffic:
     left_out: Counter[str] = Counter()
     kept: list[TrafficRecord] = []
     since = _since(log, recipe)
+    stood_for = 0.0
     for record in log.records:
         reason = _why_not(record, recipe, since)
         if reason:
             left_out[reason] += 1
         else:
             kept.append(_trimmed(record, recipe.fields))
+            stood_for += record.served.weight - 1.0 if record.served else 0.0
     if not kept:
         worst = ", ".join(f"{reason}: {n}" for reason, n in left_out.most_common())
         raise DataError(
@@ -59,6 +68,8 @@ def capture(log: LogSnapshot, recipe: CaptureRecipe) -> Traffic:
             next_action="compare [task] input with the columns that were imported, and the window with the log",
         )
     kept.sort(key=lambda record: instant(record.request.at))  # stable: rows of one time stay in the log's order
+    if round(stood_for):
+        left_out[THIN] = round(stood_for)
     times = [record.request.at for record in kept if record.request.at]
     window = (times[0], times[-1]) if times else (None, None)
     return Traffic(records=tuple(kept), window=window, left_out=_in_order(left_out))
@@ -91,8 +102,25 @@ def _since(log: LogSnapshot, recipe: CaptureRecipe) -> datetime | None:
     return newest - timedelta(days=recipe.window_days)
 
 
+def foreign(record: TrafficRecord, task: str) -> str:
+    """
+    Why a row that the gateway captured is none of a task's.
+
+    Args:
+        record: a row of the log.
+        task: the task's name.
+
+    Returns: the reason; empty for the task's own rows and for imported ones.
+    """
+    if record.served is None or record.served.task == task:
+        return ""
+    return "captured for another task" if record.served.task else "captured, but no task was recognised"
+
+
 def _why_not(record: TrafficRecord, recipe: CaptureRecipe, since: datetime | None) -> str:
     request = record.request
+    if record.served is not None and (why := foreign(record, recipe.task) or (TRUNCATED if record.served.truncated else "")):
+        return why
     missing = [name for name in recipe.fields if name not in request.fields]
     if missing:
         return f"input field {missing[0]!r} is missing"
@@ -104,6 +132,10 @@ def _why_not(record: TrafficRecord, recipe: CaptureRecipe, since: datetime | Non
 
 
 def _trimmed(record: TrafficRecord, fields: tuple[str, ...]) -> TrafficRecord:
+    if record.completion is not None and record.completion.reason == BY_STUDENT:
+        record = replace(record, completion=None)
+    if record.served is not None:
+        record = replace(record, served=None)  # how it was served decides nothing from here on
     if tuple(record.request.fields) == fields:
         return record
     return replace(record, request=replace(record.request, fields={name: record.request.fields[name] for name in fields}))
@@ -113,4 +145,4 @@ def _in_order(counts: Counter[str]) -> Mapping[str, int]:
     return dict(sorted(counts.items()))
 
 
-CAPTURE = Step(name="capture", version=1, fn=capture)
+CAPTURE = Step(name="capture", version=2, fn=capture)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from overproof.data import TrafficRecord
+from overproof.data import BY_STUDENT, TrafficRecord
 from overproof.evidence import Figure
 from overproof.measure.contents import split_by_content
 from overproof.measure.intervals import figure, rows_needed
@@ -267,7 +267,7 @@ def _alike(counts: Counter[str]) -> Mapping[str, str]:
 
 def _answer(row: TrafficRecord) -> str:
     done = row.completion
-    return done.text.strip() if done is not None and done.finish in ("stop", "unknown") else ""
+    return done.text.strip() if done is not None and done.reason != BY_STUDENT and done.finish in ("stop", "unknown") else ""
 
 
 def _shape(text: str) -> str:
@@ -373,7 +373,7 @@ def _cost(rows: Sequence[TrafficRecord], recipe: DiscoverRecipe) -> tuple[float 
     """Mean US dollars of one answer, and the rows that it is measured on."""
     found = []
     low, high = recipe.usd_per_million_in, recipe.usd_per_million_out
-    for done in (r.completion for r in rows if r.completion is not None):
+    for done in (r.completion for r in rows if r.completion is not None and r.completion.reason != BY_STUDENT):
         if done.cost_usd is not None:
             found.append(done.cost_usd)
         elif None not in (low, high, done.tokens_in, done.tokens_out):

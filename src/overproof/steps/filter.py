@@ -13,6 +13,7 @@ from typing import Any
 
 from overproof import registry
 from overproof.data import (
+    FEEDBACK,
     Answered,
     Answers,
     CalibrationSet,
@@ -178,7 +179,7 @@ def _sort(
         dropped.append(
             Dropped(
                 request=row.row.request, split=split, by=by, reason=reason, text=text, target=target,
-                gold=_gold(row.row.gold, output), weight=row.row.weight,
+                gold=None if row.row.gold_from == FEEDBACK else _gold(row.row.gold, output), weight=row.row.weight,
             )
         )
         counts[f"{split}: {count_as}"] += 1

@@ -12,7 +12,16 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from overproof.data import MixDistance, PromptRow, PromptSet, Request, Traffic, TrafficRecord, digest_of
+from overproof.data import (
+    FEEDBACK,
+    MixDistance,
+    PromptRow,
+    PromptSet,
+    Request,
+    Traffic,
+    TrafficRecord,
+    digest_of,
+)
 from overproof.errors import DataError
 from overproof.measure.leakage import clusters, nearest_similarity, normalised
 from overproof.measure.mixes import Margin, like_groups, points, raked
@@ -402,12 +411,13 @@ def _assembled(board: _Board, chosen: Mapping[str, Sequence[int]], weights: Sequ
                 weight=weights[at] if split == "train" else 1.0,
                 group=names[board.near[i]],
                 recorded=board.rows[i].completion,
-                gold=board.rows[i].gold,
-                gold_from=board.rows[i].gold_from,
+                gold=board.rows[i].gold if proves or split == "train" else None,
+                gold_from=board.rows[i].gold_from if proves or split == "train" else "log",
                 near_train=None if near is None else round(float(near[at]), 6),
                 boost=board.extra.get(i, ()) if split == "test" else (),
             )
             for at, i in enumerate(rows)
+            for proves in (board.rows[i].gold_from != FEEDBACK,)  # else it trains, and never meets a certificate
         )
     fair = [i for split in SPLITS for i in chosen[split] if i not in board.extra]  # boosted rows are no draw of the traffic
     everything = [row for split in SPLITS for row in sets[split] if not row.boost]

@@ -16,10 +16,10 @@ from overproof.measure.suspicion import confident_errors, out_of_fold
 from overproof.steps.filter import KEPT
 from overproof.steps.filter_report import ENOUGH
 from overproof.steps.mend import load_features
+from overproof.steps.provenance import DRAWN
 from overproof.store.artifacts import Step
 
 RULE = "suspicion.v1"
-PICKED = "review-fix"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,7 +161,7 @@ def weigh(marks: Marks, filtered: Labelled, labelled: Labelled, recipe: WeighRec
 
     Returns: the account. A true label from a row that was picked for looking wrong is not counted.
     """
-    truth = {e.request.digest: e.gold for e in labelled.train.examples if e.gold is not None and e.gold_from != PICKED}
+    truth = {e.request.digest: e.gold for e in labelled.train.examples if e.gold is not None and e.gold_from in DRAWN}
     suspicious = {one.digest for one in marks.rows}
     known = [(e.request.digest in suspicious, e.target != truth[e.request.digest])
              for e in filtered.train.examples if e.request.digest in truth]  # fmt: skip

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from overproof.data import Example, Labelled
+from overproof.data import FEEDBACK, Example, Labelled
 from overproof.errors import DataError
 from overproof.evidence import Figure
 from overproof.measure.intervals import cp_lower, figure
@@ -91,7 +91,7 @@ def teacher_errors(before: Labelled, mended: Mended, recipe: TeacherErrorsRecipe
     after = (*mended.labelled.train.examples, *mended.labelled.calibration.examples)
     if [e.request.id for e in after] != list(said):
         raise DataError("rows before and after mending differ", next_action="run again; this is a bug of overproof")
-    known = [e for e in after if e.gold is not None]  # mending makes no gold of picked rows; the log's own stays in
+    known = [e for e in after if e.gold is not None and e.gold_from != FEEDBACK]  # mending makes no gold of picked rows; the log's own stays in
     train = {e.request.id for e in mended.labelled.train.examples}
     segments: dict[str, list[Example]] = defaultdict(list)
     for e in known:

@@ -52,6 +52,18 @@ TRAFFIC_SCHEMA = (
     CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
     INSERT INTO meta VALUES('epoch', '1');
     """,
+    """
+    CREATE TABLE feedback(
+        seq INTEGER PRIMARY KEY, request_id TEXT NOT NULL, at TEXT NOT NULL, key TEXT NOT NULL,
+        kind TEXT NOT NULL CHECK(kind IN ('label','rating','comment')), value TEXT NOT NULL) STRICT;
+    CREATE INDEX feedback_of_kind ON feedback(kind, seq);
+    CREATE INDEX feedback_of_row ON feedback(request_id);
+    CREATE TRIGGER feedback_stays BEFORE UPDATE ON feedback BEGIN SELECT RAISE(ABORT, 'feedback is append-only'); END;
+    CREATE TRIGGER feedback_kept BEFORE DELETE ON feedback BEGIN SELECT RAISE(ABORT, 'feedback is append-only'); END;
+    CREATE TABLE capture_count(
+        day TEXT NOT NULL, task TEXT NOT NULL, slice TEXT NOT NULL, outcome TEXT NOT NULL, n INTEGER NOT NULL,
+        PRIMARY KEY(day, task, slice, outcome)) STRICT, WITHOUT ROWID;
+    """,
 )
 
 PROJECT_SCHEMA = (

@@ -8,20 +8,31 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import apsw
 
 from overproof import progress
-from overproof.data import Completion, Request, Skipped, ToolCall, TrafficRecord, Turn, digest_of
+from overproof.data import (
+    FEEDBACK,
+    Completion,
+    Request,
+    Served,
+    Skipped,
+    ToolCall,
+    TrafficRecord,
+    Turn,
+    digest_of,
+)
 from overproof.errors import CorruptArtifact, StoreError
 from overproof.store.local import Db, Row
 
 SHARED = 10_000  # different attribute mappings that are kept at a time
 BATCH = 1_000  # rows in one transaction: a commit costs about 9 ms whatever its size
 _COMPLETION_FIELDS = tuple(f.name for f in fields(Completion))
+_SERVED_FIELDS = tuple((f.name, f.default) for f in fields(Served))
 _IN_ORDER = "at_us IS NULL, at_us, seq"
 _INSERT = "INSERT OR IGNORE INTO record(id, digest, at_us, source, body) VALUES(?, ?, ?, ?, ?)"
 _KEEP_ASIDE = "INSERT OR IGNORE INTO conflict(id, digest, source, reason, body) VALUES(?, ?, ?, ?, ?)"
@@ -58,6 +69,8 @@ class LogVersion:
     """Raised whenever a row is replaced."""
     last_seq: int
     """Number of the newest row; 0 for an empty log."""
+    feedback: int = 0
+    """Number of the newest label that came in as feedback; 0 where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,10 +129,11 @@ class TrafficLog:
 
     def version(self) -> LogVersion:
         """The log's present moment, cheap."""
-        ((epoch, last),) = self._db.rows(
-            "SELECT (SELECT value FROM meta WHERE name='epoch'), (SELECT coalesce(max(seq), 0) FROM record)"
+        ((epoch, last, feedback),) = self._db.rows(
+            "SELECT (SELECT value FROM meta WHERE name='epoch'), (SELECT coalesce(max(seq), 0) FROM record), "
+            "(SELECT coalesce(max(seq), 0) FROM feedback WHERE kind='label')"
         )
-        return LogVersion(epoch=int(epoch), last_seq=last)
+        return LogVersion(epoch=int(epoch), last_seq=last, feedback=feedback)
 
     def snapshot_digest(self, version: LogVersion | None = None) -> str:
         """
@@ -131,7 +145,7 @@ class TrafficLog:
         Returns: 64 hexadecimal digits, equal for equal content however it was imported.
         """
         version = version or self.version()
-        key = f"{version.epoch}/{version.last_seq}"
+        key = f"{version.epoch}/{version.last_seq}" + (f"/{version.feedback}" if version.feedback else "")
         for (known,) in self._db.rows("SELECT value FROM meta WHERE name='snapshot'"):
             moment, _, digest = known.partition(" ")
             if moment == key:
@@ -140,13 +154,16 @@ class TrafficLog:
         query = f"SELECT digest, source FROM record WHERE seq<=? ORDER BY {_IN_ORDER}"  # noqa: S608 - a constant
         for digest, source in self._db.stream(query, (version.last_seq,)):
             whole.update(f"{digest} {source}\n".encode())
+        for identity, label in sorted(self._labels(version).items()):
+            whole.update(json.dumps([FEEDBACK, identity, label]).encode() + b"\n")
         with self._db.write() as connection:
             connection.execute(_PUT_META, ("snapshot", f"{key} {whole.hexdigest()}"))
         return whole.hexdigest()
 
     def read(self, version: LogVersion | None = None, *, context: bool = False) -> Iterator[TrafficRecord]:
         """
-        All rows in order of time, then of arrival; rows without a time last.
+        All rows in order of time, then of arrival; rows without a time last. A row without a true label gets the one that
+        was given as feedback, marked as such.
 
         Args:
             version: the moment that is meant, so that the rows are those of its `snapshot_digest`; now by default.
@@ -157,9 +174,12 @@ class TrafficLog:
         """
         version = version or self.version()
         query = f"SELECT body, source FROM record WHERE seq<=? ORDER BY {_IN_ORDER}"  # noqa: S608 - a constant
-        shared = _Shared()
+        shared, labels = _Shared(), self._labels(version)
         for body, source in self._db.stream(query, (version.last_seq,)):
-            yield _record_of(body, source, context=context, shared=shared)
+            record = _record_of(body, source, context=context, shared=shared)
+            if labels and record.gold is None and (label := labels.get(record.request.id)) is not None:
+                record = replace(record, gold=label, gold_from=FEEDBACK)
+            yield record
         if self.version().epoch != version.epoch:
             raise StoreError(
                 "rows of the traffic log were replaced while it was read", next_action="run again"
@@ -191,19 +211,41 @@ class TrafficLog:
         counts = dict.fromkeys((f.name for f in fields(AppendReport)), 0)
         with self._db.write() as connection:
             for item in batch:
-                line = _line_of(item) if isinstance(item, TrafficRecord) else item
-                if isinstance(line, Skipped):
-                    row = tuple(
-                        _storable(text) for text in (line.where, line.reason, line.raw[:2000], source)
-                    )
-                    connection.execute(_KEEP_SKIPPED, row)
-                    counts["skipped"] += 1
-                    continue
-                origin = item.source if isinstance(item, TrafficRecord) and item.source else source
-                counts[self._put(connection, line, _storable(origin), replace=replace)] += 1
+                counts[self.put(connection, item, source, replace=replace)] += 1
             if counts["replaced"]:
                 connection.execute("UPDATE meta SET value=CAST(value AS INTEGER)+1 WHERE name='epoch'")
         return counts
+
+    def put(self, connection: apsw.Connection, item: TrafficRecord | Skipped, source: str, *, replace: bool = False) -> str:
+        """
+        Add one row within a transaction of this log's database.
+
+        Args:
+            connection: from the transaction.
+            item: the row.
+            source: where it comes from, if it doesn't say itself.
+            replace: see `append`.
+
+        Returns: the count of `AppendReport` that it belongs to.
+        """
+        line = _line_of(item) if isinstance(item, TrafficRecord) else item
+        if isinstance(line, Skipped):
+            row = tuple(_storable(text) for text in (line.where, line.reason, line.raw[:2000], source))
+            connection.execute(_KEEP_SKIPPED, row)
+            return "skipped"
+        origin = item.source if isinstance(item, TrafficRecord) and item.source else source
+        return self._put(connection, line, _storable(origin), replace=replace)
+
+    def _labels(self, version: LogVersion) -> dict[str, str]:
+        """Request id to the label that all who gave feedback on it agree on; of one caller the last word counts."""
+        if not version.feedback:
+            return {}
+        said: dict[str, dict[str, str]] = {}
+        query = "SELECT request_id, key, value FROM feedback WHERE kind='label' AND seq<=? ORDER BY seq"
+        for identity, key, label in self._db.stream(query, (version.feedback,)):
+            said.setdefault(identity, {})[key] = label
+        agreed = {identity: set(words.values()) for identity, words in said.items()}
+        return {identity: labels.pop() for identity, labels in agreed.items() if len(labels) == 1}
 
     def _put(self, connection: apsw.Connection, line: _Line, origin: str, *, replace: bool) -> str:
         connection.execute(_INSERT, (line.id, line.digest, line.at_us, origin, line.body))
@@ -363,6 +405,9 @@ def _line_of(record: TrafficRecord) -> _Line | Skipped:
     if record.context or record.calls:  # absent otherwise: rows without them keep the digest that they always had
         body["context"] = [asdict(turn) for turn in record.context]
         body["calls"] = [asdict(call) for call in record.calls]
+    if record.served is not None:
+        how = record.served
+        body["served"] = {name: value for name, default in _SERVED_FIELDS if (value := getattr(how, name)) != default}
     try:
         text = _storable_json(json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
         key = request.id.encode().decode()
@@ -409,6 +454,7 @@ def _record_of(body: str, source: str, *, context: bool, shared: _Shared) -> Tra
         source=sys.intern(source),
         context=tuple(_turn_of(turn) for turn in row.get("context", ())) if context else (),
         calls=tuple(ToolCall(**call) for call in row.get("calls", ())) if context else (),
+        served=Served(**row["served"]) if "served" in row else None,
     )
 
 

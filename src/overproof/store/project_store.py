@@ -10,6 +10,7 @@ from typing import Literal, Self
 from overproof.errors import StoreError
 from overproof.store.artifacts import Memo, StepEvent
 from overproof.store.canaries import CanaryRounds
+from overproof.store.captured import CaptureLog
 from overproof.store.keys import ApiKeys
 from overproof.store.labels import LabelLedger
 from overproof.store.local import PROJECT_SCHEMA, TRAFFIC_SCHEMA, Db, Role
@@ -41,6 +42,11 @@ class Store:
     def traffic(self) -> TrafficLog:
         """The traffic log."""
         return TrafficLog(self._traffic_db)
+
+    @cached_property
+    def captured(self) -> CaptureLog:
+        """The gateway's end of the traffic log."""
+        return CaptureLog(self.traffic, self._traffic_db, self.home)
 
     @cached_property
     def ledger(self) -> LabelLedger:
@@ -114,7 +120,7 @@ class Store:
         for name in ("_traffic_db", "_project_db"):
             if name in self.__dict__:
                 self.__dict__.pop(name).close()
-        for name in ("traffic", "ledger", "canaries", "decisions", "releases", "rollouts", "looks", "reviews", "keys"):
+        for name in ("traffic", "captured", "ledger", "canaries", "decisions", "releases", "rollouts", "looks", "reviews", "keys"):
             self.__dict__.pop(name, None)
         self.objects.close()
 

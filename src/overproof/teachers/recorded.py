@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from overproof.data import Completeness, Completion, Outcome, Request
+from overproof.data import BY_STUDENT, Completeness, Completion, Outcome, Request
 from overproof.errors import DataError
 from overproof.task import Task
 from overproof.teachers import TokenBound
@@ -109,6 +109,8 @@ class RecordedTeacher:
     def _judge(self, found: Completion) -> Outcome:
         pinned = self._options.model
         reason, value = "", None
+        if found.reason == BY_STUDENT:
+            return _permanent("the student answered, not the teacher")
         if pinned and found.model and found.model != pinned:
             return _permanent(f"model {found.model[:80]!r} answered, pinned is {pinned!r}")
         if found.finish != "stop" and not (found.finish == "unknown" and self._options.unknown_is_complete):
