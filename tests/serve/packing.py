@@ -5,6 +5,8 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from tests.students.tiny import write_tiny
+
 from overproof.data import Example, Request, TrainSet
 from overproof.evidence import Calibrator, Confidence, ScopeRule
 from overproof.outputs import Classes
@@ -14,7 +16,6 @@ from overproof.students.encoder import EncoderStudent
 from overproof.students.linear import LinearStudent
 from overproof.students.weights import sha256_of
 from overproof.task import Slice
-from tests.students.tiny import write_tiny
 
 LABELS = ("billing", "delivery", "login")
 ROWS = [

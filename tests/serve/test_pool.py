@@ -120,6 +120,14 @@ def run(work):
     return asyncio.run(asyncio.wait_for(work, 30))
 
 
+async def until(what):
+    for _ in range(20_000):
+        if what():
+            return
+        await asyncio.sleep(0.001)
+    raise TimeoutError
+
+
 async def ask(pool, texts, deadline_s=5.0):
     return await asyncio.gather(*(pool.look({"text": text}, {}, deadline_s=deadline_s) for text in texts))
 
@@ -167,14 +175,12 @@ def test_what_waits_goes_together(linear):
 
     async def work():
         first = asyncio.ensure_future(pool.look({"text": "first"}, {}, deadline_s=20))
-        while pool.waiting or pool._idle:
-            await asyncio.sleep(0.001)
+        await until(lambda: not (pool.waiting or pool._idle))
         passes.clear()
         pool.service_s = 1e-6
         rest = asyncio.ensure_future(ask(pool, ["abc", "x" * 50, "abd", "y" * 48, "abe"], 20.0))
         await asyncio.sleep(0)
-        while pool.waiting < 5:
-            await asyncio.sleep(0.001)
+        await until(lambda: pool.waiting == 5)
         gate.set()
         return [await first, *await rest]
 
@@ -271,8 +277,7 @@ def test_a_student_that_hangs_is_given_up_and_the_pool_says_so(linear):
 
     async def work():
         late = await ask(pool, ["hang", "hang"], 0.02)
-        while pool.healthy:
-            await asyncio.sleep(0.005)
+        await until(lambda: not (pool.healthy))
         busy = await ask(pool, ["where is my parcel"] * 3, 0.05)
         ended = await asyncio.to_thread(pool.close, wait_s=0.05)
         gate.set()
@@ -290,11 +295,9 @@ def test_a_student_that_hangs_is_given_up_and_the_pool_says_so(linear):
 
     async def heal():
         await ask(again, ["hang"], 0.01)
-        while again.healthy:
-            await asyncio.sleep(0.005)
+        await until(lambda: not (again.healthy))
         gate.set()
-        while not again.healthy:
-            await asyncio.sleep(0.005)
+        await until(lambda: again.healthy)
         return await ask(again, ["where is my parcel"])
 
     assert run(heal())[0].fault == ""
@@ -316,8 +319,7 @@ def test_a_queue_that_would_take_too_long_is_refused_at_once(linear):
 
     async def work():
         looks = [asyncio.ensure_future(pool.look({"text": "a"}, {}, deadline_s=20 if i == 0 else 0.05)) for i in range(1)]
-        while pool.waiting or pool._idle:
-            await asyncio.sleep(0.001)
+        await until(lambda: not (pool.waiting or pool._idle))
         looks += [asyncio.ensure_future(pool.look({"text": str(i)}, {}, deadline_s=0.05)) for i in range(12)]
         await asyncio.sleep(0)
         waiting = pool.waiting
@@ -356,8 +358,7 @@ def test_a_caller_who_leaves_costs_nobody_anything(linear):
         await asyncio.sleep(0)
         left.cancel()
         look = await stays
-        while len(wire.seen) < 2:
-            await asyncio.sleep(0.001)
+        await until(lambda: len(wire.seen) == 2)
         return look
 
     assert run(work()).fault == ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
 import time
 from collections import deque
@@ -12,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from overproof.data import Request
-from overproof.outputs import Output
 from overproof.students.bundle import Answer
 from overproof.students.card import Card
 from overproof.students.seen import Batching
@@ -59,7 +57,7 @@ class Guarding(Protocol):
     def allow(self, now: float) -> bool:
         """Whether the student may be asked."""
 
-    def record(self, ok: bool, now: float) -> None:
+    def record(self, ok: bool, now: float) -> None:  # noqa: FBT001 - two words that read well where they stand
         """What came of one that was allowed."""
 
 
@@ -111,8 +109,6 @@ class Pool:
         """How requests go together here: alone, where this machine gives another answer to a batch."""
         self._breaker, self._in_line_s, self._hung_s = breaker, in_line_s, hung_s
         self._labels = frozenset(bundle.card.labels) if bundle.card.labels else None
-        self._output: Output = bundle.card.output
-        self._names = frozenset(bundle.card.input)
         self._waiting: deque[_Item] = deque()
         self._ready = threading.Condition()
         self._idle, self._closing = 0, False
@@ -141,6 +137,11 @@ class Pool:
     def waiting(self) -> int:
         """Requests that no worker has taken yet."""
         return len(self._waiting)
+
+    @property
+    def idle(self) -> bool:
+        """Whether a worker is free and nothing waits, so that a look delays nobody."""
+        return self._idle > 0 and not self._waiting and not self._closing
 
     @property
     def alive(self) -> int:
@@ -280,15 +281,7 @@ class Pool:
             if len(requests) == 1:
                 return [None]
             return [self._answered([one])[0] for one in requests]
-        return [answer if self._sound(answer) else None for answer in found]
-
-    def _sound(self, answer: Any) -> bool:
-        """Whether an answer can be what this release's student says; its probabilities are the bundle's own softmax of finite scores."""
-        if not isinstance(answer, Answer) or not 0.0 <= answer.confidence <= 1.0 or not math.isfinite(answer.confidence):
-            return False
-        if self._labels is not None and answer.guess not in self._labels:
-            return False
-        return answer.value == answer.guess and answer.guess is not None if answer.route == "student" else answer.value is None
+        return [answer if sound(answer, self._labels) else None for answer in found]
 
     # -- from any thread ---------------------------------------------------------------------------------------
 
@@ -308,6 +301,23 @@ class Pool:
         for worker in self._workers:
             worker.join(max(0.0, until - time.monotonic()))
         return not any(worker.is_alive() for worker in self._workers)
+
+
+def sound(answer: Any, labels: frozenset[str] | None) -> bool:
+    """
+    Whether something can be what a release's student says; its probabilities are the bundle's own softmax of finite scores.
+
+    Args:
+        answer: whatever came back.
+        labels: the task's; None for records and texts, which the bundle checks.
+
+    Returns: False for a confidence outside [0, 1], a foreign label, or a value where the teacher has to answer.
+    """
+    if not isinstance(answer, Answer) or not 0.0 <= answer.confidence <= 1.0:
+        return False
+    if labels is not None and answer.guess not in labels:
+        return False
+    return answer.guess is not None and answer.value == answer.guess if answer.route == "student" else answer.value is None
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *given: object) -> None:
