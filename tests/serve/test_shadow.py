@@ -6,11 +6,11 @@ import threading
 import time
 
 import pytest
+from tests.serve.packing import pack
 
 from overproof.serve.pool import Pool
 from overproof.serve.shadow import Shadow, look_after
 from overproof.students.bundle import load_bundle
-from tests.serve.packing import pack
 
 HERE = "tests.serve.odd_students"
 
@@ -88,7 +88,7 @@ def test_a_student_that_goes_wrong_costs_its_own_request_only(shadow, name, faul
         turns = 0
         before = threading.get_ident()
         assert all(offer(one, heard, "a", "now", "b", "c"))
-        while len(heard.said) < 4:  # noqa: ASYNC110 - counting the loop's turns is the point
+        while len(heard.said) < 4:
             turns += 1
             await asyncio.sleep(0)
         assert threading.get_ident() == before

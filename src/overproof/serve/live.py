@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 
 from overproof.data import Stage
 from overproof.errors import OverproofError, StoreError
-from overproof.evidence import Release
 from overproof.serve.pool import Guarding, Pool
 from overproof.serve.shadow import Shadow
 from overproof.store.releases import SERVING, Releases
@@ -86,6 +85,7 @@ class Live:
     One task's current release.
 
     Args:
+        task: its name; a release for another one is refused.
         releases: the project's.
         position: where the rollout stands; by default the newest release whose last stage is shadow, canary or full.
         loading: how to load.
@@ -93,7 +93,7 @@ class Live:
     """
 
     def __init__(
-        self, releases: Releases, *, position: Callable[[], Position] | None = None, loading: Loading | None = None, poll_s: float = POLL_S
+        self, task: str, releases: Releases, *, position: Callable[[], Position] | None = None, loading: Loading | None = None, poll_s: float = POLL_S
     ) -> None:
         self.current = TEACHER_ONLY
         """Read it once for each request."""
@@ -102,7 +102,7 @@ class Live:
         """`time.monotonic` of the last look at the store that succeeded."""
         self.refused = ""
         """Why the release that should serve does not; empty where it does."""
-        self._releases, self._position = releases, position or self._newest
+        self._task, self._releases, self._position = task, releases, position or self._newest
         self._loading, self._poll_s = loading or Loading(), poll_s
         self._tried: tuple[str, float] | None = None
         self._stop, self._looked = threading.Event(), threading.Event()
@@ -219,8 +219,11 @@ class Live:
             raise StoreError(f"release {wanted.release!r} is not in the store", next_action="run `overproof status`")
         folder = release.bundle.path
         pinned = sha256_of(folder / MANIFEST)
+        verify_files(folder, manifest_sha256=pinned)
         old = self.current if self.current.position.release == wanted.release else TEACHER_ONLY
-        pool, shadow, card = old.pool, old.shadow, old.card or _card(release)
+        pool, shadow, card = old.pool, old.shadow, old.card or read_card(folder / RELEASE)
+        if card.task != self._task:
+            raise StoreError(f"release {release.id!r} answers task {card.task!r}, expected {self._task!r}", next_action="release it in its own project")
         if wanted.stage in ("canary", "full"):
             if pool is None:
                 how = self._loading
@@ -231,7 +234,6 @@ class Live:
         if wanted.stage == "full":
             shadow = None
         elif shadow is None:
-            verify_files(folder, manifest_sha256=pinned)  # the self-test is for its own process: nothing of it runs in this one
             shadow = Shadow(folder, manifest_sha256=pinned, memory_mb=self._loading.shadow_mb)
         return Current(position=wanted, pool=pool, shadow=shadow, card=card)
 
@@ -258,6 +260,3 @@ class Live:
         at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         self.events.append(Event(at=at, what=what, release=release, why=why))
 
-
-def _card(release: Release) -> Card:
-    return read_card(release.bundle.path / RELEASE)
