@@ -164,7 +164,7 @@ BROKEN = {
     "a flipped byte in the weights": lambda folder: flip(folder / "student" / "weights.npz", 700),
     "a cut manifest": lambda folder: (folder / MANIFEST).write_bytes((folder / MANIFEST).read_bytes()[:-9]),
     "a missing student": lambda folder: shutil.rmtree(folder / "student"),
-    "another task's labels": lambda folder: resealed(folder, lambda raw: dict(raw["output"])["labels"].append("sales")),
+    "another task's labels": lambda folder: resealed(folder, lambda raw: dict(raw["output"])["classes"].append("sales")),
     "a self-test that fails": lambda folder: resealed(folder, lambda raw: raw["selftest"][0].update(probability=0.123)),
     "another task": lambda folder: resealed(folder, lambda raw: raw.update(task="billing")),
     "code by module": lambda folder: resealed(folder, lambda raw: raw.update(use="os:system")),
