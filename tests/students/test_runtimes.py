@@ -76,7 +76,7 @@ def test_eight_bits_take_a_third_of_the_bytes_or_less(form, fitted):
 def test_a_folder_of_before_is_read_in_float32(fitted):
     """A folder that names no runtime, as fits leave it, is run by ONNX Runtime."""
     assert "runtime" not in json.loads((fitted / "student.json").read_text())["facts"]
-    assert EncoderStudent.load(fitted)._runner._runtime is FP32
+    assert EncoderStudent.load(fitted)._runner.runtime is FP32
 
 
 @pytest.mark.parametrize("name", ["onnx-int4", "", None, 3, "../model"])

@@ -22,11 +22,13 @@ from overproof.measure.scope import softmax_rows
 from overproof.measure.slices import OTHER, partition
 from overproof.outputs import Classes
 from overproof.students import Generator, Student
-from overproof.students.card import REFUSED, RELEASE, Card, SelfTest, read_card
+from overproof.students.card import REFUSED, RELEASE, Card, SelfTest, Threshold, read_card
+from overproof.students.edges import near_edge
 from overproof.students.files import MAX_SETTINGS_BYTES, read_json
 from overproof.students.generated import write_answers
 from overproof.students.parts import load_part
-from overproof.students.seen import look_at
+from overproof.students.runtimes import STREAMS
+from overproof.students.seen import Batches, Batching, look_at
 from overproof.students.weights import sha256_of
 
 MANIFEST, STUDENT = "manifest.json", "student"
@@ -72,6 +74,13 @@ class Bundle:
         self.card = card
         self._student = student
         self._slices = tuple(one.slice for one in card.thresholds if one.slice.name != OTHER)
+        self._batches = student if isinstance(student, Batches) else None
+        self.batching = self._batches.batching if self._batches else Batching()
+        """How its requests go together when it serves."""
+
+    def sizes(self, requests: Sequence[Request]) -> Sequence[int]:
+        """Length of each request in the student's unit; in characters where it has none."""
+        return self._batches.sizes(requests) if self._batches else [len(request.text) for request in requests]
 
     def _look(self, requests: Sequence[Request], slices: Sequence[str]) -> _Look:
         how, output = self.card.confidence, self.card.output
@@ -88,7 +97,8 @@ class Bundle:
         columns = {name: np.asarray(column, dtype=np.float64) for name, column in seen.columns.items()}
         guesses = tuple(output.labels[at] for at in logits.argmax(axis=1))
         chances = softmax_rows(logits / how.everywhere.temperature)
-        return _Look(guesses=guesses, read=read_scores(how, logits, slices=slices, columns=columns), chances=chances)
+        read = read_scores(how, logits, slices=slices, columns=columns)
+        return _Look(guesses=guesses, read=read, chances=chances, logits=logits, columns=columns)
 
     def answer(
         self, fields: Mapping[str, str], attributes: Mapping[str, str] | None = None, *, today: date | None = None
@@ -105,13 +115,42 @@ class Bundle:
             confidence, unless the bundle was packed to warn only.
         Raises: DataError for other fields.
         """
-        request = self._request(fields, attributes or {})
-        at = int(partition(self._slices, [request]).index[0])
-        name, threshold = self.card.thresholds[at].slice.name, self.card.thresholds[at].threshold
-        look = self._look([request], [name])
-        guess, confidence = look.guesses[0], float(look.read.confidence[0])
+        return self.answers([Request(id="", fields=fields, attributes=attributes or {})], today=today)[0]
+
+    def answers(self, requests: Sequence[Request], *, today: date | None = None) -> list[Answer]:
+        """
+        Answer many requests in one pass, each as `answer` would: where padding could have moved a row over an edge, the
+        row is looked at again by itself.
+
+        Args:
+            requests: any number, each with exactly the task's input fields.
+            today: see `answer`.
+
+        Returns: one answer each; a confidence may differ in the sixth digit from that of the request alone.
+        Raises: DataError for other fields.
+        """
+        if not requests:
+            return []
+        known = [self._request(one.fields, one.attributes) for one in requests]
+        part = partition(self._slices, known)
+        places = part.index.tolist()
+        look = self._look(known, [part.names[at] for at in places])
+        ended = self.card.ended(today)
+        sure, foreign = look.read.confidence.tolist(), look.read.foreign.tolist()
+        found = [
+            self._answer(look, row, self.card.thresholds[at], sure=sure[row], foreign=foreign[row], ended=ended)
+            for row, at in enumerate(places)
+        ]
+        if len(known) > 1 and self._batches and look.logits is not None:
+            least = np.array([one.threshold if one.threshold is not None else np.inf for one in self.card.thresholds])[part.index]
+            for row in near_edge(self.card.confidence, look.logits, look.columns, look.read.confidence, least).nonzero()[0].tolist():
+                found[row] = self.answers([known[row]], today=today)[0]
+        return found
+
+    def _answer(self, look: _Look, row: int, bar: Threshold, *, sure: float, foreign: bool, ended: str) -> Answer:
+        name, threshold, guess = bar.slice.name, bar.threshold, look.guesses[row]
         cause: Literal["confident", "unsure", "uncertified", "out_of_scope", "expired"]
-        if look.read.foreign[0]:
+        if foreign:
             rules = ", ".join(rule.score for rule in self.card.confidence.scope)
             cause, reason = "out_of_scope", f"out_of_scope: the request looks foreign to the task (by {rules})"
         elif guess is None:
@@ -119,16 +158,15 @@ class Bundle:
         elif threshold is None:
             cause, reason = "uncertified", f"no threshold is certified for slice {name!r}"
         else:
-            cause, sign = ("confident", ">=") if confidence >= threshold else ("unsure", "<")
-            reason = f"confidence {confidence:.4f} {sign} {threshold:.4f}, the threshold of slice {name!r}"
-        ended = self.card.ended(today)
+            cause, sign = ("confident", ">=") if sure >= threshold else ("unsure", "<")
+            reason = f"confidence {sure:.4f} {sign} {threshold:.4f}, the threshold of slice {name!r}"
         if ended:
             reason = f"{ended}; {reason}" if self.card.on_expiry == "warn" else ended
             cause = cause if self.card.on_expiry == "warn" else "expired"
         kept = cause == "confident"
         return Answer(
-            value=guess if kept else None, confidence=confidence, route="student" if kept else "teacher", cause=cause,
-            reason=reason, slice=name, guess=guess, fields=self._chances(look.fields[0] if look.fields else {}),
+            value=guess if kept else None, confidence=sure, route="student" if kept else "teacher", cause=cause,
+            reason=reason, slice=name, guess=guess, fields=self._chances(look.fields[row]) if look.fields else {},
         )  # fmt: skip
 
     def _chances(self, odds: Mapping[str, float]) -> dict[str, float]:
@@ -210,9 +248,11 @@ class _Look:
     read: Read
     fields: tuple[Mapping[str, float], ...] = ()
     chances: NDArray[np.float64] | None = None
+    logits: NDArray[np.float64] | None = None
+    columns: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
-def load_bundle(folder: Path | str, *, manifest_sha256: str | None = None) -> Bundle:
+def load_bundle(folder: Path | str, *, manifest_sha256: str | None = None, streams: int = 1) -> Bundle:
     """
     Load a release bundle after checking every file, and run its self-test.
 
@@ -220,6 +260,7 @@ def load_bundle(folder: Path | str, *, manifest_sha256: str | None = None) -> Bu
         folder: the bundle.
         manifest_sha256: digest that `manifest.json` must have, where you hold one from a trusted place; it pins
             every other file.
+        streams: threads that will ask it at the same time.
 
     Returns: the bundle, ready to answer.
     Raises: DataError for a file that is missing, extra, changed, linked or of a format that could run code, and for
@@ -232,7 +273,11 @@ def load_bundle(folder: Path | str, *, manifest_sha256: str | None = None) -> Bu
         raise DataError(
             f"{RELEASE}: student {card.use!r} names code by module, which a bundle must not do", next_action=REFUSED
         )
-    student = load_part(card.use, root / STUDENT, None if isinstance(card.output, Classes) else card.output)
+    before = STREAMS.set(streams)
+    try:
+        student = load_part(card.use, root / STUDENT, None if isinstance(card.output, Classes) else card.output)
+    finally:
+        STREAMS.reset(before)
     if isinstance(card.output, Classes) and tuple(getattr(student, "labels", ())) != card.labels:
         raise DataError(f"{RELEASE} and the student have different labels", next_action=REFUSED)
     if not isinstance(card.output, Classes) and getattr(student, "output", None) != card.output:

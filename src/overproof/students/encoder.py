@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -24,7 +25,7 @@ from overproof.students.neighbours import MOST, Neighbours
 from overproof.students.normalise import NORMALISER, text_of
 from overproof.students.quantise import rewritten
 from overproof.students.runtimes import BATCH, FP32, MODEL, Runtime, open_session, runtime_of
-from overproof.students.seen import Seen
+from overproof.students.seen import Batching, Seen
 from overproof.students.settings import number, read_settings, remake, write_settings
 from overproof.students.weights import EncoderFiles, locate, sha256_of
 
@@ -69,19 +70,24 @@ class _Runner:
         # The file may ask for padding to a fixed length; ours is by batch.
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
-        self._pad, self._runtime, self._most = pad, runtime, min(BATCH, runtime.together)
+        self._pad, self.runtime, self._most = pad, runtime, min(BATCH, runtime.together)
 
-    def batches(self, texts: Sequence[str]) -> Iterator[_Batch]:
-        """Longest first, so that a batch holds texts of like length."""
-        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+    def groups(self, tokens: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Which texts go together: longest first, so that a batch holds texts of like length."""
         order = sorted(range(len(tokens)), key=lambda i: (-len(tokens[i]), i))
-        for start in range(0, len(order), self._most):
-            rows = order[start : start + self._most]
-            yield self._padded(np.array(rows, dtype=np.int64), [tokens[i] for i in rows])
+        alike = [list(rows) for _, rows in itertools.groupby(order, lambda i: 0 if self.runtime.padding else self._length(tokens[i]))]
+        return [rows[start : start + self._most] for rows in alike for start in range(0, len(rows), self._most)]
+
+    def _length(self, tokens: Sequence[int]) -> int:
+        return -(-len(tokens) // self.runtime.multiple) * self.runtime.multiple
+
+    def sizes(self, texts: Sequence[str]) -> list[int]:
+        """Padded lengths when alone, in tokens."""
+        return [self._length(self._tokenizer.encode(text).ids) for text in texts]
 
     def _padded(self, rows: NDArray[np.int64], tokens: Sequence[list[int]]) -> _Batch:
         """Token lists, the longest first, as one array and its mask."""
-        shape = (len(tokens), -(-len(tokens[0]) // self._runtime.multiple) * self._runtime.multiple)
+        shape = (len(tokens), self._length(tokens[0]))
         ids, mask = np.full(shape, self._pad, dtype=np.int64), np.zeros(shape, dtype=np.int64)
         for at, one in enumerate(tokens):
             ids[at, : len(one)] = one
@@ -106,8 +112,10 @@ class _Runner:
         if len(texts) == 1:  # the common case of serving: no order to find, nothing to put in place
             return self._pass(self._padded(ONE, [self._tokenizer.encode(texts[0]).ids]), widths)
         found = [np.empty((len(texts), width), dtype=np.float32) for width in widths.values()]
-        batches = -(-len(texts) // self._most)
-        for batch in track(self.batches(texts), what, total=batches) if batches > 1 else self.batches(texts):
+        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        groups = self.groups(tokens)
+        for rows in track(groups, what, total=len(groups)) if len(groups) > 1 else groups:
+            batch = self._padded(np.array(rows, dtype=np.int64), [tokens[i] for i in rows])
             for into, out in zip(found, self._pass(batch, widths), strict=True):
                 into[batch.rows] = out
         return found
@@ -367,6 +375,16 @@ class EncoderStudent:
         logits, features = runner.run_all(texts, widths=widths, what=READING)
         columns = {name: column for one in self._near for name, column in one.columns(features).items()}
         return Seen(logits=logits, columns=columns)
+
+    @property
+    def batching(self) -> Batching:
+        """How serving puts requests together."""
+        runtime = self._fitted().runtime
+        return Batching(together=runtime.together, padding=runtime.padding)
+
+    def sizes(self, requests: Sequence[Request]) -> list[int]:
+        """Length of each request in tokens, as it is padded when alone."""
+        return self._fitted().sizes([text_of(request, self.normaliser) for request in requests])
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -29,6 +29,33 @@ class Seen:
     """Out-of-scope scores by name, shape (n,) each, the higher, the more foreign; empty where it has no features."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batching:
+    """How a student's requests go together when it serves."""
+
+    together: int = 1
+    """Most requests in one pass; 1 where a pass of many is no faster, or says something else than many passes."""
+    padding: float = 0.0
+    """Most share of a pass that may be padding, in [0, 1)."""
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """A student that is faster with several requests in one pass."""
+
+    batching: Batching
+
+    def sizes(self, requests: Sequence[Request]) -> Sequence[int]:
+        """
+        How long requests are, in the student's own unit.
+
+        Args:
+            requests: any number.
+
+        Returns: one length each; a pass costs its longest length times its requests.
+        """
+
+
 @runtime_checkable
 class Looks(Protocol):
     """A student that gives out-of-scope scores of its own in the pass that makes the logits."""
