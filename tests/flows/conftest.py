@@ -20,6 +20,7 @@ WORDS = {
 }
 FILLER = ["please", "the", "a", "my", "our", "today", "again", "since", "yesterday", "version", "account", "team", "screen", "phone", "order", "number"]
 
+LINEAR = 'use = "linear.v1"\nchar_ngrams = [2, 3]'  # longer ones take a third of the time, and this task doesn't need them
 PROJECT = """
 [task]
 name = "easy"
@@ -43,8 +44,7 @@ model = "recorded-teacher-2026-01-01"
 revision = "2026-01-01"
 terms = "terms.toml"
 [[student]]
-use = "linear.v1"
-char_ngrams = [2, 3]            # longer ones take a third of the time, and this task doesn't need them
+{linear}
 [[student]]
 use = "ngram.v1"
 name = "small"
@@ -124,7 +124,7 @@ def write_log(path: Path, found: list[dict]) -> Path:
 def make_project(root: Path, found: list[dict] | None = None) -> Path:
     """A project with its log imported."""
     root.mkdir(exist_ok=True)
-    (root / "overproof.toml").write_text(PROJECT.format(labels=json.dumps(list(WORDS), ensure_ascii=False)))
+    (root / "overproof.toml").write_text(PROJECT.format(linear=LINEAR, labels=json.dumps(list(WORDS), ensure_ascii=False)))
     (root / "prompt.md").write_text("Answer with one label.")
     (root / "terms.toml").write_text(TERMS.format(digest=read_entry("own-answers").digest))
     log = write_log(root / "log.jsonl", rows(900) if found is None else found)
