@@ -166,7 +166,7 @@ def _binned(stated: NDArray[np.float64], right: NDArray[np.float64] | NDArray[np
     edges = np.unique(np.sort(stated)[np.arange(1, bins) * stated.size // bins])
     place = np.searchsorted(edges, stated, side="right")
     found = np.stack([np.bincount(place, weights=some, minlength=edges.size + 1) for some in (np.ones_like(stated), stated, right)])
-    return found[:, found[0] > 0]
+    return np.asarray(found[:, found[0] > 0], dtype=np.float64)
 
 
 def _gap(stated: NDArray[np.float64], right: NDArray[np.float64] | NDArray[np.bool_], bins: int) -> float:
