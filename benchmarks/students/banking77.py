@@ -25,6 +25,8 @@ RUNGS: dict[str, tuple[str, dict[str, Any]]] = {
     "linear": ("overproof.students.linear:LinearStudent", {}),
     "static": ("overproof.students.static:StaticStudent", {}),
     "frozen": ("overproof.students.encoder:EncoderStudent", {}),
+    "layered": ("overproof.students.encoder:EncoderStudent", {"head": "mlp"}),
+    "blend": ("overproof.students.encoder:EncoderStudent", {"head": "mlp", "words": 0.3}),
     "tuned": ("overproof.students.encoder:EncoderStudent", {"tune": TUNED}),
 }
 GOALS = {("teacher", "agreement"): 90.0, ("gold", "accuracy"): 94.0}
@@ -133,7 +135,7 @@ def render(table: dict[tuple[str, str], Runs], given: argparse.Namespace) -> str
         "|---|---|---|---|---|---|---|---|",
     ]
     for (labels, rung), runs in table.items():
-        name = {"frozen": "encoder.v1 frozen", "tuned": "encoder.v1 tuned"}.get(rung, f"{rung}.v1")
+        name = {"frozen": "encoder.v1 frozen", "layered": 'encoder.v1 head = "mlp"', "blend": 'encoder.v1 head = "mlp", words = 0.3', "tuned": "encoder.v1 tuned"}.get(rung, f"{rung}.v1")
         inside = interval(statistics.mean(runs.accuracy), runs.n)
         lines.append(
             f"| {labels} | {name} | {spread(runs.accuracy)} | {inside} | {spread(runs.agreement)} | {runs.parameters / 1e6:.1f}M "
