@@ -19,7 +19,8 @@ from typing import Any
 from overproof.data import Example, Request, TrainSet
 from overproof.registry import resolve
 
-# Chosen on held-out training rows alone (`--dev`), never on test rows.
+# Options are chosen on held-out training rows alone (`--dev`), never on test rows. Tuning takes thirty times as long as
+# a layered head and is no better there (n = 997, one seed: 88.6 and 88.5 agreement), so it is run where it is asked for.
 TUNED: dict[str, Any] = {"layers": "full", "epochs": 6, "rate": 1.5e-4, "average": 0.99, "held_out": 0.0}
 RUNGS: dict[str, tuple[str, dict[str, Any]]] = {
     "linear": ("overproof.students.linear:LinearStudent", {}),
@@ -49,7 +50,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds banking77.jsonl.gz")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rungs", default=",".join(RUNGS), help="some of " + ", ".join(RUNGS))
+    parser.add_argument("--rungs", default="linear,static,frozen,layered,blend", help="some of " + ", ".join(RUNGS))
     parser.add_argument("--labels", default="teacher,gold")
     parser.add_argument("--rows", type=int, default=None, help="at most so many training rows, drawn with the seed; goals are then not judged")
     parser.add_argument("--epochs", type=int, default=None, help="of the tuned rung; goals are then not judged")
