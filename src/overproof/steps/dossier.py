@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from overproof.data import Folder
 from overproof.evidence import CandidateReport, Estimate, EvalReport, Figure, Refusal, Release, SliceReport
@@ -22,6 +22,9 @@ from overproof.steps.slice_reports import bars_judged
 from overproof.steps.standing import slice_columns
 from overproof.steps.teacher_errors import TeacherErrors
 from overproof.store.artifacts import Step
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 FORMAT = 1
 HALF = 0.5
@@ -173,12 +176,8 @@ def page(
 
 
 @cache
-def _environment() -> Any:
-    from jinja2 import (  # a run that writes no page doesn't pay for it
-        Environment,
-        PackageLoader,
-        StrictUndefined,
-    )
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # a run that writes no page doesn't pay for it
 
     made = Environment(
         loader=PackageLoader("overproof.steps", "templates"),
