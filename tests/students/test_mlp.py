@@ -34,10 +34,12 @@ def log_softmax(logits):
 @pytest.fixture(scope="module")
 def layered(weights, train_set, tmp_path_factory):
     folder = tmp_path_factory.mktemp("layered") / "student"
-    return made(weights, train_set, folder, head="mlp", words=0.3), folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlp, "LEAST_STEPS", 150)
+        return made(weights, train_set, folder, head="mlp", words=0.3), folder
 
 
-def test_a_layered_head_learns_what_no_line_can_separate(of_rows):
+def test_a_layered_head_learns_what_no_line_can_separate(of_rows, monkeypatch):
     """Rows of an exclusive-or, which logistic regression can't tell apart, come back with their targets."""
     rng = np.random.default_rng(0)
     features = rng.choice([-1.0, 1.0], (600, 2)).astype(np.float32)
@@ -47,14 +49,16 @@ def test_a_layered_head_learns_what_no_line_can_separate(of_rows):
     right = np.array([train.labels.index(label) for label in labels])
     line = fit_logistic(noisy, train, c=1.0, tolerance=1e-4)
     assert np.mean((noisy @ line.weight.T + line.bias).argmax(axis=1) == right) < 0.8
+    monkeypatch.setattr(mlp, "LEAST_STEPS", 300)
     head = mlp.fit_mlp(noisy, train, seed=0, units=128)
     assert np.mean(mlp.answer(head, noisy).argmax(axis=1) == right) > 0.97
 
 
-def test_a_seed_gives_the_same_head_and_leaves_the_callers_chance_alone(of_rows):
+def test_a_seed_gives_the_same_head_and_leaves_the_callers_chance_alone(of_rows, monkeypatch):
     """Two fits with one seed agree to the byte, another seed differs, and torch's own generator goes on undisturbed."""
     import torch
 
+    monkeypatch.setattr(mlp, "LEAST_STEPS", 0)
     train = of_rows([(label, "en", "x") for label in ("a", "b") * 40], labels=("a", "b"))
     features = np.random.default_rng(0).normal(size=(80, 6)).astype(np.float32)
     torch.manual_seed(7)
@@ -101,8 +105,8 @@ def test_it_can_be_exported_for_another_runtime(layered, tmp_path):
     assert np.abs(again.logits(ASKED) - student.logits(ASKED)).max() < 1.0
 
 
-@pytest.mark.parametrize("options", [{"head": "deep"}, {"head": "mlp", "tune": "full"}, {"words": 0.95}, {"words": -0.1}])
+@pytest.mark.parametrize("options", [{"head": "deep"}, {"head": "mlp", "tune": "full"}, {"words": 0.95}, {"words": -0.1}, {"wrods": 0.3}])
 def test_options_that_do_not_go_together_are_refused(options, train_set):
-    """An unknown head, a layered one on a tuned encoder, and a share outside its range are told before any work."""
-    with pytest.raises(DataError, match=r"head|words"):
+    """An unknown head, a layered one on a tuned encoder, a share outside its range and a misspelt name are told before any work."""
+    with pytest.raises(DataError, match=r"'(head|words|wrods)'"):
         EncoderStudent(labels=train_set.labels, **options)

@@ -177,7 +177,11 @@ def page(
 
 @cache
 def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # a run that writes no page doesn't pay for it
+    from jinja2 import (  # a run that writes no page doesn't pay for it
+        Environment,
+        PackageLoader,
+        StrictUndefined,
+    )
 
     made = Environment(
         loader=PackageLoader("overproof.steps", "templates"),

@@ -181,10 +181,10 @@ class EncoderStudent:
         c: inverse strength of the frozen encoder's head's L2 penalty, on features of unit variance.
         tune: "frozen" fits a head alone; "full" trains everything, "top:N" the N upper layers and the head;
             a table says the same as `layers`, and more: see `finetune.Tuning`.
-        head: of a frozen encoder: "linear" is logistic regression on the last layer; "mlp" has a layer between and reads
-            the upper half of the layers, a minute of training with torch.
-        words: share in [0, 0.9] that word and character n-grams have in the answer: a "linear.v1" is fitted beside, and
-            the log-probabilities of both are averaged.
+        **answer: `head` of a frozen encoder: "linear" is logistic regression on the last layer; "mlp" has a layer between
+            and reads the upper half of the layers, a minute of training with torch. `words`: share in [0, 0.9] that word
+            and character n-grams have in the answer: a "linear.v1" is fitted beside, and the log-probabilities of both
+            are averaged.
     """
 
     kind = "encoder.v1"
@@ -202,20 +202,11 @@ class EncoderStudent:
         max_tokens: int = 128,
         c: float = 0.03,
         tune: str | Mapping[str, Any] = "frozen",
-        head: str = "linear",
-        words: float = 0.0,
+        **answer: Any,
     ) -> None:
         self.labels = tuple(labels)
-        if head not in HEADS or (head == "mlp" and tune != "frozen"):
-            raise DataError(
-                f"student option 'head': got {head!r}, expected \"linear\", or \"mlp\" with a frozen encoder",
-                next_action="mend head in the student's table, or take tune out",
-            )
-        more: dict[str, Any] = {"head": head} if head != "linear" else {}  # older folders don't say it
-        if number("words", words, least=0.0, most=0.9):
-            more["words"] = words
         self.options: dict[str, Any] = {
-            **more,
+            **_answering(answer, tune),
             "seed": seed,
             "model": model,
             "weights": weights,
@@ -448,6 +439,23 @@ class EncoderStudent:
         (into / MODEL).write_bytes(rewritten(model, chosen.form) if chosen.form else model)
         facts = {**settings.facts, "runtime": chosen.name}
         write_settings(into, kind=cls.kind, labels=settings.labels, options=settings.options, facts=facts, normaliser=settings.normaliser)
+
+
+def _answering(answer: Mapping[str, Any], tune: str | Mapping[str, Any]) -> dict[str, Any]:
+    """`head` and `words` where they aren't as they were before there was a choice: older folders don't say them."""
+    strange = sorted(set(answer) - {"head", "words"})
+    if strange:
+        raise DataError(
+            f"encoder.v1 has no option {strange[0]!r}",
+            next_action="use model, weights, sha256, max_tokens, c, tune, head, words",
+        )
+    head, words = answer.get("head", "linear"), number("words", answer.get("words", 0.0), least=0.0, most=0.9)
+    if head not in HEADS or (head == "mlp" and tune != "frozen"):
+        raise DataError(
+            f"student option 'head': got {head!r}, expected \"linear\", or \"mlp\" with a frozen encoder",
+            next_action="mend head in the student's table, or take tune out",
+        )
+    return {**({"head": head} if head != "linear" else {}), **({"words": words} if words else {})}
 
 
 def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,9 +65,11 @@ def fit_mlp(features: NDArray[np.float32], train: TrainSet, *, seed: int, units:
                 group["lr"] = RATE * min(1.0, (step + 1) / WARM_UP) * (1.0 - step / steps)
             at = torch.from_numpy(rows)
             optimiser.zero_grad()
-            (weight[at] * row_losses(net(x[at]), q[at], "cross_entropy")).mean().backward()
+            loss: Any = (weight[at] * row_losses(net(x[at]), q[at], "cross_entropy")).mean()
+            loss.backward()
             optimiser.step()
-    inner, outer = ((layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in (net[1], net[4]))
+    state = {name: value.numpy() for name, value in net.state_dict().items()}
+    inner, outer = ((state[f"{at}.weight"], state[f"{at}.bias"]) for at in (1, 4))
     inner_weight = inner[0] / spread
     k = len(train.labels)
     found = Head(
@@ -100,5 +103,6 @@ def answer(head: Head, features: NDArray[np.float32]) -> NDArray[np.float32]:
     from scipy.special import ndtr
 
     assert head.inner_weight is not None
+    assert head.inner_bias is not None
     wide = features @ head.inner_weight.T + head.inner_bias
     return np.asarray((wide * ndtr(wide)) @ head.weight.T + head.bias, dtype=np.float32)
