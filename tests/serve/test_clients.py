@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,50 +14,13 @@ from pathlib import Path
 
 import pytest
 from tests.serve.openai_stub import GATED, KEY, SAID, Stub
-from tests.serve.packing import pack
+from tests.serve.started import PROMPTS, Started, put_release, write_project
 
-from overproof.data import Folder
-from overproof.evidence import Certificate, Release, SliceCertificate
-from overproof.measure.intervals import figure
 from overproof.project import load_project
 from overproof.serve import moves
 from overproof.store.project_store import open_store
 
-PROMPTS = {
-    "routing": "You read mails of customers and name the desk that answers them. Say one label.",
-    "triage": "You read notes of the night shift and name the desk that answers them. Say one label.",
-}
 TEXT = "I was charged twice for my order"
-FILE = """
-[task]
-name = "{name}"
-input = ["text"]
-output = {{ classes = ["billing", "delivery", "login"] }}
-prompt = "task.md"
-[owner]
-name = "Dana Ruiz"
-email = "dana@shop.example"
-[teacher]
-use = "recorded.v1"
-model = "big"
-path = "r.jsonl"
-terms = "terms.toml"
-[traffic]
-source = "log"
-[bars]
-fidelity = 0.9
-[[student]]
-use = "linear.v1"
-[serve]
-stages = ["shadow 1h", "full"]
-[gateway]
-upstream = "{upstream}"
-allow_private = true
-deadline_s = 20
-workers = 1
-allowed_origins = ["{origin}"]
-{more}
-"""
 
 
 @dataclass(frozen=True)
@@ -78,57 +40,6 @@ class Who:
 TEACHER = Who("teacher", PROMPTS["triage"], SAID, "no_release")
 STUDENT = Who("student", PROMPTS["routing"], "billing", "confident")
 both = pytest.mark.parametrize("who", [TEACHER, STUDENT], ids=lambda who: who.name)
-
-
-def write_project(folder, name, *, upstream, origin, more=""):
-    folder.mkdir()
-    (folder / "task.md").write_text(PROMPTS[name])
-    (folder / "overproof.toml").write_text(FILE.format(name=name, upstream=upstream, origin=origin, more=more))
-    (folder / "r.jsonl").write_text("")
-    (folder / "terms.toml").write_text("")
-    return folder
-
-
-def release_at_full(folder, scratch):
-    pack(scratch / "bundle")
-    project = load_project(folder)
-    with open_store(folder) as store:
-        parts = tuple(
-            SliceCertificate(slice=one, alpha=0.05, delta=0.02, threshold=0.4, n=400, kept=300, wrong=3, upper=0.04,
-                             keep_share=figure(300, 400, metric="kept"), verdict="pass")
-            for one in ("paying", "other")
-        )  # fmt: skip
-        certificate = Certificate(
-            plan_hash="p", sealed_digest="s", label_kind="teacher:big", use_k=1, delta_spent=0.05, slices=parts, assumptions=(),
-            window=(None, None), expires="2099-01-01",
-        )  # fmt: skip
-        bundle = store.memo().source("bundle", Folder(path=scratch / "bundle")).value
-        release = Release(id="r1", task="routing", findings=(), headline="h", candidate="small", bundle=bundle, certificate=certificate,
-                          owner="Dana", review_due="2099-01-01")  # fmt: skip
-        store.releases.record(release, stage="candidate", by="gate")
-        moves.promote(store, project, by="Dana", to="full", force="a test of clients")
-
-
-class Serving:
-    """`overproof serve` as people start it."""
-
-    def __init__(self, *folders, env=None):
-        more = [part for folder in folders[1:] for part in ("--also", str(folder))]
-        command = [sys.executable, "-m", "overproof.cli", "serve", "--project", str(folders[0]), "--port", "0", *more]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | (env or {}))
-        line = self.process.stdout.readline()
-        if "listening on " not in line:
-            raise RuntimeError(line + self.process.communicate(timeout=30)[1])
-        self.root = line.split("listening on ")[1].strip()
-
-    @property
-    def url(self):
-        return f"{self.root}/v1"
-
-    def stop(self):
-        self.process.terminate()
-        said = self.process.communicate(timeout=30)[1]
-        return self.process.returncode, said
 
 
 @pytest.fixture(scope="module")
@@ -176,10 +87,12 @@ def pages(stub):
 @pytest.fixture(scope="module")
 def gateway(stub, pages, tmp_path_factory):
     root = tmp_path_factory.mktemp("clients")
-    origin = f"http://127.0.0.1:{pages.server_port}"
-    folders = [write_project(root / name, name, upstream=stub.url, origin=origin) for name in PROMPTS]
-    release_at_full(folders[0], root)
-    running = Serving(*folders)
+    origins = f'allowed_origins = ["http://127.0.0.1:{pages.server_port}"]'
+    folders = [write_project(root / name, name, upstream=stub.url, more=origins) for name in PROMPTS]
+    with open_store(folders[0]) as store:
+        put_release(store, root)
+        moves.promote(store, load_project(folders[0]), by="Dana", to="full", force="a test of clients")
+    running = Started(*folders)
     yield running
     code, said = running.stop()
     assert code == 0, said
@@ -348,10 +261,10 @@ def test_errors_of_keys_are_raised_as_with_openai_itself(stub, tmp_path):
     """Where the gateway has keys of its own, a wrong one is an AuthenticationError, one that may not a PermissionDeniedError."""
     import openai
 
-    folder = write_project(tmp_path / "keyed", "routing", upstream=stub.url, origin="https://app.example.org", more='api_key_env = "UPSTREAM_KEY"')
+    folder = write_project(tmp_path / "keyed", "routing", upstream=stub.url, more='api_key_env = "UPSTREAM_KEY"')
     with open_store(folder) as store:
         may, not_this = store.keys.add("app", ["invoke"]), store.keys.add("board", ["read"])
-    running = Serving(folder, env={"UPSTREAM_KEY": KEY})
+    running = Started(folder, env={"UPSTREAM_KEY": KEY})
     try:
         for secret, kind in [(may.secret, None), (not_this.secret, openai.PermissionDeniedError), ("sk-other", openai.AuthenticationError)]:
             with openai.OpenAI(base_url=running.url, api_key=secret, max_retries=0) as one, pytest.raises(kind) if kind else contextlib.nullcontext():
@@ -366,6 +279,7 @@ def test_errors_of_keys_are_raised_as_with_openai_itself(stub, tmp_path):
 @both
 def test_langchain_invokes_streams_and_parses(gateway, who):
     """A chat model of langchain-openai; structured output by schema comes from the student, by tool call from the teacher."""
+    import httpx
     import pydantic
     from langchain_openai import ChatOpenAI
 
@@ -374,12 +288,17 @@ def test_langchain_invokes_streams_and_parses(gateway, who):
 
         label: Label
 
-    model = ChatOpenAI(model="big", base_url=gateway.url, api_key=KEY, max_retries=0)
-    turns = [("system", who.system), ("human", TEXT)]
+    at = {"model": "big", "base_url": gateway.url, "api_key": KEY, "max_retries": 0}
+    model, turns = ChatOpenAI(**at), [("system", who.system), ("human", TEXT)]
+
+    async def invoked():
+        async with httpx.AsyncClient() as connections:  # its own are never closed
+            return await ChatOpenAI(**at, http_async_client=connections).ainvoke(turns)
+
     said = model.invoke(turns)
     assert (said.content, said.response_metadata["finish_reason"]) == (who.says, "stop")
     assert "".join(piece.content for piece in model.stream(turns)) == who.says
-    assert asyncio.run(model.ainvoke(turns)).content == who.says
+    assert asyncio.run(invoked()).content == who.says
     assert model.with_structured_output(Answer).invoke(turns).label == who.says
     assert model.with_structured_output(Answer, method="function_calling").invoke(turns).label == SAID
 
@@ -408,6 +327,7 @@ def test_curl_reads_whole_and_streamed(gateway, who):
     head, _, body = subprocess.run(curl(gateway, {"model": "big", "messages": who.messages}), capture_output=True, text=True, check=True).stdout.partition("\n\n")
     assert head.startswith("HTTP/1.1 200 OK")
     assert f"x-overproof-route: {who.name}" in head.splitlines()
+    assert sum(line.startswith("date: ") for line in head.splitlines()) == 1
     assert json.loads(body)["choices"][0]["message"]["content"] == who.says
     found = subprocess.run(curl(gateway, {"model": "big", "messages": who.messages, "stream": True}, "-N"), capture_output=True, text=True, check=True).stdout
     events = [line[6:] for line in found.splitlines() if line.startswith("data: ")]
