@@ -103,9 +103,9 @@ def test_what_is_not_the_upstreams_business_stays_here() -> None:
     assert names == [b"host", b"x-stays", b"content-length"]
 
 
-@pytest.mark.parametrize("more", [{"api_key": "sk-ours"}, {"pass_authorization": False}])
+@pytest.mark.parametrize("more", [{"api_key": "sk-ours"}, {"pass_authorization": False}, {}])
 def test_the_callers_key_never_goes_on_where_ours_does_or_where_it_is_one_of_ours(more) -> None:
-    """With a key for the upstream, the caller's is replaced; with keys of our own, it is dropped."""
+    """With a key for the upstream, the caller's is replaced; with keys of our own, it is dropped; a key of ours is, whatever the case."""
 
     async def job():
         async with upstream(saying(sized(b"{}"), keep=True)) as heard:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from email.utils import formatdate
+from functools import lru_cache
 from typing import Any
 
 HttpScope = MutableMapping[str, Any]
@@ -14,6 +17,12 @@ App = Callable[[HttpScope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 JSON: Headers = [(b"content-type", b"application/json")]
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> tuple[bytes, bytes]:
+    """Of an answer of ours; the server adds none, since what is passed on has the upstream's."""
+    return b"date", formatdate(second, usegmt=True).encode()
 
 
 class Refusal:
@@ -49,7 +58,7 @@ class Refusal:
             send: of the request.
             more: leave the answer open, to read what the caller still sends.
         """
-        await send({"type": "http.response.start", "status": self.status, "headers": self.head})
+        await send({"type": "http.response.start", "status": self.status, "headers": [*self.head, _date(int(time.time()))]})
         await send({"type": "http.response.body", "body": self.body, "more_body": more})
 
 
@@ -63,6 +72,6 @@ async def answer(send: Send, body: bytes, *, status: int = 200, headers: Headers
         status: HTTP status.
         headers: `JSON` where absent; the length is added.
     """
-    head = [*(JSON if headers is None else headers), (b"content-length", str(len(body)).encode())]
+    head = [*(JSON if headers is None else headers), (b"content-length", str(len(body)).encode()), _date(int(time.time()))]
     await send({"type": "http.response.start", "status": status, "headers": head})
     await send({"type": "http.response.body", "body": body})

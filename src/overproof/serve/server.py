@@ -110,7 +110,7 @@ def serve(
     listener = listen(host, port, reuse_port=reuse_port)
     config = uvicorn.Config(
         app, http=GatewayProtocol, ws="none", loop="uvloop", lifespan="off", interface="asgi3", proxy_headers=False, server_header=False,
-        access_log=False, log_config=None, log_level="critical", backlog=BACKLOG, timeout_keep_alive=IDLE_S,
+        date_header=False, access_log=False, log_config=None, log_level="critical", backlog=BACKLOG, timeout_keep_alive=IDLE_S,
         timeout_graceful_shutdown=None,
     )  # fmt: skip
     server = _Server(config, app, drain_s, on_started)
