@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from overproof.cli import main
-from overproof.data import BY_STUDENT, Completion, Request, Served, TrafficRecord
+from overproof.data import Completion, Request, Served, TrafficRecord
 from overproof.project import load_project
 from overproof.serve.rows import Row, record_of
 from overproof.steps.discover import DiscoverRecipe, discover
