@@ -19,12 +19,15 @@ from typing import Any
 from overproof.data import Example, Request, TrainSet
 from overproof.registry import resolve
 
-# Chosen on held-out training rows alone (`--dev`), never on test rows.
+# Options are chosen on held-out training rows alone (`--dev`), never on test rows. Tuning takes thirty times as long as
+# a layered head and is no better there (n = 997, one seed: 88.6 and 88.5 agreement), so it is run where it is asked for.
 TUNED: dict[str, Any] = {"layers": "full", "epochs": 6, "rate": 1.5e-4, "average": 0.99, "held_out": 0.0}
 RUNGS: dict[str, tuple[str, dict[str, Any]]] = {
     "linear": ("overproof.students.linear:LinearStudent", {}),
     "static": ("overproof.students.static:StaticStudent", {}),
     "frozen": ("overproof.students.encoder:EncoderStudent", {}),
+    "layered": ("overproof.students.encoder:EncoderStudent", {"head": "mlp"}),
+    "blend": ("overproof.students.encoder:EncoderStudent", {"head": "mlp", "words": 0.3}),
     "tuned": ("overproof.students.encoder:EncoderStudent", {"tune": TUNED}),
 }
 GOALS = {("teacher", "agreement"): 90.0, ("gold", "accuracy"): 94.0}
@@ -47,7 +50,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds banking77.jsonl.gz")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rungs", default=",".join(RUNGS), help="some of " + ", ".join(RUNGS))
+    parser.add_argument("--rungs", default="linear,static,frozen,layered,blend", help="some of " + ", ".join(RUNGS))
     parser.add_argument("--labels", default="teacher,gold")
     parser.add_argument("--rows", type=int, default=None, help="at most so many training rows, drawn with the seed; goals are then not judged")
     parser.add_argument("--epochs", type=int, default=None, help="of the tuned rung; goals are then not judged")
@@ -133,7 +136,7 @@ def render(table: dict[tuple[str, str], Runs], given: argparse.Namespace) -> str
         "|---|---|---|---|---|---|---|---|",
     ]
     for (labels, rung), runs in table.items():
-        name = {"frozen": "encoder.v1 frozen", "tuned": "encoder.v1 tuned"}.get(rung, f"{rung}.v1")
+        name = {"frozen": "encoder.v1 frozen", "layered": 'encoder.v1 head = "mlp"', "blend": 'encoder.v1 head = "mlp", words = 0.3', "tuned": "encoder.v1 tuned"}.get(rung, f"{rung}.v1")
         inside = interval(statistics.mean(runs.accuracy), runs.n)
         lines.append(
             f"| {labels} | {name} | {spread(runs.accuracy)} | {inside} | {spread(runs.agreement)} | {runs.parameters / 1e6:.1f}M "

@@ -27,9 +27,9 @@ import numpy as np
 
 from overproof.data import CalibrationSet, Example, Folder, Request, TrainSet
 from overproof.evidence import Exported, Trained
-from overproof.measure.paired import tango_score
+from overproof.measure.paired import difference_interval
 from overproof.registry import names, resolve
-from overproof.steps.export import FLIPS, ExportRecipe, export
+from overproof.steps.export import FLIPS, LOST, MOST_ROWS, ExportRecipe, export
 from overproof.students.runtimes import FP32, MODEL, RUNTIMES, arithmetic, open_session, why_not
 from overproof.students.weigh import MESSAGE
 from overproof.students.weights import locate
@@ -65,7 +65,7 @@ def examples(rows: Sequence[dict[str, Any]]) -> tuple[Example, ...]:
 
 
 def candidate(rows: Sequence[dict[str, Any]], labels: tuple[str, ...], count: int, seed: int, folder: Path) -> tuple[Exported, Path]:
-    """Fitted on `count` rows and exported on 500 others, as a run does it."""
+    """Fitted on `count` rows and exported on 1,000 others, as a run does it."""
     train = [row for row in rows if row["split"] == "train"]
     np.random.default_rng(seed).shuffle(train)
     for name in ("fitted", "work"):
@@ -76,7 +76,7 @@ def candidate(rows: Sequence[dict[str, Any]], labels: tuple[str, ...], count: in
         name="encoder.v1", use="encoder.v1", kind="student", folder=Folder(path=folder / "fitted"), size_bytes=0,
         parameters=student.parameters, rows=count, seed=seed,
     )  # fmt: skip
-    others = CalibrationSet(examples=examples(train[count : count + 500]), labels=labels)
+    others = CalibrationSet(examples=examples(train[count : count + MOST_ROWS]), labels=labels)
     return export(trained, others, ExportRecipe(), workdir=folder / "work"), folder / "fitted"
 
 
@@ -199,24 +199,18 @@ def report(times: Any, made: Exported, lost: Sequence[tuple[int, int, int, int]]
         faults.extend([] if good else [f"{value:.2f} times {words}"])
     print("\n| draw | n | agrees in float32 | answers lost | won | lost, net points (95%, Tango) |\n|---|---|---|---|---|---|")
     for seed, (n, whole, gone, won) in enumerate(lost):
-        low, high = interval(gone, won, n)
-        print(f"| {seed} | {n:,} | {whole / n:.2%} | {gone} | {won} | {100 * (gone - won) / n:+.2f} ({100 * low:+.2f} to {100 * high:+.2f}) |")
+        both = difference_interval(gone, won, n)
+        print(f"| {seed} | {n:,} | {whole / n:.2%} | {gone} | {won} | {100 * (gone - won) / n:+.2f} ({100 * both.low:+.2f} to {100 * both.high:+.2f}) |")
         if (gone - won) / n > 0.003:
             faults.append(f"draw {seed}: {100 * (gone - won) / n:.2f} points of agreement lost, at most 0.3")
-    print(f"\nRuntimes as the export step saw them (n = {made.report.n} calibration rows, at most {FLIPS:.1%} may get another answer):\n")
-    print("| runtime | MB | load s | peak MB | ms | messages/s | same answer | confidence off, 99% / most | |\n|---|---|---|---|---|---|---|---|---|")
+    print(f"\nRuntimes as the export step saw them (n = {made.report.n} calibration rows; at most {LOST:.1%} of agreement may be lost, at most {FLIPS:.1%} may get another answer):\n")
+    print("| runtime | MB | load s | peak MB | ms | messages/s | same answer | lost, won, net points (95%) | confidence off, 99% / most | |\n|---|---|---|---|---|---|---|---|---|---|")
     for one in made.report.tried:
         same = f"{one.agreement.value:.3f} ({one.agreement.low:.3f} to {one.agreement.high:.3f})" if one.agreement else "–"
         shift = f"{one.shift_p99:.3f} / {one.shift_max:.3f}" if one.shift_p99 is not None else "–"
+        loss = f"{one.lost}, {one.won}, {100 * (one.lost - one.won) / made.report.n:+.1f} ({100 * one.loss_low:+.1f} to {100 * one.loss_high:+.1f})" if one.lost is not None else "–"
         figures = f"{one.size_bytes / 1e6:.1f} | {one.load_s or 0:.2f} | {(one.peak_bytes or 0) / 1e6:.0f} | {1e3 * (one.latency_s or 0):.2f} | {one.per_second or 0:.0f}"
-        print(f"| {one.runtime}{' (taken)' if one.runtime == made.report.runtime else ''} | {figures} | {same} | {shift} | {one.reason} |")
-
-
-def interval(b: int, c: int, n: int) -> tuple[float, float]:
-    """Differences of two paired shares that the score test at 5 % does not reject."""
-    grid = np.arange(-300, 301) / 10_000
-    kept = [m for m in grid if abs(tango_score(b, c, n, float(m) if m or b + c else 1e-9)) <= 1.959964]
-    return (min(kept), max(kept)) if kept else (-1.0, 1.0)
+        print(f"| {one.runtime}{' (taken)' if one.runtime == made.report.runtime else ''} | {figures} | {same} | {loss} | {shift} | {one.reason} |")
 
 
 if __name__ == "__main__":

@@ -26,14 +26,16 @@ import numpy as np
 
 import overproof
 from overproof.data import Example, Folder, Request, TrainSet
-from overproof.evidence import Trained
+from overproof.evidence import Calibrator, Confidence, Trained
 from overproof.measure.scope import softmax_rows
+from overproof.outputs import Classes
 from overproof.registry import resolve
-from overproof.students.bundle import FORMAT, MANIFEST, RELEASE, STUDENT, load_bundle, manifest_of
+from overproof.students.bundle import MANIFEST, STUDENT, load_bundle, manifest_of
+from overproof.students.card import RELEASE, Card, SelfTest, Threshold, write_card
 from overproof.students.files import folder_size, write_json
-from overproof.students.normalise import NORMALISER
 from overproof.students.standalone import write_standalone
 from overproof.students.weigh import MESSAGE
+from overproof.task import Slice
 
 ROOT = Path(__file__).parents[2]
 MOST_MB = 400
@@ -114,7 +116,7 @@ def serve(fitted: Trained, rows: list[dict[str, Any]], count: int, runtime: str,
     here = [bundled.answer(one) for one in asked]
     same = sum(a.guess == guess and abs(a.confidence - sure) < 1e-6 for a, (guess, sure) in zip(here, told["answers"], strict=True))
     site = next((environment / "lib").glob("python*")) / "site-packages"
-    sizes = sorted(((folder_size(one) / 1e6, one.name) for one in site.iterdir() if one.is_dir() and one.name != "pip"), reverse=True)
+    sizes = sorted(((size_of(one) / 1e6, one.name.partition(".cpython")[0]) for one in site.iterdir() if one.name != "pip"), reverse=True)
     packages = len(list(site.glob("*.dist-info")))
     largest = ", ".join(f"{name} {mb:.0f}" for mb, name in sizes[:6])
     print(f"| {needs} | {size:.0f} | {packages} | {largest} | {took:.0f} | {told['load_s']:.2f} | {same} of {len(asked)} |")
@@ -125,21 +127,25 @@ def serve(fitted: Trained, rows: list[dict[str, Any]], count: int, runtime: str,
     ]
 
 
+def size_of(path: Path) -> int:
+    return folder_size(path) if path.is_dir() else path.stat().st_size
+
+
 def pack(form: Path, bundle: Path) -> Path:
     """A bundle without a certificate: every request is the teacher's, and the guess is compared."""
     bundle.mkdir()
     shutil.copytree(form, bundle / STUDENT, ignore=shutil.ignore_patterns("neighbours.npz"))
     student = resolve("students", "encoder.v1").load(bundle / STUDENT)
     probe = softmax_rows(student.logits([Request(id="", fields={"text": MESSAGE})]).astype(np.float64))[0]
-    selftest = [{"fields": {"text": MESSAGE}, "label": student.labels[int(probe.argmax())], "probability": float(probe.max())}]
-    everywhere = {"method": "temperature", "temperature": 1.0, "inputs": [], "mean": [], "scale": [], "weight": [], "stated": [], "observed": [], "n": 0}
-    card = {
-        "format": FORMAT, "normaliser": NORMALISER, "task": "banking77", "input": ["text"], "labels": list(student.labels),
-        "candidate": "encoder.v1", "use": "encoder.v1", "label_kind": "gold", "plan_hash": "", "expires": "2100-01-01",
-        "confidence": {"everywhere": everywhere, "own": [], "scope": []},
-        "slices": [{"name": "other", "where": [], "threshold": None}], "selftest": selftest,
-    }  # fmt: skip
-    write_json(bundle / RELEASE, card)
+    write_card(
+        bundle / RELEASE,
+        Card(
+            task="banking77", input=("text",), output=Classes(labels=tuple(student.labels)), candidate="encoder.v1", use="encoder.v1",
+            confidence=Confidence(everywhere=Calibrator(method="temperature")), label_kind="gold", plan_hash="", expires="2100-01-01",
+            thresholds=(Threshold(slice=Slice(name="other", where=()), threshold=None),),
+            selftest=(SelfTest(fields={"text": MESSAGE}, value=student.labels[int(probe.argmax())], probability=float(probe.max())),),
+        ),
+    )  # fmt: skip
     write_json(bundle / MANIFEST, manifest_of(bundle))
     return bundle
 

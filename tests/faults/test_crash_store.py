@@ -25,8 +25,6 @@ from overproof.store.secret import NAME as SECRET
 from overproof.store.secret import project_secret
 
 HERE = Path(__file__)
-KILLS = 30
-FEWER_KILLS = 10
 
 
 # --- what the killed processes do (this file is run as a script by them) ---
@@ -240,17 +238,22 @@ def kill_at_random(job: str, root: Path, rng: random.Random) -> None:
         process.communicate()
 
 
+@pytest.fixture(params=[8, pytest.param(30, marks=pytest.mark.slow)])
+def kills(request):
+    return request.param
+
+
 def acks(root: Path) -> list[str]:
     path = root / "acks.txt"
     return path.read_text().splitlines() if path.exists() else []
 
 
-def test_killed_runs_leave_whole_artifacts_or_none(tmp_path):
-    """After each of 30 kills every acknowledged artifact loads and verifies, and unfinished ones are swept."""
+def test_killed_runs_leave_whole_artifacts_or_none(tmp_path, kills):
+    """After each kill every acknowledged artifact loads and verifies, and unfinished ones are swept."""
     from overproof.store.artifacts import Step
 
     rng = random.Random(1)
-    for _ in range(KILLS):
+    for _ in range(kills):
         kill_at_random("artifacts", tmp_path, rng)
         with open_store(tmp_path) as store:
             assert list((store.home / "tmp").iterdir()) == []
@@ -265,14 +268,14 @@ def test_killed_runs_leave_whole_artifacts_or_none(tmp_path):
                 assert (found.value[1].path / "sub" / "c.bin").read_bytes() == f"sub/c.bin {number} ".encode() * 3_000
             for path in (store.home / "objects").rglob("*.tree"):
                 store.objects.find(path.stem)
-    assert len(acks(tmp_path)) > KILLS
+    assert len(acks(tmp_path)) > kills
 
 
-def test_killed_imports_lose_no_acknowledged_row_and_double_none(tmp_path):
-    """After each of 30 kills the log is sound and holds exactly the first rows of the file, all acknowledged ones in it."""
+def test_killed_imports_lose_no_acknowledged_row_and_double_none(tmp_path, kills):
+    """After each kill the log is sound and holds exactly the first rows of the file, all acknowledged ones in it."""
     rng = random.Random(2)
     best = 0
-    for _ in range(KILLS):
+    for _ in range(kills):
         kill_at_random("log", tmp_path, rng)
         best = max([best, *(int(line) for line in acks(tmp_path))])
         (tmp_path / "acks.txt").unlink(missing_ok=True)
@@ -284,26 +287,26 @@ def test_killed_imports_lose_no_acknowledged_row_and_double_none(tmp_path):
     assert best > 200
 
 
-def test_killed_decisions_keep_their_chain(tmp_path):
-    """After each of 10 kills the chain verifies and ends at, or one after, the last acknowledged entry."""
+def test_killed_decisions_keep_their_chain(tmp_path, kills):
+    """After each kill the chain verifies and ends at, or one after, the last acknowledged entry."""
     rng = random.Random(3)
-    for _ in range(FEWER_KILLS):
+    for _ in range(kills):
         kill_at_random("decisions", tmp_path, rng)
         with open_store(tmp_path) as store:
             count = store.decisions.verify()
             digests = [d.digest for d in store.decisions.read()]
         known = set(acks(tmp_path))
         assert known <= set(digests)
-        assert count - len(known) <= FEWER_KILLS
-    assert count > FEWER_KILLS
+        assert count - len(known) <= kills
+    assert count > kills
 
 
-def test_killed_reviews_keep_whole_sheets_and_every_acknowledged_word(tmp_path):
-    """After each of 10 kills the store holds the first sheets, whole, no word twice, and at most one beyond the last that returned."""
+def test_killed_reviews_keep_whole_sheets_and_every_acknowledged_word(tmp_path, kills):
+    """After each kill the store holds the first sheets, whole, no word twice, and at most one beyond the last that returned."""
     from dataclasses import replace
 
     rng = random.Random(6)
-    for _ in range(FEWER_KILLS):
+    for _ in range(kills):
         kill_at_random("reviews", tmp_path, rng)
         with open_store(tmp_path) as store:
             assert store.reviews._db.check() == []
@@ -314,17 +317,17 @@ def test_killed_reviews_keep_whole_sheets_and_every_acknowledged_word(tmp_path):
         assert len(sheets) - 1 - int(acks(tmp_path)[-1]) in (0, 1)
         back = {word.digest for sheet in sheets for word in sheet if word.kind == "withdrawn"}
         assert live == {word.digest for word in words} - back
-    assert len(sheets) >= FEWER_KILLS
+    assert len(sheets) >= kills
 
 
-def test_killed_labelling_loses_nothing_and_pays_at_most_what_was_in_flight(tmp_path):
+def test_killed_labelling_loses_nothing_and_pays_at_most_what_was_in_flight(tmp_path, kills):
     """
-    Over 30 kills: no acknowledged label is lost, none is there twice, calls billed twice are at most those in flight,
+    Over all kills: no acknowledged label is lost, none is there twice, calls billed twice are at most those in flight,
     and the books never show less than the provider's bill.
     """
     rng = random.Random(4)
     kills_in_flight = 0
-    for _ in range(KILLS):
+    for _ in range(kills):
         kill_at_random("labels", tmp_path, rng)
         with open_store(tmp_path) as store, store.role("run"):
             in_flight = store.ledger.counts().attempts.get("reserved", 0)
@@ -340,15 +343,15 @@ def test_killed_labelling_loses_nothing_and_pays_at_most_what_was_in_flight(tmp_
             assert counts.attempts["ok"] == counts.labels
             assert counts.spent_usd >= len(bill) * COST - 1e-9
             assert len(bill) - counts.labels <= counts.attempts.get("lost", 0)
-    assert kills_in_flight >= KILLS / 2  # how many is chance and the machine; enough to have tried it
+    assert kills_in_flight >= kills / 2  # how many is chance and the machine; enough to have tried it
     extra = (len(bill) - counts.labels) / kills_in_flight
     assert extra <= CONCURRENCY
     assert len({line.split()[0] for line in acks(tmp_path)}) <= counts.labels
-    print(json.dumps({"kills": KILLS, "in_flight": kills_in_flight, "labels": counts.labels, "extra_per_kill": extra}))
+    print(json.dumps({"kills": kills, "in_flight": kills_in_flight, "labels": counts.labels, "extra_per_kill": extra}))
 
 
-def test_killed_migrations_leave_the_old_or_the_new_schema(tmp_path):
-    """After each of 10 kills the file has either schema whole, with all its rows."""
+def test_killed_migrations_leave_the_old_or_the_new_schema(tmp_path, kills):
+    """After each kill the file has either schema whole, with all its rows."""
     old = Db(tmp_path / "old.db", OLD)
     with old.write() as connection:
         connection.executemany("INSERT INTO t VALUES(?)", ((i,) for i in range(2_000)))
@@ -356,7 +359,7 @@ def test_killed_migrations_leave_the_old_or_the_new_schema(tmp_path):
     shutil.copy(tmp_path / "old.db", tmp_path / "a.db")
     rng = random.Random(5)
     versions = set()
-    for _ in range(FEWER_KILLS):
+    for _ in range(kills):
         kill_at_random("migrate", tmp_path, rng)
         if not (tmp_path / "a.db").exists():  # killed while the worker put the old file back
             shutil.copy(tmp_path / "old.db", tmp_path / "a.db")

@@ -2,11 +2,13 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
 
 from overproof.cli.intake import take
+from overproof.pipeline import distil
 from overproof.project import load_project
 from overproof.steps.terms import read_entry
 from overproof.store.project_store import open_store
@@ -18,6 +20,7 @@ WORDS = {
 }
 FILLER = ["please", "the", "a", "my", "our", "today", "again", "since", "yesterday", "version", "account", "team", "screen", "phone", "order", "number"]
 
+LINEAR = 'use = "linear.v1"\nchar_ngrams = [2, 3]'  # longer ones take a third of the time, and this task doesn't need them
 PROJECT = """
 [task]
 name = "easy"
@@ -41,7 +44,7 @@ model = "recorded-teacher-2026-01-01"
 revision = "2026-01-01"
 terms = "terms.toml"
 [[student]]
-use = "linear.v1"
+{linear}
 [[student]]
 use = "ngram.v1"
 name = "small"
@@ -121,7 +124,7 @@ def write_log(path: Path, found: list[dict]) -> Path:
 def make_project(root: Path, found: list[dict] | None = None) -> Path:
     """A project with its log imported."""
     root.mkdir(exist_ok=True)
-    (root / "overproof.toml").write_text(PROJECT.format(labels=json.dumps(list(WORDS), ensure_ascii=False)))
+    (root / "overproof.toml").write_text(PROJECT.format(linear=LINEAR, labels=json.dumps(list(WORDS), ensure_ascii=False)))
     (root / "prompt.md").write_text("Answer with one label.")
     (root / "terms.toml").write_text(TERMS.format(digest=read_entry("own-answers").digest))
     log = write_log(root / "log.jsonl", rows(900) if found is None else found)
@@ -154,3 +157,28 @@ def maker() -> type[Maker]:
 @pytest.fixture
 def easy(tmp_path: Path) -> Path:
     return make_project(tmp_path / "easy")
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The easy project twice: "calibrate" has stopped before a sealed row was opened, "gate" has its verdict."""
+    folder = tmp_path_factory.mktemp("template")
+    root = make_project(folder / "calibrate")
+    for stage in ("calibrate", "gate"):
+        with open_store(root) as store:
+            distil(store, load_project(root), to=stage)
+        if stage == "calibrate":
+            root = shutil.copytree(root, folder / "gate")
+    return folder
+
+
+@pytest.fixture
+def fitted(template: Path, tmp_path: Path) -> Path:
+    """The easy project after calibration: what a test changes from there on costs the rest of the road only."""
+    return shutil.copytree(template / "calibrate", tmp_path / "easy")
+
+
+@pytest.fixture
+def ran(template: Path, tmp_path: Path) -> Path:
+    """The easy project after its first run."""
+    return shutil.copytree(template / "gate", tmp_path / "easy")

@@ -1,6 +1,7 @@
 """Rules of the filter, suspicion among them, from the project file to the verdict on each rule."""
 
 import json
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -45,15 +46,23 @@ def add(root, text):
     path.write_text(path.read_text() + text)
 
 
-@pytest.fixture
-def noisy(tmp_path, make):
+@pytest.fixture(scope="module")
+def filtered(tmp_path_factory, maker):
     """900 rows; of the training rows every third carries a word and the next label's answer."""
-    found, labels = make.rows(900), list(make.labels)
+    found, labels = maker.rows(900), list(maker.labels)
     for i, row in enumerate(found[:400]):
         if i % 3 == 0:
             row["text"] = f"zq {row['text']}"
             row["output"] = labels[(labels.index(row["truth"]) + 1) % 3].upper()
-    return make.project(tmp_path / "noisy", found)
+    root = maker.project(tmp_path_factory.mktemp("filtered") / "noisy", found)
+    went(root)
+    return root
+
+
+@pytest.fixture
+def noisy(filtered, tmp_path):
+    """It went to the filter."""
+    return shutil.copytree(filtered, tmp_path / "noisy")
 
 
 def test_rules_that_help_hurt_or_do_nothing_are_told_apart_and_nothing_is_changed(noisy) -> None:
@@ -91,7 +100,6 @@ def test_rules_that_help_hurt_or_do_nothing_are_told_apart_and_nothing_is_change
 
 def test_the_verb_prints_a_table_and_the_same_as_json(noisy) -> None:
     """The cheapest student of the file, unless another is named; an unknown one is suggested."""
-    went(noisy)
     project = load_project(noisy)
     assert cheapest(project).name == "small"
     body = json.loads(CliRunner().invoke(main, ["ablate", "--project", str(noisy), "--json"]).stdout)

@@ -33,9 +33,9 @@ def executed(result) -> list[str]:
     return [e.step for e in result.events if e.action == "run"]
 
 
-def test_an_easy_task_ends_in_a_release_whose_bundle_answers(easy) -> None:
+def test_an_easy_task_ends_in_a_release_whose_bundle_answers(ran) -> None:
     """Where the student agrees and rows are enough, the gate passes every check and the bundle routes requests."""
-    result = run(easy)
+    result = run(ran)
     assert isinstance(result.verdict, Release), result.verdict
     assert {f.outcome for f in result.verdict.findings} == {"pass"}
     bundle = load_bundle(result.verdict.bundle.path)
@@ -44,14 +44,14 @@ def test_an_easy_task_ends_in_a_release_whose_bundle_answers(easy) -> None:
     assert sum((a.route, a.value) == ("student", "billing 💶") for a in answers) > 0.9 * len(sealed) > 0
     foreign = bundle.answer({"text": "my card was charged twice, send the invoice and a refund"}, {"tier": "pro"})
     assert (foreign.route, foreign.cause) == ("teacher", "out_of_scope")  # nobody in this log writes plain English
-    with open_store(easy) as store:
+    with open_store(ran) as store:
         assert store.releases.latest().id == result.verdict.id
         assert runs_of(store)[-1].outcome == "release"
 
 
-def test_the_dossier_needs_nothing_from_outside_and_says_the_verdict(easy) -> None:
+def test_the_dossier_needs_nothing_from_outside_and_says_the_verdict(ran) -> None:
     """One HTML file without script or link to another host, and the same facts as JSON."""
-    result = run(easy)
+    result = run(ran)
     page = result.dossier_path.read_text(encoding="utf-8")
     assert "<script" not in page
     assert not [w for w in ('src="http', "url(http", "@import", '<link rel="stylesheet" href="http') if w in page]
@@ -59,30 +59,34 @@ def test_the_dossier_needs_nothing_from_outside_and_says_the_verdict(easy) -> No
     assert facts["verdict"] == "release"
 
 
-def test_an_unchanged_run_executes_no_step_and_records_no_second_run(easy) -> None:
+def test_an_unchanged_run_executes_no_step_and_records_no_second_run(ran) -> None:
     """The second run reuses everything, with the same digests and the same run id."""
-    first, second = run(easy), run(easy)
+    with open_store(ran) as store:
+        first = load_run(store)
+    second = run(ran)
     assert executed(second) == []
     assert {n: a.digest for n, a in first.artifacts.items()} == {n: a.digest for n, a in second.artifacts.items()}
     assert first.run_id == second.run_id
 
 
-def test_changing_one_students_option_retrains_that_student_only(easy) -> None:
+def test_changing_one_students_option_retrains_that_student_only(ran) -> None:
     """Labels, baselines and the other student are reused; one student is fitted."""
-    run(easy)
-    again = run(easy, overrides=("student.1.c=3.0",))
+    run(ran)
+    again = run(ran, overrides=("student.1.c=3.0",))
     assert executed(again).count("train") == 1
     assert not {"capture", "promptset", "clear", "teach", "filter"} & set(executed(again))
 
 
-@pytest.mark.parametrize("stage", STAGES[:-1])
-def test_a_run_stops_after_the_stage_that_was_asked_for_and_the_next_one_goes_on(easy, stage) -> None:
-    """`--to STAGE` leaves a state from which the whole run does only the rest."""
-    partial = run(easy, to=stage)
-    assert partial.verdict is None
-    whole = run(easy)
-    assert whole.verdict is not None
-    assert not set(executed(partial)) - {"train", "predict-dev", "predict-test", "calibrate"} & set(executed(whole))
+def test_a_run_stops_after_the_stage_that_was_asked_for_and_the_next_one_goes_on(easy) -> None:
+    """`--to STAGE` leaves a state from which the next stage, and the whole run, do only the rest."""
+    done: set[tuple[str, str]] = set()
+    for stage in (*STAGES[:-1], None):
+        result = run(easy, to=stage)
+        new = {(e.step, e.subject) for e in result.events if e.action == "run"}
+        assert new, stage
+        assert not new & done, stage
+        assert (result.verdict is None) == (stage is not None)
+        done |= new
 
 
 def test_an_unknown_stage_names_the_known_ones(easy) -> None:
@@ -91,21 +95,21 @@ def test_an_unknown_stage_names_the_known_ones(easy) -> None:
         run(easy, to="teech")
 
 
-def test_status_says_what_a_change_makes_stale_and_writes_nothing(easy) -> None:
+def test_status_says_what_a_change_makes_stale_and_writes_nothing(ran) -> None:
     """A changed share makes the prompt set stale, with the option's name; nothing is run."""
-    run(easy)
-    with open_store(easy) as store:
-        clean = status(store, load_project(easy))
+    run(ran)
+    with open_store(ran) as store:
+        clean = status(store, load_project(ran))
         assert {e.action for e in clean} == {"reuse"}
-        stale = status(store, load_project(easy, overrides=("promptset.seed=5",)))
+        stale = status(store, load_project(ran, overrides=("promptset.seed=5",)))
         assert [(e.step, e.why) for e in stale if e.action == "stale"] == [("promptset", "option seed changed")]
         assert len(runs_of(store)) == 1
 
 
-def test_a_second_plan_on_the_same_sealed_rows_gets_a_smaller_share_of_the_error_budget(easy) -> None:
+def test_a_second_plan_on_the_same_sealed_rows_gets_a_smaller_share_of_the_error_budget(ran) -> None:
     """Retrying with another student is the second use of the rows, and the certificate says so."""
-    first = run(easy).artifacts["report"].value.certificate
-    second = run(easy, overrides=("student.1.c=0.5",)).artifacts["report"].value.certificate
+    first = run(ran).artifacts["report"].value.certificate
+    second = run(ran, overrides=("student.1.c=0.5",)).artifacts["report"].value.certificate
     assert (first.use_k, second.use_k) == (1, 2)
     assert second.delta_spent == pytest.approx(first.delta_spent / 4)
 
@@ -134,11 +138,11 @@ def test_too_few_rows_are_undecided_and_never_a_pass(make, tmp_path) -> None:
     assert [f for f in verdict.findings if f.outcome == "not-run" and "more" in f.next_action]
 
 
-def test_a_slice_that_never_occurs_refuses_by_name(easy) -> None:
+def test_a_slice_that_never_occurs_refuses_by_name(fitted) -> None:
     """A bar on a slice without rows is undecided."""
-    text = (easy / "overproof.toml").read_text() + '\n[[slice]]\nname = "mars"\nwhere = { tier = "martian" }\ncritical = true\n'
-    (easy / "overproof.toml").write_text(text)
-    verdict = run(easy).verdict
+    text = (fitted / "overproof.toml").read_text() + '\n[[slice]]\nname = "mars"\nwhere = { tier = "martian" }\ncritical = true\n'
+    (fitted / "overproof.toml").write_text(text)
+    verdict = run(fitted).verdict
     assert isinstance(verdict, Refusal)
     assert any(f.slice == "mars" and f.outcome == "not-run" for f in verdict.findings)
 
@@ -193,36 +197,36 @@ def test_two_runs_on_one_project_at_once_are_refused_by_name(easy) -> None:
         distil(other, load_project(easy))
 
 
-def test_a_missing_encoder_is_said_with_what_was_looked_for(easy) -> None:
+def test_a_missing_encoder_is_said_with_what_was_looked_for(fitted) -> None:
     """The message names the package that isn't there; everything before the student is kept."""
-    text = (easy / "overproof.toml").read_text() + '\n[[student]]\nuse = "encoder.v1"\nweights = "package:no_such_encoder/model"\n'
-    (easy / "overproof.toml").write_text(text)
+    text = (fitted / "overproof.toml").read_text() + '\n[[student]]\nuse = "encoder.v1"\nweights = "package:no_such_encoder/model"\n'
+    (fitted / "overproof.toml").write_text(text)
     with pytest.raises(DataError, match="no_such_encoder"):
-        run(easy)
-    assert executed(run(easy, to="filter")) == []
+        run(fitted)
+    assert executed(run(fitted, to="filter")) == []
 
 
-def test_runs_can_be_loaded_again_by_id(easy) -> None:
+def test_runs_can_be_loaded_again_by_id(ran) -> None:
     """The first run's report is there after a second one changed everything after training."""
-    first = run(easy)
-    second = run(easy, overrides=("bars.fidelity=0.8",))
-    with open_store(easy) as store:
+    first = run(ran)
+    second = run(ran, overrides=("bars.fidelity=0.8",))
+    with open_store(ran) as store:
         assert load_run(store, first.run_id).artifacts["report"].digest == first.artifacts["report"].digest
         assert load_run(store).run_id == second.run_id
         with pytest.raises(DataError, match="Available: r1, r2"):
             load_run(store, "r9")
 
 
-def test_a_kill_at_any_moment_leaves_a_state_that_the_next_run_finishes(make, tmp_path) -> None:
-    """kill -9 at ten moments of a run: the run after it ends in the verdict of an undisturbed one."""
-    want = run(make.project(tmp_path / "calm")).artifacts["labels"].digest
+def test_a_kill_at_any_moment_leaves_a_state_that_the_next_run_finishes(ran, make, tmp_path) -> None:
+    """kill -9 at six moments of a run: the run after it ends in the verdict of an undisturbed one."""
+    want = run(ran).artifacts["labels"].digest
     root = make.project(tmp_path / "killed")
-    for number in range(10):
+    for number in range(6):
         process = subprocess.Popen(
             [sys.executable, "-m", "overproof.cli", "run", "--project", str(root)],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        time.sleep(0.5 + 0.35 * number)
+        time.sleep(0.5 + 0.6 * number)
         process.send_signal(signal.SIGKILL)
         process.wait()
     result = run(root)
@@ -230,19 +234,19 @@ def test_a_kill_at_any_moment_leaves_a_state_that_the_next_run_finishes(make, tm
     assert result.artifacts["labels"].digest == want
 
 
-def test_the_command_line_walks_the_same_road_and_exits_by_the_verdict(easy, capsys) -> None:
+def test_the_command_line_walks_the_same_road_and_exits_by_the_verdict(fitted, capsys) -> None:
     """Exit 0 for a release; the JSON carries verdict, certificate and where the dossier is."""
     with pytest.raises(SystemExit) as ended:
-        main(["run", "--project", str(easy), "--json"])
+        main(["run", "--project", str(fitted), "--json"])
     assert ended.value.code == 0
     body = json.loads(capsys.readouterr().out)
     assert body["verdict"] == "release"
-    assert Path(body["dossier"]).parent == easy / "dossier"
+    assert Path(body["dossier"]).parent == fitted / "dossier"
     assert Path(body["dossier"]).is_file()
 
 
-def test_results_are_frozen(easy) -> None:
+def test_results_are_frozen(ran) -> None:
     """A verdict can't be edited after the fact."""
-    verdict = run(easy).verdict
+    verdict = run(ran).verdict
     with pytest.raises(dataclasses.FrozenInstanceError):
         verdict.headline = "fine"

@@ -27,7 +27,7 @@ def said(capsys, *words, code=0):
 
 def test_the_runtime_is_chosen_shown_and_exported(make, tmp_path, capsys, monkeypatch):
     """Two runtimes by name are two exports of one fit; the release and another candidate come out as folders."""
-    easy = make.project(tmp_path / "easy", make.rows(1150))  # 230 calibration rows: enough for parity
+    easy = make.project(tmp_path / "easy", make.rows(1550))  # 310 calibration rows: enough for parity
     weights = sha256_of(write_tiny(easy / "tiny") / "model.safetensors")
     with (easy / "terms.toml").open("a") as file:
         file.write(f'[[base]]\nsha256 = "{weights}"\nregistry_id = "apache-2.0-weights"\nread_on = 2026-01-02\n')
@@ -36,7 +36,7 @@ def test_the_runtime_is_chosen_shown_and_exported(make, tmp_path, capsys, monkey
     with open_store(easy) as store:
         first = distil(store, load_project(easy), to="train")
         (exported,) = first.artifacts["exports"].value
-    assert (exported.report.candidate, exported.report.runtime, exported.report.n) == ("encoder.v1", "onnx-fp32", 230)
+    assert (exported.report.candidate, exported.report.runtime, exported.report.n) == ("encoder.v1", "onnx-fp32", 310)
     other = run(easy, 'student.3.runtime="auto"')
     assert isinstance(other.verdict, Release), other.verdict.headline
     steps = {e.step: e.action for e in other.events if e.subject in ("encoder.v1", "") and e.step in ("train", "export")}

@@ -33,11 +33,11 @@ def shown(capsys, *words):
     return capsys.readouterr().out
 
 
-def test_groups_and_swaps_are_judged_shown_and_reused(easy, monkeypatch, capsys):
+def test_groups_and_swaps_are_judged_shown_and_reused(fitted, monkeypatch, capsys):
     """The release stands on both checks, a misspelt attribute opens no sealed row, and a second run repeats nothing."""
     with pytest.raises(DataError, match="'teir' has 0 values"):
-        run(easy, 'fairness.groups=["teir"]')
-    result = run(easy, *ASKED)
+        run(fitted, 'fairness.groups=["teir"]')
+    result = run(fitted, *ASKED)
     assert isinstance(result.verdict, Release), result.verdict.headline
     found = {f.id: f.outcome for f in result.verdict.findings}
     assert (found["F01"], found["F02"]) == ("pass", "pass")
@@ -45,14 +45,14 @@ def test_groups_and_swaps_are_judged_shown_and_reused(easy, monkeypatch, capsys)
     assert [a.attribute for a in groups.attributes] == ["tier"]
     assert {r.name for r in groups.attributes[0].error.student.rates} == {"free", "pro"}
     assert groups.delta == result.artifacts["report"].value.other.delta_spent
-    with open_store(easy) as store:
+    with open_store(fitted) as store:
         assert store.releases.latest().id == result.verdict.id
         assert result.artifacts["report"].value.certificate.use_k == 1
     page = result.dossier_path.read_text(encoding="utf-8")
     assert "Groups and swapped terms" in page
     assert "first names by gender" in page
-    assert {e.action for e in run(easy, *ASKED).events} == {"reuse"}
-    monkeypatch.chdir(easy)
+    assert {e.action for e in run(fitted, *ASKED).events} == {"reuse"}
+    monkeypatch.chdir(fitted)
     for what, word in (("groups", "tier"), ("flips", "nationalities")):
         assert word in shown(capsys, "show", what)
         assert json.loads(shown(capsys, "show", what, "--json"))

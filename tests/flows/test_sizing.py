@@ -71,13 +71,13 @@ def test_show_sizes_prints_the_verdict_and_json(walked) -> None:
     assert json.loads(told.stdout)["chosen"] == "linear.v1"
 
 
-def test_sizing_that_is_off_is_neither_measured_nor_asked_for(easy) -> None:
+def test_sizing_that_is_off_is_neither_measured_nor_asked_for(fitted) -> None:
     """budgets = []: no further fit, no check that could only pass for nothing, and `show sizes` says how to turn it on."""
-    with open_store(easy) as store:
-        result = distil(store, load_project(easy, overrides=("sizing.budgets=[]",)))
+    with open_store(fitted) as store:
+        result = distil(store, load_project(fitted, overrides=("sizing.budgets=[]",)))
     assert not [e for e in result.events if e.step in ("sizes", "fit-part")]
     assert "S01" not in {f.id for f in result.verdict.findings}
-    shown = CliRunner().invoke(main, ["show", "sizes", "--project", str(easy)])
+    shown = CliRunner().invoke(main, ["show", "sizes", "--project", str(fitted)])
     assert shown.exit_code == 2
     assert "[sizing] budgets" in shown.output
 

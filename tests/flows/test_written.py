@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.flows.conftest import LINEAR
 from tests.flows.walked import report_of, run
 
 from overproof import registry
@@ -76,7 +77,7 @@ def written(make, root: Path, output: str, rows: list[dict], bars: str) -> Path:
     text = (root / "overproof.toml").read_text()
     head, rest = text.split("output = ", 1)
     text = head + "output = " + output + "\n" + rest.split("\n", 1)[1]
-    text = text.replace('use = "linear.v1"', 'use = "cue.v1"\nname = "cues"').replace('use = "ngram.v1"\nname = "small"', 'use = "cue.v1"\nname = "ten-cues"\ncues = 10')
+    text = text.replace(LINEAR, 'use = "cue.v1"\nname = "cues"').replace('use = "ngram.v1"\nname = "small"', 'use = "cue.v1"\nname = "ten-cues"\ncues = 10')
     text = text.replace("[bars]\nfidelity = 0.9\naccuracy = 0.85\n", bars)
     if not any("truth" in row for row in rows):
         text = text.replace('columns = { gold = "truth" }', "")
@@ -189,7 +190,7 @@ def test_what_only_labels_have_is_refused_by_name_before_anything_runs(make, tmp
     make.project(tmp_path / "p")
     path = tmp_path / "p" / "overproof.toml"
     head, rest = path.read_text().split("output = ", 1)
-    text = head + "output = " + FIELDS + "\n" + rest.split("\n", 1)[1].replace('"linear.v1"', '"cue.v1"').replace('"ngram.v1"', '"nearest.v1"')
+    text = head + "output = " + FIELDS + "\n" + rest.split("\n", 1)[1].replace(LINEAR, 'use = "cue.v1"').replace('"ngram.v1"', '"nearest.v1"')
     path.write_text(text)
     load_project(tmp_path / "p")
     path.write_text(text + "\n" + more + "\n")

@@ -9,8 +9,9 @@ import duckdb
 import pytest
 
 from overproof.data import Skipped, TrafficRecord
-from overproof.errors import DataError
-from overproof.importers import ColumnMapping, pick, read_file
+from overproof.errors import DataError, MissingExtra
+from overproof.importers import ColumnMapping, guess, pick, read_file
+from overproof.importers.query import from_query
 from overproof.importers.rows import LINE_CAP, BadRow, moment
 from overproof.importers.table import Csv, JsonLines, Parquet
 
@@ -230,6 +231,21 @@ def test_parquet_types_become_text(tmp_path):
     assert record.request.attributes == {"tier": "plus", "day": "2025-01-01"}
     assert (record.completion.text, record.completion.cost_usd) == ("bug", 0.5)
     assert aside(rows)[0].where == "a.parquet:2"
+
+
+def test_without_duckdb_a_parquet_file_says_what_to_install(tmp_path, monkeypatch):
+    """Named, recognised by its first bytes or queried: each time the extra is named; other tables need none of it."""
+    path = parquet(tmp_path, "SELECT 'x' AS text")
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    for read in (
+        lambda: rows_of(Parquet(), path),
+        lambda: guess(path),
+        lambda: list(from_query("duckdb:", "SELECT 1 AS text", ColumnMapping(fields=("text",)), folder=tmp_path).rows),
+    ):
+        with pytest.raises(MissingExtra) as caught:
+            read()
+        assert caught.value.next_action == "pip install 'overproof[duckdb]'"
+    assert len(rows_of(Csv(), written(tmp_path, "a.csv", "id,text\n1,x\n"))) == 1
 
 
 def test_parquet_reads_the_one_file_and_nothing_else(tmp_path, monkeypatch):

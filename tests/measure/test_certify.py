@@ -108,7 +108,7 @@ def test_a_certified_threshold_is_over_its_bar_at_most_as_often_as_stated(
     world, n, naive_at_least, kept_at_least
 ):
     """Budget 10%: ours stays within it and keeps a useful share; the observed-error choice is over in most worlds."""
-    trials = 400
+    trials = 250
     got = trials_of(world, n, trials, seed=7)
     assert got["over"] <= limit(DELTA, trials), got
     assert got["naive"] >= naive_at_least, got
@@ -126,7 +126,7 @@ def test_eight_slices_just_over_the_bar_together_stay_within_the_budget():
     rng = np.random.default_rng(5)
     names = [f"s{i}" for i in range(8)]
     weights = ct.split_delta(dict.fromkeys(names, 0.125), dict.fromkeys(names, 0.9))
-    trials, ours, each, naive = 200, 0, 0, 0
+    trials, ours, each, naive = 100, 0, 0, 0
     for _ in range(trials):
         plans, scores, wrong = [], {}, {}
         for name in names:
@@ -298,7 +298,7 @@ def test_a_budget_certificate_is_over_budget_at_most_as_often_as_stated(world, n
     """Kept-and-wrong over all requests within 3%: at most 10% of runs are over; the point estimate far more."""
     rng = np.random.default_rng(21)
     grid = ct.grid_of(drawn(world, rng, 20_000)[0])
-    budget, trials, over, naive = 0.03, 400, 0, 0
+    budget, trials, over, naive = 0.03, 250, 0, 0
     true = [risk * share for risk, share in map(TRUTHS[world].at, grid)]
     for _ in range(trials):
         scores, wrong = drawn(world, rng, n)

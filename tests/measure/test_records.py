@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from overproof.errors import MeasureError
@@ -92,6 +92,7 @@ def test_the_interval_holds_the_true_f1_at_least_as_often_as_it_says(n, fields, 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=30), st.integers(0, 5))
+@example([(5e-324, 1.0)], 0)
 def test_the_interval_holds_its_own_share_and_turns_round_with_it(rows, seed):
     """Whatever the numbers: inside [0, 1], around the share seen, and mirrored for the share that is missing."""
     whole = np.array([max(row) for row in rows])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.students.tiny import write_tiny
 
 from overproof.data import Example, Request, TrainSet
 from overproof.registry import names, resolve
@@ -36,7 +37,10 @@ def choosers():
 @pytest.fixture(scope="module", params=choosers())
 def part(request, tmp_path_factory):
     cls = resolve("students", request.param)
-    student = cls(labels=LABELS, seed=3)
+    options = {}
+    if request.param in ("static.v1", "encoder.v1"):  # tests of their own read with a real encoder, which takes seconds for each
+        options["weights"] = f"folder:{write_tiny(tmp_path_factory.mktemp('tiny') / 'encoder')}"
+    student = cls(labels=LABELS, seed=3, **options)
     folder = tmp_path_factory.mktemp("part")
     student.fit(train_set(), workdir=folder)
     return request.param, cls, student, folder

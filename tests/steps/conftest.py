@@ -28,6 +28,7 @@ from overproof.task import Bar, Slice
 BARS = (Bar(metric="fidelity", at_least=0.9), Bar(metric="accuracy", at_least=0.85))
 BUSINESS = Slice(name="business", where=(("tier", ("business",)),), critical=True)
 CANDIDATES = {"small": {"error": 0.2, "size": 9_000}, "large": {"error": 0.06}, "majority": {"kind": "baseline", "error": 0.7}}
+REPORTS: dict[str, EvalReport] = {}
 LABELS = ("billing", "bug", "how-to", "refund", "safety", "other")
 
 
@@ -95,8 +96,15 @@ class World:
             latency_n=100, cost_n=n,
         )  # type: ignore[arg-type]
 
-    def report(self, *, n=2_000, gold=1.0, teacher=0.97, candidates=CANDIDATES, plan_more=None, **more) -> EvalReport:
-        """Everything from calibration to the report, through the steps themselves."""
+    def report(self, **asked) -> EvalReport:
+        """Everything from calibration to the report, through the steps themselves; once in a process for the same wishes."""
+        key = f"{type(self)} {sorted(asked.items())}"
+        if key not in REPORTS:
+            REPORTS[key] = self.made(**asked)
+        return REPORTS[key]
+
+    def made(self, *, n=2_000, gold=1.0, teacher=0.97, candidates=CANDIDATES, plan_more=None, **more) -> EvalReport:
+        """`report`, made anew."""
         dev, sealed = self.calibration(n, gold=gold, teacher=teacher), self.sealed(n, gold=gold, teacher=teacher)
         slices, bars = more.pop("slices", (BUSINESS,)), more.pop("bars", BARS)
         dev_scores = tuple(self.scores(name, dev, **options) for name, options in candidates.items())

@@ -3,6 +3,7 @@
 import json
 import random
 from dataclasses import replace
+from functools import cache
 from importlib.resources import files
 
 import pytest
@@ -12,7 +13,7 @@ from overproof.cli import main
 from overproof.data import Completion, Request, Served, TrafficRecord
 from overproof.project import load_project
 from overproof.serve.rows import Row, record_of
-from overproof.steps.discover import DiscoverRecipe, discover
+from overproof.steps.discover import DiscoverRecipe, Discovery, discover
 
 INBOX = [json.loads(line) for line in (files("overproof") / "inbox" / "messages.jsonl").read_text(encoding="utf-8").splitlines()]
 ANSWERS = {
@@ -53,11 +54,16 @@ def mixed(*, systems: bool = True) -> tuple[list[TrafficRecord], dict[str, str]]
     return rows, truth
 
 
+@cache
+def found_in_mixed(*, systems: bool) -> Discovery:
+    return discover(mixed(systems=systems)[0], DiscoverRecipe())
+
+
 @pytest.mark.parametrize("systems", [True, False])
 def test_three_mixed_tasks_are_told_apart_with_and_without_system_prompts(systems: bool) -> None:
     """By the system prompt where there is one, else by the shape of the answers; kinds and volumes are right."""
     rows, truth = mixed(systems=systems)
-    found = discover(rows, DiscoverRecipe())
+    found = found_in_mixed(systems=systems)
     assert sum(c.rows for c in found.candidates) + found.left_over == found.rows == len(rows)
     kinds = {}
     for c in found.candidates:
@@ -72,8 +78,8 @@ def test_three_mixed_tasks_are_told_apart_with_and_without_system_prompts(system
 
 def test_the_closed_task_is_worth_it_only_where_rows_and_money_suffice() -> None:
     """15 labels are found; the chat is a no; too few rows or no price make the closed task unclear, a low volume a no."""
-    rows, _ = mixed()
-    by_kind = {c.kind: c for c in discover(rows, DiscoverRecipe()).candidates}
+    rows, truth = mixed()
+    by_kind = {c.kind: c for c in found_in_mixed(systems=True).candidates}
     inbox, chat = by_kind["classes"], by_kind["text"]
     assert {name for name, _ in inbox.labels} == {m["queue"] for m in INBOX}
     assert inbox.closed.low >= 0.9
@@ -81,25 +87,28 @@ def test_the_closed_task_is_worth_it_only_where_rows_and_money_suffice() -> None
     assert (inbox.worth, chat.worth) == ("no", "no")  # 6 USD a month pay nobody back
     assert "pays back" in inbox.reasons[0]
     assert "not bounded" in chat.reasons[0]
-    dear = [replace(r, completion=replace(r.completion, cost_usd=0.2)) for r in rows]
-    worth = {c.kind: c.worth for c in discover(dear, DiscoverRecipe()).candidates}
-    assert worth == {"classes": "unclear", "fields": "unclear", "text": "no"}  # 2,700 rows of 3,860
-    twice = [replace(r, request=replace(r.request, id=f"{r.request.id}/{k}")) for r in dear for k in range(2)]
-    assert {c.kind: c.worth for c in discover(twice, DiscoverRecipe()).candidates}["classes"] == "unclear"  # repeats prove nothing
+    easy = DiscoverRecipe(alpha=0.2)  # proven with 940 rows
+    dear = [replace(r, completion=replace(r.completion, cost_usd=0.2)) for r in rows[::3]]
+    worth = {c.kind: c.worth for c in discover(dear, easy).candidates}
+    assert worth == {"classes": "unclear", "fields": "unclear", "text": "no"}  # 900 rows of 940
+    closed = [r for r in dear if truth[r.request.id] == "inbox"]
+    twice = [replace(r, request=replace(r.request, id=f"{r.request.id}/{k}")) for r in closed for k in range(2)]
+    assert discover(twice, easy).candidates[0].worth == "unclear"  # repeats prove nothing
     once = [replace(r, request=replace(r.request, fields={"text": r.request.text + " and again" * (i % 2)})) for i, r in enumerate(twice)]
-    unmeasured = {c.kind: c for c in discover(once, DiscoverRecipe()).candidates}["classes"]
+    (unmeasured,) = discover(once, easy).candidates
     assert (unmeasured.worth, unmeasured.agreement.n) == ("unclear", 0)  # nothing but the repeats is missing
     assert "isn't measured" in unmeasured.reasons[0]
-    many = [*once, *(replace(r, request=replace(r.request, id=f"{r.request.id}/r")) for r in once[:900])]
-    judged = {c.kind: c for c in discover(many, DiscoverRecipe()).candidates}
-    assert (judged["classes"].worth, judged["text"].worth) == ("yes", "no")
-    sum_ = judged["classes"].payback
+    many = [*once, *(replace(r, request=replace(r.request, id=f"{r.request.id}/r")) for r in once[:300])]
+    (judged,) = discover(many, easy).candidates
+    assert judged.worth == "yes"
+    sum_ = judged.payback
     assert sum_.once_usd == pytest.approx(sum_.labels * sum_.label_usd + sum_.reviews * sum_.review_usd + sum_.training_usd)
     assert sum_.months == pytest.approx(sum_.once_usd / (sum_.monthly_usd * 0.7))
-    assert any(f"{sum_.reviews} reviews x 0.25" in r for r in judged["classes"].reasons)
+    assert any(f"{sum_.reviews} reviews x 0.25" in r for r in judged.reasons)
     free = [replace(r, completion=replace(r.completion, cost_usd=None)) for r in many]
-    assert {c.kind: c.worth for c in discover(free, DiscoverRecipe()).candidates}["classes"] == "unclear"
-    priced = discover(free, DiscoverRecipe(usd_per_million_in=10.0, usd_per_million_out=100.0)).candidates[0]
+    (unpriced,) = discover(free, easy).candidates
+    assert unpriced.worth == "unclear"
+    (priced,) = discover(free, replace(easy, usd_per_million_in=10.0, usd_per_million_out=100.0)).candidates
     assert priced.usd_per_month == pytest.approx(priced.per_month * 0.005)
 
 
@@ -199,18 +208,20 @@ def test_fields_are_a_yes_only_where_values_are_bounded_and_propose_their_types(
 
     def log(note: str) -> list[TrafficRecord]:
         rows = []
-        for n in range(9000):
-            i = n % 8000
+        for n in range(2200):
+            i = n % 2000
             fields = {"order": f"{i}", "carrier": "Nord", **({"gift": "no"} if i % 2 else {}), **({"note": f"{note} {i * 7919}"} if note else {})}
             rows.append(row(n, f"order {i} came with Nord", json.dumps(fields), system="s", cost=0.2))
         return rows
-    (good,) = discover(log(""), DiscoverRecipe()).candidates
+
+    easy = DiscoverRecipe(alpha=0.2)
+    (good,) = discover(log(""), easy).candidates
     assert (good.kind, good.worth) == ("fields", "yes")
     assert good.output == {"fields": {"order": "text", "carrier": "text", "gift": "text?"}}
-    (free,) = discover(log("I thought of"), DiscoverRecipe()).candidates
+    (free,) = discover(log("I thought of"), easy).candidates
     assert (free.kind, free.worth) == ("fields", "unclear")
-    other = [row(i, f"weather {i}", json.dumps({"city": "Oslo", "degrees": i}), system="s") for i in range(3000)]
-    assert len(discover([*log(""), *other], DiscoverRecipe()).candidates) == 2
+    other = [row(i, f"weather {i}", json.dumps({"city": "Oslo", "degrees": i}), system="s") for i in range(700)]
+    assert len(discover([*log(""), *other], easy).candidates) == 2
 
 
 def test_a_frame_that_all_requests_share_becomes_the_prompt() -> None:

@@ -103,6 +103,14 @@ def test_the_same_evidence_gives_the_same_release(sound) -> None:
     assert gate(sound, RECIPE) == gate(sound, RECIPE)
 
 
+def test_the_same_files_under_other_people_are_another_release(sound) -> None:
+    """What is written besides the bundle is in the id: a store refuses two contents under one."""
+    found = [gate(sound, RECIPE), gate(sound, replace(RECIPE, owner="Imre Sandoval"))]
+    assert all(isinstance(one, Release) for one in found)
+    assert len({one.bundle.digest for one in found}) == 1
+    assert len({one.id for one in found}) == 2
+
+
 FAILING = {
     "G01-expired": ("G01", lambda e: e, {"today": "2026-05-04"}),
     "G01-distribution": ("G01", lambda e: e, {"distribution": "distributed"}),

@@ -32,14 +32,24 @@ def fit(kind, base, folder, kept, *, rows=None, **options):
     return generator, steps
 
 
+@pytest.fixture(scope="module")
+def calm(bases, tmp_path_factory):
+    """For each kind, what an undisturbed training leaves and how many steps it runs."""
+    found = {}
+    for kind in KINDS:
+        folder = tmp_path_factory.mktemp("calm") / "student"
+        found[kind] = (folder, fit(kind, bases[kind], folder, None)[1])
+    return found
+
+
 def equal(one, other):
     return {p.name: p.read_bytes() for p in one.iterdir()} == {p.name: p.read_bytes() for p in other.iterdir()}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_killed_training_goes_on_where_it_was(bases, kind, tmp_path):
+def test_a_killed_training_goes_on_where_it_was(bases, calm, kind, tmp_path):
     """Killed inside an epoch and run again, the files equal those of an undisturbed run to the byte, and fewer steps are run."""
-    _, all_steps = fit(kind, bases[kind], tmp_path / "calm", None)
+    undisturbed, all_steps = calm[kind]
     kept, killed = tmp_path / "kept", tmp_path / "killed"
     killed.mkdir()
     command = [sys.executable, "-m", "tests.students.resuming", kind, bases[kind], str(kept), str(killed)]
@@ -54,7 +64,7 @@ def test_a_killed_training_goes_on_where_it_was(bases, kind, tmp_path):
     generator, steps = fit(kind, bases[kind], tmp_path / "again", kept)
     assert 12 <= generator.resumed_at < all_steps
     assert steps == all_steps - generator.resumed_at
-    assert equal(tmp_path / "calm", tmp_path / "again")
+    assert equal(undisturbed, tmp_path / "again")
     assert not [p for p in kept.iterdir() if p.suffix != ".tmp"]
 
 
@@ -77,7 +87,7 @@ def stop_at(monkeypatch, step):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_the_same_training_is_taken_up(bases, kind, tmp_path, monkeypatch):
+def test_only_the_same_training_is_taken_up(bases, calm, kind, tmp_path, monkeypatch):
     """A state of other rows, another seed or another option is left alone, and so is a torn one of the same training."""
     with monkeypatch.context() as patched:
         stop_at(patched, 3)
@@ -96,16 +106,16 @@ def test_only_the_same_training_is_taken_up(bases, kind, tmp_path, monkeypatch):
         assert len(list((tmp_path / "kept").iterdir())) == at + 2
     state.write_bytes(state.read_bytes()[:-100])
     torn, steps = fit(kind, bases[kind], tmp_path / "torn", tmp_path / "kept")
-    _, all_steps = fit(kind, bases[kind], tmp_path / "calm", None)
+    undisturbed, all_steps = calm[kind]
     assert (torn.resumed_at, steps) == (0, all_steps)
-    assert equal(tmp_path / "calm", tmp_path / "torn")
+    assert equal(undisturbed, tmp_path / "torn")
     assert not state.exists()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_training_that_stops_after_its_last_step_is_not_run_again(bases, kind, tmp_path, monkeypatch):
+def test_a_training_that_stops_after_its_last_step_is_not_run_again(bases, calm, kind, tmp_path, monkeypatch):
     """Where what follows the training fails, its state stays, and the next run trains nothing; the bytes are the same."""
-    _, all_steps = fit(kind, bases[kind], tmp_path / "calm", None)
+    undisturbed, all_steps = calm[kind]
     with monkeypatch.context() as patched:
         patched.setattr(checkpoints, "EVERY_S", 0.0)
         patched.setattr("overproof.students." + ("span" if kind == "span.v1" else "causal") + ".write_generator", _fail)
@@ -113,7 +123,7 @@ def test_a_training_that_stops_after_its_last_step_is_not_run_again(bases, kind,
             fit(kind, bases[kind], tmp_path / "stopped", tmp_path / "kept")
     generator, steps = fit(kind, bases[kind], tmp_path / "again", tmp_path / "kept")
     assert (generator.resumed_at, steps) == (all_steps, 0)
-    assert equal(tmp_path / "calm", tmp_path / "again")
+    assert equal(undisturbed, tmp_path / "again")
 
 
 def _fail(*args, **kwargs):

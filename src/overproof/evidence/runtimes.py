@@ -32,6 +32,14 @@ class RuntimeTried:
     """Messages of 16 tokens a second, 32 given at once, on one thread."""
     agreement: Figure | None = None
     """Share of calibration rows that get the same answer as in float32."""
+    lost: int | None = None
+    """Of these rows, those that agree with their label in float32 alone; None where nobody compared."""
+    won: int | None = None
+    """Those that agree with it in this form alone."""
+    loss_low: float | None = None
+    """Lower end of the 95 % interval (Tango) of (lost - won) / n: the agreement that the form costs, as a share of rows."""
+    loss_high: float | None = None
+    """Upper end."""
     shift_p99: float | None = None
     """99th percentile, over the same rows, of how far confidence is off (softmax, before calibration)."""
     shift_max: float | None = None

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from overproof.errors import DataError
+from overproof.errors import DataError, MissingExtra
 
 BLOCK = 1_000
 
@@ -21,10 +21,9 @@ def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
         path: the file; not packed, and without * ? [ in its name.
 
     Returns: column to value, lazily.
-    Raises: DataError for a file that can't be read.
+    Raises: DataError for a file that can't be read; MissingExtra without DuckDB.
     """
-    import duckdb
-
+    duckdb = _library(f"reading {path.name!r}")
     path = path.absolute()
     if path.suffix in (".gz", ".zst") or any(mark in path.name for mark in "*?["):
         raise DataError(
@@ -52,6 +51,7 @@ def first_row_as_json(path: Path) -> bytes:
         path: the file.
 
     Returns: the line; empty where there is no row, or the file can't be read.
+    Raises: MissingExtra without DuckDB.
     """
     rows = parquet_rows(path)
     try:
@@ -73,10 +73,9 @@ def database(name: str, folder: Path) -> Iterator[Any]:
         folder: what a query over files may read; everything else is refused.
 
     Returns: the connection, locked down.
-    Raises: DataError where the file can't be opened.
+    Raises: DataError where the file can't be opened; MissingExtra without DuckDB.
     """
-    import duckdb
-
+    duckdb = _library("a query with duckdb:")
     try:
         connection = duckdb.connect(name or ":memory:", read_only=bool(name))
     except duckdb.Error as error:
@@ -126,3 +125,11 @@ def shut(connection: Any, folder: Path) -> None:
     connection.execute(f"SET allowed_directories=['{quoted}/']")
     connection.execute("SET enable_external_access=false")
     connection.execute("SET lock_configuration=true")
+
+
+def _library(part: str) -> Any:
+    try:
+        import duckdb
+    except ImportError as error:
+        raise MissingExtra(part, extra="duckdb") from error
+    return duckdb

@@ -155,17 +155,24 @@ def reliability_curve(confidence: ArrayLike, correct: ArrayLike, *, bins: int = 
         raise MeasureError(
             "a confidence lies outside [0, 1]", next_action="turn logits into probabilities first"
         )
-    rising = np.sort(stated)
-    edges = np.unique(rising[np.arange(1, bins) * stated.size // bins])
-    place = np.searchsorted(edges, stated, side="right")
-    size = np.bincount(place, minlength=edges.size + 1)
-    sums = np.bincount(place, weights=stated, minlength=edges.size + 1)
-    hits = np.bincount(place, weights=right, minlength=edges.size + 1)
     return tuple(
-        CurvePoint(confidence=float(total / count), accuracy=float(good / count), n=int(count))
-        for count, total, good in zip(size, sums, hits, strict=True)
-        if count
+        CurvePoint(confidence=total / count, accuracy=good / count, n=int(count))
+        for count, total, good in _binned(stated, right, bins).T.tolist()
     )
+
+
+def _binned(stated: NDArray[np.float64], right: NDArray[np.float64] | NDArray[np.bool_], bins: int) -> NDArray[np.float64]:
+    """Rows, sum of confidences and hits of each bin that has rows."""
+    edges = np.unique(np.sort(stated)[np.arange(1, bins) * stated.size // bins])
+    place = np.searchsorted(edges, stated, side="right")
+    found = np.stack([np.bincount(place, weights=some, minlength=edges.size + 1) for some in (np.ones_like(stated), stated, right)])
+    return np.asarray(found[:, found[0] > 0], dtype=np.float64)
+
+
+def _gap(stated: NDArray[np.float64], right: NDArray[np.float64] | NDArray[np.bool_], bins: int) -> float:
+    """The calibration error of what has been checked before: a band asks a thousand times."""
+    count, total, good = _binned(stated, right, bins)
+    return math.fsum(count / stated.size * np.abs(good / count - total / count))
 
 
 def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, *, bins: int = 15) -> float:
@@ -293,8 +300,8 @@ def calibration_band(
     seen, chance = [], []
     for _ in range(draws):
         pick = rng.integers(0, stated.size, stated.size)
-        seen.append(expected_calibration_error(stated[pick], right[pick], bins=bins))
-        chance.append(expected_calibration_error(stated, rng.random(stated.size) < stated, bins=bins))
+        seen.append(_gap(stated[pick], right[pick], bins))
+        chance.append(_gap(stated, rng.random(stated.size) < stated, bins))
     # A resample adds noise of its own to an error that noise only makes larger: the band is moved back by the mean of it.
     shift = float(np.mean(seen)) - value
     low, high = np.quantile(seen, [(1.0 - level) / 2.0, (1.0 + level) / 2.0]) - shift

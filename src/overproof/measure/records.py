@@ -23,6 +23,7 @@ from overproof.outputs import Fields, Text, chrf
 
 BETTING = "betting over documents"
 MOST_STAKE = 0.9  # of what a bet can lose: any share under 1 keeps the capital above zero
+TINY = 2.3e-308  # a candidate below the smallest normal float sets no limit
 DRAWS = 16
 _STEPS = 24  # halvings: ends exact to 6e-8
 Floats = NDArray[np.float64]
@@ -75,7 +76,7 @@ def _lower(a: Floats, b: Floats, d: float) -> float:
     stake = np.sqrt(2.0 * np.log(1.0 / d) / (n * variance))
 
     def ruled_out(t: float) -> bool:
-        gains = np.log1p(np.minimum(stake, MOST_STAKE / t) * (a - t * b)).sum(axis=1)
+        gains = np.log1p(np.minimum(stake, MOST_STAKE / max(t, TINY)) * (a - t * b)).sum(axis=1)
         top = float(gains.max())
         return bool(top + np.log(np.mean(np.exp(gains - top))) >= -np.log(d))
 

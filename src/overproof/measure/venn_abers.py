@@ -95,7 +95,7 @@ def _steps(total: Floats, count: Floats, cells: int, extra: float) -> Floats:
 
 
 def _value(total: Floats, count: Floats, cell: int, extra: float) -> float:
-    from sklearn.isotonic import isotonic_regression
+    from scipy.optimize import isotonic_regression
 
     at = cell // 2
     if cell % 2:
@@ -104,4 +104,4 @@ def _value(total: Floats, count: Floats, cell: int, extra: float) -> float:
     else:
         sums, rows = np.insert(total, at, extra), np.insert(count, at, 1.0)
     # Blocks that are equal in truth differ in the last place; rounding lets halves agree.
-    return float(np.round(isotonic_regression(sums / rows, sample_weight=rows)[at], 12))
+    return float(np.round(isotonic_regression(sums / rows, weights=rows).x[at], 12))

@@ -7,8 +7,9 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from overproof.data import Folder
 from overproof.evidence import CandidateReport, Estimate, EvalReport, Figure, Refusal, Release, SliceReport
@@ -21,6 +22,9 @@ from overproof.steps.slice_reports import bars_judged
 from overproof.steps.standing import slice_columns
 from overproof.steps.teacher_errors import TeacherErrors
 from overproof.store.artifacts import Step
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 FORMAT = 1
 HALF = 0.5
@@ -143,26 +147,9 @@ def page(
 
     Returns: one self-contained document: no script, no outside request, every value escaped.
     """
-    from jinja2 import (  # a run that writes no page doesn't pay for it
-        Environment,
-        PackageLoader,
-        StrictUndefined,
-    )
-
-    environment = Environment(
-        loader=PackageLoader("overproof.steps", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        pct=percent, figure=in_words, usd=dollars, amount=amount, count=count, seconds=seconds, size=size_words,
-        word=WORDS.__getitem__, sentence=sentence, full_stop=full_stop,
-    )
     report = evidence.report
     chosen = next((c for c in report.candidates if c.name == report.chosen), None) if report else None
-    return environment.get_template("dossier.html").render(
+    return _environment().get_template("dossier.html").render(
         evidence=evidence,
         data=evidence.data,
         report=report,
@@ -186,6 +173,28 @@ def page(
         ahead_lines=outlook_lines(report) if report else (),
         unfamiliar=next((s for s in chosen.slices if s.kind == "novelty" and s.critical), None) if chosen else None,
     )
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import (  # a run that writes no page doesn't pay for it
+        Environment,
+        PackageLoader,
+        StrictUndefined,
+    )
+
+    made = Environment(
+        loader=PackageLoader("overproof.steps", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(
+        pct=percent, figure=in_words, usd=dollars, amount=amount, count=count, seconds=seconds, size=size_words,
+        word=WORDS.__getitem__, sentence=sentence, full_stop=full_stop,
+    )
+    return made
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from overproof.data import digest_of
 from overproof.errors import DataError, OverproofError
 from overproof.evidence import CandidateReport, Figure, Finding, Outcome, Refusal, Release, SliceReport
 from overproof.evidence.figures import Verdict
@@ -32,6 +31,7 @@ from overproof.steps.match_checks import off_share, theatre
 from overproof.steps.size_verdict import smaller_answer
 from overproof.steps.text_judge import judged_answer
 from overproof.store.artifacts import Step
+from overproof.store.codec import encode
 from overproof.students.bundle import load_bundle
 from overproof.task import Bar
 
@@ -114,9 +114,8 @@ def gate(evidence: Evidence, recipe: GateRecipe) -> Release | Refusal:
     if report is None or bundle is None or not ships(findings, table=table_of(recipe)):
         return Refusal(task=recipe.task, findings=findings, headline=refused(evidence, findings))
     due = dt.date.fromisoformat(recipe.today) + dt.timedelta(days=recipe.review_every_days)
-    identity = [recipe.task, bundle.digest, report.certificate.plan_hash, report.chosen, recipe.today]
-    return Release(
-        id=digest_of(identity)[:16],
+    found = Release(
+        id="",
         task=recipe.task,
         findings=findings,
         headline=shipped(report),
@@ -126,6 +125,7 @@ def gate(evidence: Evidence, recipe: GateRecipe) -> Release | Refusal:
         owner=recipe.owner,
         review_due=due.isoformat(),
     )
+    return replace(found, id=encode(found).digest[:16])  # a second look may end in the same files, and is another release
 
 
 def run_checks(evidence: Evidence, recipe: GateRecipe) -> tuple[Finding, ...]:
@@ -594,4 +594,4 @@ ASKED: tuple[Row, ...] = (
 """Checks that run only where the project file asks for them."""
 
 
-GATE = Step(name="gate", version=5, fn=gate)
+GATE = Step(name="gate", version=6, fn=gate)

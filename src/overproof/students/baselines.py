@@ -215,13 +215,10 @@ class Nearest:
     def _similarities(self, text: str, table: NgramTable) -> NDArray[np.float64]:
         """Cosine with every training text, shape (n,)."""
         row, ends = table.encode(text), self._arrays["ends"]
-        spans = [slice(ends[j], ends[j + 1]) for j in row.indices]
-        n = len(self._arrays["targets"])
-        if not spans:
-            return np.zeros(n)
-        at = np.concatenate([self._arrays["rows"][s] for s in spans])
-        parts = [self._arrays["values"][s] * v for s, v in zip(spans, row.values, strict=True)]
-        found: NDArray[np.float64] = np.bincount(at, weights=np.concatenate(parts), minlength=n)  # type: ignore[assignment]
+        starts, counts = ends[row.indices], ends[row.indices + 1] - ends[row.indices]
+        at = np.repeat(starts + counts - counts.cumsum(), counts) + np.arange(counts.sum())
+        parts = self._arrays["values"][at] * np.repeat(row.values, counts)
+        found: NDArray[np.float64] = np.bincount(self._arrays["rows"][at], weights=parts, minlength=len(self._arrays["targets"]))  # type: ignore[assignment]
         return found
 
     def _vote(self, similarities: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -39,12 +39,16 @@ class BertConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Head:
-    """A linear classifier on the pooled embedding."""
+    """A classifier on the pooled embedding: linear, or with one layer between."""
 
     weight: NDArray[np.float32]
-    """Shape (k, width of the embedding)."""
+    """Shape (k, width of the embedding), or of the layer between."""
     bias: NDArray[np.float32]
     """Shape (k,)."""
+    inner_weight: NDArray[np.float32] | None = None
+    """Shape (units, width of the embedding); a GELU follows. None for a linear head."""
+    inner_bias: NDArray[np.float32] | None = None
+    """Shape (units,)."""
 
 
 def read_config(path: Path) -> BertConfig:
@@ -196,21 +200,31 @@ def _mask_bias(g: _Graph) -> None:
     g.add("Unsqueeze", bias, g.constant("middle", [1, 2]), name="mask_bias")
 
 
-def _pool(g: _Graph, x: str, pooling: Pooling) -> str:
-    mask = g.add("Unsqueeze", "mask", g.constant("last", [-1]), name="column")
+def _pool(g: _Graph, x: str, pooling: Pooling, *, name: str = "embedding") -> str:
+    p = "" if name == "embedding" else f"{name}."
+    mask = g.add("Unsqueeze", "mask", g.constant("last", [-1]), name=f"{p}column")
     length = g.constant("axis_1", [1])
-    total = g.add("ReduceSum", g.add("Mul", x, mask, name="kept"), length, name="total", keepdims=0)
-    count = g.add("ReduceSum", "mask", length, name="tokens", keepdims=1)
-    mean = g.add("Div", total, count, name="mean")
-    norm = g.add("ReduceL2", mean, length, name="norm", keepdims=1)
-    floor = g.add("Max", norm, g.constant("least_norm", 1e-12, np.float32), name="safe_norm")
+    total = g.add("ReduceSum", g.add("Mul", x, mask, name=f"{p}kept"), length, name=f"{p}total", keepdims=0)
+    count = g.add("ReduceSum", "mask", length, name=f"{p}tokens", keepdims=1)
+    mean = g.add("Div", total, count, name=f"{p}mean")
+    norm = g.add("ReduceL2", mean, length, name=f"{p}norm", keepdims=1)
+    floor = g.add("Max", norm, g.constant("least_norm", 1e-12, np.float32), name=f"{p}safe_norm")
     if pooling == "mean":
-        return g.add("Div", mean, floor, name="embedding")
-    unit = g.add("Div", mean, floor, name="unit_mean")
-    seen = g.add("Cast", mask, name="seen", to=9)
+        return g.add("Div", mean, floor, name=name)
+    unit = g.add("Div", mean, floor, name=f"{p}unit_mean")
+    seen = g.add("Cast", mask, name=f"{p}seen", to=9)
     least = g.constant("below_all", MASKED, np.float32)
-    most = g.add("ReduceMax", g.add("Where", seen, x, least, name="shown"), length, name="largest", keepdims=0)
-    return g.add("Concat", unit, most, name="embedding", axis=1)
+    most = g.add("ReduceMax", g.add("Where", seen, x, least, name=f"{p}shown"), length, name=f"{p}largest", keepdims=0)
+    return g.add("Concat", unit, most, name=name, axis=1)
+
+
+def _classify(g: _Graph, x: str, head: Head) -> str:
+    if head.inner_weight is not None and head.inner_bias is not None:
+        weight = g.constant("head.inner.weight", head.inner_weight, np.float32)
+        bias = g.constant("head.inner.bias", head.inner_bias, np.float32)
+        x = g.add("Gelu", g.add("Gemm", x, weight, bias, name="head.wide", transB=1), name="head.inner")
+    weight = g.constant("head.weight", head.weight, np.float32)
+    return g.add("Gemm", x, weight, g.constant("head.bias", head.bias, np.float32), name="logits", transB=1)
 
 
 def width_of(config: BertConfig, pooling: Pooling) -> int:
@@ -227,7 +241,7 @@ def width_of(config: BertConfig, pooling: Pooling) -> int:
 
 
 def build(
-    config: BertConfig, weights: Weights, *, pooling: Pooling = "mean", head: Head | None = None
+    config: BertConfig, weights: Weights, *, pooling: Pooling = "mean", head: Head | None = None, levels: int = 1
 ) -> onnx.ModelProto:
     """
     The encoder as an ONNX model: token ids and mask in; pooled embedding, and with a head the logits, out.
@@ -237,18 +251,23 @@ def build(
         weights: its tensors, see `read_weights`.
         pooling: "mean" is the mean over the tokens, scaled to length 1; "mean_max" appends each dimension's maximum.
         head: a classifier on the embedding; without one the embedding alone comes out.
+        levels: the head reads the embeddings of so many upper layers side by side, the last one first; without a head
+            they come out so, as `levels`.
 
     Returns: a model with inputs `input_ids` and `attention_mask`, int64, shape (n, length), at least one mask bit
         set in each row, and the outputs `logits` (n, k), where there is a head, and `embedding`, float32.
     Raises: MissingExtra without onnx; DataError where a tensor is missing.
     """
-    g, x = _encoder(config, weights)
-    output = _pool(g, x, pooling)
-    outputs = {output: width_of(config, pooling)}
+    g, layers = _encoder(config, weights)
+    width = width_of(config, pooling)
+    output = _pool(g, layers[-1], pooling)
+    outputs = {output: width}
+    if levels > 1:
+        lower = [_pool(g, layers[-1 - i], pooling, name=f"level{i}") for i in range(1, levels)]
+        output = g.add("Concat", output, *lower, name="levels", axis=1)
+        outputs = {output: levels * width, **outputs}
     if head is not None:
-        weight = g.constant("head.weight", head.weight, np.float32)
-        output = g.add("Gemm", output, weight, g.constant("head.bias", head.bias, np.float32), name="logits", transB=1)
-        outputs = {output: len(head.bias), **outputs}
+        outputs = {_classify(g, output, head): len(head.bias), "embedding": width}
     return _model(g, {name: ["n", width] for name, width in outputs.items()})
 
 
@@ -264,24 +283,24 @@ def build_tokens(config: BertConfig, weights: Weights, head: Head) -> onnx.Model
     Returns: a model with the inputs of `build` and one output `tokens`, float32, shape (n, length, k).
     Raises: MissingExtra without onnx; DataError where a tensor is missing.
     """
-    g, x = _encoder(config, weights)
-    product = g.add("MatMul", x, g.constant("head.weight", head.weight.T, np.float32), name="head.product")
+    g, layers = _encoder(config, weights)
+    product = g.add("MatMul", layers[-1], g.constant("head.weight", head.weight.T, np.float32), name="head.product")
     output = g.add("Add", product, g.constant("head.bias", head.bias, np.float32), name="tokens")
     return _model(g, {output: ["n", "length", len(head.bias)]})
 
 
-def _encoder(config: BertConfig, weights: Weights) -> tuple[_Graph, str]:
-    """The layers, and the name of the last hidden state."""
+def _encoder(config: BertConfig, weights: Weights) -> tuple[_Graph, list[str]]:
+    """The graph, and the name of each layer's hidden state."""
     try:
         import onnx  # noqa: F401 - said here, before minutes of work
     except ImportError as error:
         raise MissingExtra("encoder.v1", extra="train") from error
     g = _Graph(weights)
     _mask_bias(g)
-    x = _embeddings(g, config)
+    states = [_embeddings(g, config)]
     for at in range(config.layers):
-        x = _layer(g, x, config, at)
-    return g, x
+        states.append(_layer(g, states[-1], config, at))
+    return g, states[1:]
 
 
 def _model(g: _Graph, outputs: Mapping[str, list[Any]]) -> onnx.ModelProto:

@@ -21,6 +21,7 @@ from overproof.students.distributed import together
 from overproof.students.files import AGAIN, MAX_TABLE_BYTES
 from overproof.students.finetune import Tokens, finetune, read_tuning
 from overproof.students.gaussian import Gaussian
+from overproof.students.linear import LinearStudent
 from overproof.students.neighbours import MOST, Neighbours
 from overproof.students.normalise import NORMALISER, text_of
 from overproof.students.quantise import rewritten
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from overproof.students.bert_onnx import BertConfig, Head, Weights
     from overproof.students.finetune import Tuning
 
-TOKENIZER = "tokenizer.json"
+TOKENIZER, WORDS = "tokenizer.json", "words"
+HEADS = ("linear", "mlp")
 EMBEDDING = "embedding"
 READING = "reading with the encoder"
 ONE = np.zeros(1, dtype=np.int64)
@@ -137,11 +139,11 @@ class _Base:
     tensors: Weights
     max_tokens: int
 
-    def runner(self, tensors: Weights) -> _Runner:
+    def runner(self, tensors: Weights, *, levels: int = 1) -> _Runner:
         """It, or its trained self, without a head."""
         from overproof.students import bert_onnx
 
-        plain = bert_onnx.build(self.config, tensors, pooling=POOLING).SerializeToString(deterministic=True)
+        plain = bert_onnx.build(self.config, tensors, pooling=POOLING, levels=levels).SerializeToString(deterministic=True)
         tokenizer, threads = self.files.folder / TOKENIZER, min(2, os.cpu_count() or 1)
         return _Runner(plain, tokenizer, max_tokens=self.max_tokens, pad=self.config.pad_token_id, threads=threads)
 
@@ -169,6 +171,8 @@ class _Fitted:
     check: NDArray[np.floating[Any]]
     """Logits of the first rows as the fit computes them."""
     facts: Mapping[str, Any]
+    levels: int = 1
+    """Upper layers that the head reads."""
 
 
 class EncoderStudent:
@@ -183,8 +187,12 @@ class EncoderStudent:
         sha256: digest that its `model.safetensors` must have; may be empty except with "hub:".
         max_tokens: longer texts are cut.
         c: inverse strength of the frozen encoder's head's L2 penalty, on features of unit variance.
-        tune: "frozen" fits a logistic head alone; "full" trains everything, "top:N" the N upper layers and the head;
+        tune: "frozen" fits a head alone; "full" trains everything, "top:N" the N upper layers and the head;
             a table says the same as `layers`, and more: see `finetune.Tuning`.
+        **answer: `head` of a frozen encoder: "linear" is logistic regression on the last layer; "mlp" has a layer between
+            and reads the upper half of the layers, a minute of training with torch. `words`: share in [0, 0.9] that word
+            and character n-grams have in the answer: a "linear.v1" is fitted beside, and the log-probabilities of both
+            are averaged.
     """
 
     kind = "encoder.v1"
@@ -202,9 +210,11 @@ class EncoderStudent:
         max_tokens: int = 128,
         c: float = 0.03,
         tune: str | Mapping[str, Any] = "frozen",
+        **answer: Any,
     ) -> None:
         self.labels = tuple(labels)
         self.options: dict[str, Any] = {
+            **_answering(answer, tune),
             "seed": seed,
             "model": model,
             "weights": weights,
@@ -220,6 +230,7 @@ class EncoderStudent:
         self._runner: _Runner | None = None
         self._near: Sequence[Neighbours | Gaussian] = ()
         self._width = 0
+        self._words: LinearStudent | None = None
 
     def fit(self, train: TrainSet, *, workdir: Path) -> None:
         """
@@ -245,7 +256,7 @@ class EncoderStudent:
         base = _Base(files=files, config=config, tensors=tensors, max_tokens=max_tokens)
         texts = [text_of(example.request) for example in train.examples]
         fitted = self._head_alone(base, texts, train) if tuning is None else self._tune(base, texts, train, tuning)
-        graph = bert_onnx.build(config, fitted.tensors, pooling=POOLING, head=fitted.head)
+        graph = bert_onnx.build(config, fitted.tensors, pooling=POOLING, head=fitted.head, levels=fitted.levels)
         (workdir / MODEL).write_bytes(graph.SerializeToString(deterministic=True))
         shutil.copyfile(files.folder / TOKENIZER, workdir / TOKENIZER)
         Neighbours.of(fitted.features, seed=options["seed"]).save(workdir)
@@ -261,6 +272,9 @@ class EncoderStudent:
         # Where the files were is this machine's business; the digest says what they are.
         kept = {**options, "weights": "", "sha256": files.sha256}
         write_settings(workdir, kind=self.kind, labels=self.labels, options=kept, facts=facts)
+        if "words" in options:
+            (workdir / WORDS).mkdir()
+            LinearStudent(labels=self.labels).fit(train, workdir=workdir / WORDS)
         self._open(workdir, facts)
         self._check_parity(texts[:BATCH], fitted.check)
         if self.checkpoints is not None and tuning is not None:
@@ -271,6 +285,8 @@ class EncoderStudent:
         from overproof.students.logistic import fit_logistic
 
         width = bert_onnx.width_of(base.config, POOLING)
+        if self.options.get("head") == "mlp":
+            return self._layered(base, texts, train, width)
         embedded = base.runner(base.tensors).run(texts, width=width, what="embedding").astype(np.float64)
         centre, spread = embedded.mean(axis=0), embedded.std(axis=0) + 1e-6
         head = fit_logistic((embedded - centre) / spread, train, c=self.options["c"], tolerance=TOLERANCE)
@@ -284,6 +300,17 @@ class EncoderStudent:
             check=embedded[:BATCH] @ weight.T + bias,
             facts={},
         )
+
+    def _layered(self, base: _Base, texts: Sequence[str], train: TrainSet, width: int) -> _Fitted:
+        from overproof.students import mlp
+
+        levels = max(1, base.config.layers // 2)
+        embedded = base.runner(base.tensors, levels=levels).run(texts, width=levels * width, what="embedding")
+        head = mlp.fit_mlp(embedded, train, seed=self.options["seed"])
+        return _Fitted(
+            tensors=base.tensors, head=head, features=embedded[:, :width].astype(np.float64), rows=np.arange(len(texts)),
+            check=mlp.answer(head, embedded[:BATCH]), facts={"levels": levels}, levels=levels,
+        )  # fmt: skip
 
     def _tune(self, base: _Base, texts: Sequence[str], train: TrainSet, tuning: Tuning) -> _Fitted:
         from overproof.students import bert_onnx
@@ -337,7 +364,16 @@ class EncoderStudent:
         self._width = self._runner.width_of(EMBEDDING) or 0
         near = (Neighbours.load(folder, width=self._width), Gaussian.load(folder, width=self._width)) if self._width else ()
         self._near = [one for one in near if one is not None]
-        self.parameters = parameters
+        self._words = LinearStudent.load(folder / WORDS) if "words" in self.options else None
+        self.parameters = parameters + (self._words.parameters if self._words else 0)
+
+    def _joined(self, logits: NDArray[np.float32], requests: Sequence[Request]) -> NDArray[np.float32]:
+        """With the share of the n-grams; log-probabilities then, their best raised to 0, which `ABSENT_LOGIT` relies on."""
+        if self._words is None:
+            return logits
+        share = self.options["words"]
+        found = (1 - share) * _log_softmax(logits) + share * _log_softmax(self._words.logits(requests))
+        return np.asarray(found - found.max(axis=1, keepdims=True), dtype=np.float32)
 
     def logits(self, requests: Sequence[Request]) -> NDArray[np.float32]:
         """
@@ -350,7 +386,8 @@ class EncoderStudent:
         Raises: DataError before `fit`.
         """
         runner = self._fitted()
-        return runner.run([text_of(request, self.normaliser) for request in requests], width=len(self.labels), what=READING)
+        texts = [text_of(request, self.normaliser) for request in requests]
+        return self._joined(runner.run(texts, width=len(self.labels), what=READING), requests)
 
     def _fitted(self) -> _Runner:
         if self._runner is None:
@@ -374,7 +411,7 @@ class EncoderStudent:
         widths = {runner.first: len(self.labels), EMBEDDING: self._width}
         logits, features = runner.run_all(texts, widths=widths, what=READING)
         columns = {name: column for one in self._near for name, column in one.columns(features).items()}
-        return Seen(logits=logits, columns=columns)
+        return Seen(logits=self._joined(logits, requests), columns=columns)
 
     @property
     def batching(self) -> Batching:
@@ -420,3 +457,26 @@ class EncoderStudent:
         (into / MODEL).write_bytes(rewritten(model, chosen.form) if chosen.form else model)
         facts = {**settings.facts, "runtime": chosen.name}
         write_settings(into, kind=cls.kind, labels=settings.labels, options=settings.options, facts=facts, normaliser=settings.normaliser)
+
+
+def _answering(answer: Mapping[str, Any], tune: str | Mapping[str, Any]) -> dict[str, Any]:
+    """`head` and `words` where they aren't as they were before there was a choice: older folders don't say them."""
+    strange = sorted(set(answer) - {"head", "words"})
+    if strange:
+        raise DataError(
+            f"encoder.v1 has no option {strange[0]!r}",
+            next_action="use model, weights, sha256, max_tokens, c, tune, head, words",
+        )
+    head, words = answer.get("head", "linear"), number("words", answer.get("words", 0.0), least=0.0, most=0.9)
+    if head not in HEADS or (head == "mlp" and tune != "frozen"):
+        raise DataError(
+            f"student option 'head': got {head!r}, expected \"linear\", or \"mlp\" with a frozen encoder",
+            next_action="mend head in the student's table, or take tune out",
+        )
+    return {**({"head": head} if head != "linear" else {}), **({"words": words} if words else {})}
+
+
+def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    found: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return found
