@@ -148,20 +148,21 @@ def test_drawn_rows_stand_for_those_that_were_not(store):
 
 
 def test_weights_reach_the_log(store):
+    """Each row of the log says how many requests it stands for: one over the chance that it had when it came."""
+
     async def go():
-        capture = Capture(store, redactor=REDACTOR, queue_records=10)
+        capture = Capture(store, redactor=REDACTOR, queue_records=100)
         release = hold(capture)
-        capture._chance = lambda: 0.0
-        for number in range(9):
-            capture.put(row(number))
+        capture._chance = lambda: 0.0  # every draw is won
+        assert all(capture.put(row(number)) for number in range(100))
+        assert not capture.put(row(100))
         release()
-        await capture.close()
+        assert await capture.close()
 
     asyncio.run(go())
-    weights = [record.served.weight for record in store.traffic.read()]
-    assert weights[:8] == [1.0] * 8
-    assert weights[8] == pytest.approx(1.0)  # exactly at 80 %: chance 1
-    assert len(weights) == 9
+    weights = {record.request.id: record.served.weight for record in store.traffic.read()}
+    assert weights == pytest.approx({f"req-{n}": 1.0 if n <= 80 else 20 / (100 - n) for n in range(100)})
+    assert counts_of(store)["inbox", "tier=gold"] == {"captured": 100, "aside": 0, "queue full": 1}
 
 
 def test_before_ack_is_durable_when_it_returns(store):

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from tests.serve.packing import LABELS, ROWS, pack
 
 from overproof.data import Request
 from overproof.evidence import Calibrator, ScopeRule
+from overproof.serve.breaker import IN_A_ROW, Breaker, Trailing
 from overproof.serve.pool import Pool
 from overproof.students.bundle import load_bundle
 from overproof.students.runtimes import RUNTIMES, why_not
@@ -252,15 +254,17 @@ def test_scores_that_are_no_numbers_are_a_fault(linear):
         assert pool.close()
 
 
-class Tripwire:
+class Noted(Breaker):
+    """A breaker for a student that remembers what it was told."""
+
     def __init__(self):
-        self.open, self.seen = False, []
+        super().__init__(Trailing(in_a_row=IN_A_ROW, last=50, faults=10), clock=time.monotonic)
+        self.faults = []
 
-    def allow(self, now):
-        return not self.open
-
-    def record(self, ok, now):
-        self.seen.append(ok)
+    def record(self, ticket, *, fault):
+        assert ticket
+        self.faults.append(fault)
+        super().record(ticket, fault=fault)
 
 
 def test_a_student_that_hangs_is_given_up_and_the_pool_says_so(linear):
@@ -272,8 +276,8 @@ def test_a_student_that_hangs_is_given_up_and_the_pool_says_so(linear):
             gate.wait(30)
         return linear.answers(requests)
 
-    wire = Tripwire()
-    pool = Pool(Odd(linear, answers), workers=2, in_line_s=0, hung_s=0.05, breaker=wire)
+    breaker = Noted()
+    pool = Pool(Odd(linear, answers), workers=2, in_line_s=0, hung_s=0.05, breaker=breaker)
 
     async def work():
         late = await ask(pool, ["hang", "hang"], 0.02)
@@ -287,7 +291,7 @@ def test_a_student_that_hangs_is_given_up_and_the_pool_says_so(linear):
     assert [look.fault for look in late] == ["deadline"] * 2
     assert [look.fault for look in busy] == ["busy"] * 3
     assert not ended
-    assert wire.seen == [False, False]
+    assert breaker.faults == [True, True]
     assert pool.close()
 
     gate.clear()
@@ -337,20 +341,30 @@ def test_a_queue_that_would_take_too_long_is_refused_at_once(linear):
 
 
 def test_an_open_breaker_keeps_the_student_from_being_asked(linear):
-    """While it is open nobody asks; every look that was let in is recorded once, by what came of it."""
-    wire = Tripwire()
-    pool = Pool(linear, workers=1, in_line_s=0, breaker=wire)
-    assert run(ask(pool, ["where is my parcel"]))[0].fault == ""
-    wire.open = True
-    assert run(ask(pool, ["where is my parcel"]))[0].fault == "busy"
-    assert wire.seen == [True]
+    """Faults open it, and then nobody asks; every look that was let in is recorded once, by what came of it."""
+    asked = []
+
+    def answers(requests):
+        asked.extend(request.text for request in requests)
+        return [None if request.text == "bad" else one for request, one in zip(requests, linear.answers(requests), strict=True)]
+
+    breaker = Noted()
+    pool = Pool(Odd(linear, answers), workers=1, in_line_s=0, breaker=breaker)
+
+    async def work():
+        return [(await ask(pool, [text]))[0].fault for text in ["bad", "where is my parcel", *["bad"] * IN_A_ROW, "refund me"]]
+
+    assert run(work()) == ["student_error", "", *["student_error"] * IN_A_ROW, "busy"]
+    assert (breaker.state, breaker.opened) == ("open", 1)
+    assert breaker.faults == [True, False, *[True] * IN_A_ROW]
+    assert "refund me" not in asked
     assert pool.close()
 
 
 def test_a_caller_who_leaves_costs_nobody_anything(linear):
     """A cancelled look is recorded like any other and its neighbours are answered."""
-    wire = Tripwire()
-    pool = Pool(linear, workers=1, in_line_s=0, breaker=wire)
+    breaker = Noted()
+    pool = Pool(linear, workers=1, in_line_s=0, breaker=breaker)
 
     async def work():
         left = asyncio.ensure_future(pool.look({"text": "a"}, {}, deadline_s=5))
@@ -358,11 +372,11 @@ def test_a_caller_who_leaves_costs_nobody_anything(linear):
         await asyncio.sleep(0)
         left.cancel()
         look = await stays
-        await until(lambda: len(wire.seen) == 2)
+        await until(lambda: len(breaker.faults) == 2)
         return look
 
     assert run(work()).fault == ""
-    assert wire.seen == [True, True]
+    assert breaker.faults == [False, False]
     assert pool.close()
 
 

@@ -10,8 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from overproof.cli import main
-from overproof.data import Completion, Request, TrafficRecord
+from overproof.data import Completion, Request, Served, TrafficRecord
 from overproof.project import load_project
+from overproof.serve.rows import Row, record_of
 from overproof.steps.discover import DiscoverRecipe, Discovery, discover
 
 INBOX = [json.loads(line) for line in (files("overproof") / "inbox" / "messages.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -230,3 +231,47 @@ def test_a_frame_that_all_requests_share_becomes_the_prompt() -> None:
     assert one.frame == "Which queue is this for?\n\nMessage: {text}\n\nOne word only."
     (bare,) = discover([row(i, f"m {i}", "ab"[i % 2], system=None) for i in range(80)], DiscoverRecipe()).candidates
     assert bare.frame is None
+
+
+def call(i: int, text: str, said: str, *, task: str = "", student: bool = False) -> TrafficRecord:
+    """A row as the gateway leaves it."""
+    body = {"model": "m", "messages": [{"role": "system", "content": f"You do {task or 'something new'}."}, {"role": "user", "content": text}]}
+    answer = {"model": "m-1", "choices": [{"message": {"role": "assistant", "content": said}, "finish_reason": "stop"}],
+              "usage": {"prompt_tokens": 400, "completion_tokens": 10}}  # fmt: skip
+    how = Served(route="student" if student else "teacher", reason="confident" if student else "stage" if task else "unmatched",
+                 stage="canary" if task else "teacher-only", endpoint="/v1/chat/completions", status=200, latency_s=0.1, overhead_s=0.001, task=task)  # fmt: skip
+    mine = Completion(text=said, value=said, model="student", cost_usd=0.0, tokens_in=400, tokens_out=10) if student else None
+    return record_of(Row(id=f"r{i}", at=1.77e9 + 3_600 * i, served=how, request=json.dumps(body).encode(), response=json.dumps(answer).encode(),
+                         fields={"text": text} if task else None, answer=mine))  # fmt: skip
+
+
+def test_what_the_student_answered_counts_as_asked_and_says_nothing_of_the_teacher() -> None:
+    """Half of the rows are the student's, wrong and free of charge: volume is that of all, other figures that of the teacher's."""
+    prices = DiscoverRecipe(usd_per_million_in=5.0, usd_per_million_out=0.0)
+    said = [("spam", "ham", "eggs")[i % 3] for i in range(400)]
+    plans = [(f"message {i % 150}", said[i % 150]) for i in range(400)]
+    (plain,) = discover([call(i, *plan, task="breakfast") for i, plan in enumerate(plans)], prices).candidates
+    (half,) = discover(
+        [call(i, text, answer if i % 2 else f"never {i}", task="breakfast", student=not i % 2) for i, (text, answer) in enumerate(plans)], prices
+    ).candidates
+    assert (half.rows, half.per_month, half.repeated) == (plain.rows, plain.per_month, plain.repeated)
+    assert (half.answered, half.priced_rows, plain.answered, plain.priced_rows) == (200, 200, 400, 400)
+    assert half.usd_per_month == pytest.approx(plain.usd_per_month)
+    assert (half.distinct, half.kind) == (3, "classes")
+    assert set(half.output["classes"]) == {name for name, _ in half.labels} == {"spam", "ham", "eggs"}
+    assert (half.closed.value, half.agreement.value, half.agreement.n) == (1.0, 1.0, 125)
+    assert not any("never" in text for text in half.reasons)
+
+
+def test_calls_that_the_gateway_knew_no_task_for_become_the_next_candidate() -> None:
+    """Beside a task that is served already, by their own system prompt, with the whole message as text."""
+    known = [call(i, f"message {i}", "ab"[i % 2], task="breakfast") for i in range(60)]
+    new = [call(i, f"weather in town {i}?", ("sun", "rain")[i % 2]) for i in range(60, 150)]
+    found = discover([*known, *new], DiscoverRecipe())
+    first, second = found.candidates
+    assert (first.rows, second.rows, found.left_over) == (90, 60, 0)
+    assert set(first.row_ids) == {f"r{i}" for i in range(60, 150)}
+    assert first.kind == "classes"
+    assert {name for name, _ in first.labels} == {"sun", "rain"}
+    assert first.frame == "weather in town {text}"
+    assert first.system_prompt != second.system_prompt

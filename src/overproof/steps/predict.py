@@ -246,6 +246,6 @@ def _save_columns(folder: Path, columns: Mapping[str, NDArray[np.float64]], n: i
         np.save(folder / f"{COLUMN}{name}.npy", column, allow_pickle=False)
 
 
-PREDICT_DEV = Step(name="predict-dev", version=3, fn=predict_dev, workdir=True)
-PREDICT_TEST = Step(name="predict-test", version=3, fn=predict_test, workdir=True)
+PREDICT_DEV = Step(name="predict-dev", version=4, fn=predict_dev, workdir=True)
+PREDICT_TEST = Step(name="predict-test", version=4, fn=predict_test, workdir=True)
 TEACHER_SCORES = Step(name="teacher-scores", version=1, fn=teacher_scores, workdir=True)
