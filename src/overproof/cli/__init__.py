@@ -30,6 +30,7 @@ VERBS = {
     "review": ("overproof.cli.review:review", "Say what is true, row by row; the next run learns from it."),
     "status": ("overproof.cli.walk:status", "Say what exists, what is stale and why."),
     "show": ("overproof.cli.show:show", "Print a result of the last run."),
+    "serve": ("overproof.cli.serve:serve", "Stand in front of the teacher: log, compare, let the student answer."),
     "promote": ("overproof.cli.rollout:promote", "Take a release to its next stage, if the evidence is there."),
     "rollback": ("overproof.cli.rollout:rollback", "Give all requests back to the teacher."),
     "keys": ("overproof.cli.keys:keys", "Make, list or revoke keys of the gateway's callers."),

@@ -102,6 +102,8 @@ class Capture:
         self._told: Mapping[Key, int] = {}  # drops that are committed
         self._batch: list[_Entry] = []
         self._wake = threading.Event()
+        self.written = 0
+        """Rows that are durable."""
         self._idle = False
         self._closing = self._lost = False
         self._give_up_at = float("inf")
@@ -288,6 +290,7 @@ class Capture:
         for entry in self._batch:
             if entry.row is not None:
                 _settle(entry.future, True)
+        self.written += len(kept)
         self._done(self._batch)
         self._batch = []
         if self.state == "refusing":

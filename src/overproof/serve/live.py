@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 
 from overproof.data import Stage
 from overproof.errors import OverproofError, StoreError
-from overproof.serve.pool import Guarding, Pool
+from overproof.serve.breaker import Breaker
+from overproof.serve.pool import Pool
 from overproof.serve.shadow import Shadow
 from overproof.store.releases import SERVING, Releases
 from overproof.students.bundle import MANIFEST, load_bundle, verify_files
@@ -35,6 +36,8 @@ class Position:
     """Share of the traffic that the student may answer, in [0, 1]."""
     suspended: frozenset[str] = frozenset()
     """Slices that the teacher answers whatever the student says."""
+    epoch: int = 0
+    """Of the rollout's state, see `RolloutState`; counts of requests go under it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +74,7 @@ class Loading:
     """Threads of a pool."""
     shadow_mb: int = 1024
     """Memory of a shadow process."""
-    breaker: Callable[[], Guarding] | None = None
+    breaker: Callable[[], Breaker] | None = None
     """Makes the breaker of a pool."""
     linger_s: float = LINGER_S
     """See `LINGER_S`."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from overproof.data import Request
+from overproof.serve.breaker import Breaker
 from overproof.students.bundle import Answer
 from overproof.students.card import Card
 from overproof.students.seen import Batching
@@ -51,21 +52,11 @@ class Answering(Protocol):
         """One answer each; see `Bundle.answers`."""
 
 
-class Guarding(Protocol):
-    """A breaker: `serve.breaker` has one."""
-
-    def allow(self, now: float) -> bool:
-        """Whether the student may be asked."""
-
-    def record(self, ok: bool, now: float) -> None:  # noqa: FBT001 - two words that read well where they stand
-        """What came of one that was allowed."""
-
-
 class _Item:
-    __slots__ = ("at", "due", "future", "loop", "request", "timer")
+    __slots__ = ("at", "due", "future", "loop", "request", "ticket", "timer")
 
-    def __init__(self, request: Request, loop: asyncio.AbstractEventLoop, at: float, due: float) -> None:
-        self.request, self.loop, self.at, self.due = request, loop, at, due
+    def __init__(self, request: Request, loop: asyncio.AbstractEventLoop, at: float, due: float, ticket: int) -> None:
+        self.request, self.loop, self.at, self.due, self.ticket = request, loop, at, due, ticket
         self.future: asyncio.Future[Look] = loop.create_future()
         self.timer: asyncio.TimerHandle | None = None
 
@@ -100,7 +91,7 @@ class Pool:
     """
 
     def __init__(
-        self, bundle: Answering, *, workers: int = 2, breaker: Guarding | None = None, in_line_s: float = IN_LINE_S, hung_s: float = HUNG_S
+        self, bundle: Answering, *, workers: int = 2, breaker: Breaker | None = None, in_line_s: float = IN_LINE_S, hung_s: float = HUNG_S
     ) -> None:
         self.bundle = bundle
         self.service_s = 0.0
@@ -132,6 +123,11 @@ class Pool:
                     if got.guess != alone[at % len(rows)].guess or abs(got.confidence - alone[at % len(rows)].confidence) > SAME:
                         self.batching = Batching()
                         return
+
+    @property
+    def resting(self) -> bool:
+        """Whether the breaker lets nobody ask now."""
+        return self._breaker is not None and self._breaker.state != "closed" and self._breaker.retry_after_s > 0
 
     @property
     def waiting(self) -> int:
@@ -170,16 +166,17 @@ class Pool:
         Returns: its answer, or the fault; never raises for what a student does.
         """
         at = time.monotonic()
-        if self._closing or self._too_late(deadline_s) or (self._breaker is not None and not self._breaker.allow(at)):
+        ticket = 0
+        if self._closing or self._too_late(deadline_s) or (self._breaker is not None and not (ticket := self._breaker.admit())):
             return Look(answer=None, fault="busy", latency_s=time.monotonic() - at)
         request = Request(id="", fields=fields, attributes=attributes)
         if self.in_line(fields):
             answer = self._answered([request])[0]
             took = time.monotonic() - at
             self.service_s += LATEST * (took - self.service_s)
-            return self._settled(answer, at)
+            return self._settled(answer, at, ticket)
         loop = asyncio.get_running_loop()
-        item = _Item(request, loop, at, at + deadline_s)
+        item = _Item(request, loop, at, at + deadline_s, ticket)
         item.timer = loop.call_later(deadline_s, self._expire, item)
         with self._ready:
             self._waiting.append(item)
@@ -199,7 +196,7 @@ class Pool:
             item.timer = None
             look = Look(answer=None, fault="deadline", latency_s=time.monotonic() - item.at)
             if self._breaker is not None:
-                self._breaker.record(False, time.monotonic())
+                self._breaker.record(item.ticket, fault=True)
             if not item.future.done():
                 item.future.set_result(look)
 
@@ -209,15 +206,14 @@ class Pool:
                 continue  # too late: the teacher has been asked
             item.timer.cancel()
             item.timer = None
-            look = self._settled(answer, item.at)
+            look = self._settled(answer, item.at, item.ticket)
             if not item.future.done():  # done where the caller left
                 item.future.set_result(look)
 
-    def _settled(self, answer: Answer | None, at: float) -> Look:
-        now = time.monotonic()
+    def _settled(self, answer: Answer | None, at: float, ticket: int) -> Look:
         if self._breaker is not None:
-            self._breaker.record(answer is not None, now)
-        return Look(answer=answer, fault="" if answer is not None else "student_error", latency_s=now - at)
+            self._breaker.record(ticket, fault=answer is None)
+        return Look(answer=answer, fault="" if answer is not None else "student_error", latency_s=time.monotonic() - at)
 
     # -- in a worker -------------------------------------------------------------------------------------------
 

@@ -1,0 +1,158 @@
+"""One task's side of the gateway: its project, its upstream, its release, what it keeps and what it counts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+
+from overproof.data import RolloutState
+from overproof.errors import OverproofError, ProjectError, StoreError
+from overproof.outputs import Output
+from overproof.privacy.redact import redactor_of
+from overproof.project import Project
+from overproof.serve.breaker import Breaker
+from overproof.serve.capture import Capture
+from overproof.serve.evidence import Tally, Tick
+from overproof.serve.live import Live, Loading, Position
+from overproof.serve.moves import plan_of
+from overproof.serve.rollout import critical_slices
+from overproof.serve.upstream import Upstream
+from overproof.store.money import Prices
+from overproof.store.project_store import Store
+
+TICK_S = 1.0
+END_S = 5.0
+OPENAI = "https://api.openai.com/v1"
+
+
+class Station:
+    """
+    What the gateway has of one project. `start` and `close` block; the rest is for the event loop's thread.
+
+    Args:
+        project: the loaded project.
+        store: its store.
+        keyed: whether callers name themselves with keys of ours, which then never go upstream.
+
+    Raises: ProjectError where the upstream's key is named and not there; TeacherError for an upstream that may not be asked.
+    """
+
+    def __init__(self, project: Project, store: Store, *, keyed: bool) -> None:
+        now = time.monotonic
+        table = project.gateway
+        self.project, self.store = project, store
+        self.name = project.task.name
+        self.output: Output = project.task.output
+        self.upstream = Upstream(
+            table.upstream or project.teacher.base_url or OPENAI,
+            allow_private=table.allow_private or (not table.upstream and bool(project.teacher.options.get("allow_private"))),
+            timeout_s=table.timeout_s,
+            api_key=_key(project),
+            pass_authorization=not keyed,
+        )
+        self.breaker = Breaker.for_upstream(clock=now)
+        self.prices = _prices(project)
+        self.redactor = redactor_of(project.privacy, key=store.secret, keep=project.task.output.labels)
+        self.capture = Capture(store, redactor=self.redactor, mode=table.capture, queue_records=table.queue_records, prices=self.prices)
+        self.tally = Tally(critical_slices(project.slices, [one.name for one in project.slices]))
+        self.trouble = ""
+        """Why the rollout can't be followed now; empty where it can."""
+        loading = Loading(workers=table.workers, shadow_mb=table.shadow_mb, breaker=lambda: Breaker.for_student(clock=now))
+        self.live = Live(self.name, store.releases, position=self._position, loading=loading)
+        self.tick = Tick(store, self.name, plan_of(store, project), self.tally)
+        self._wake, self._end = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._follow, name=f"rollout-{self.name}", daemon=True)
+
+    def start(self) -> None:
+        """Load the release that serves, and follow the rollout from now on."""
+        self.live.start()
+        self._thread.start()
+
+    def compared(self, epoch: int, slice_name: str, *, agreed: bool, by: str) -> None:
+        """
+        Count a comparison; an error in a critical slice is looked at now.
+
+        Args:
+            epoch: of the state when the request came.
+            slice_name: its certification slice.
+            agreed: whether student and teacher say the same.
+            by: see `rollout.compare_by`.
+        """
+        if self.tally.comparison(epoch, slice_name, agreed=agreed, by=by):  # type: ignore[arg-type] # its own words
+            self._wake.set()
+
+    def state(self, position: Position) -> RolloutState:
+        """
+        The rollout as one request saw it.
+
+        Args:
+            position: of the request.
+
+        Returns: the state, without who and why.
+        """
+        return RolloutState(
+            task=self.name, stage=position.stage, release_id=position.release, share=position.share, suspended=position.suspended,
+            epoch=position.epoch,
+        )  # fmt: skip
+
+    def _position(self) -> Position:
+        state: RolloutState = self.store.rollouts.current(self.name)
+        return Position(
+            release=state.release_id, stage=state.stage, share=state.share, suspended=state.suspended, epoch=state.epoch if state.release_id else 0
+        )
+
+    def _follow(self) -> None:
+        while not self._end.is_set():
+            self._wake.wait(TICK_S)
+            self._wake.clear()
+            try:
+                self.tick.run()
+                self.trouble = ""
+            except OverproofError as error:
+                self.trouble = error.what
+            except Exception as error:  # noqa: BLE001 - a thread that dies here would leave a bad release where it is, in silence
+                self.trouble = f"{type(error).__name__}: {error}"[:300]
+
+    async def close(self) -> None:
+        """Commit what was captured and counted, end the student."""
+        await self.capture.close()
+        await asyncio.to_thread(self._stop)
+        await self.upstream.close()
+
+    def _stop(self) -> None:
+        self._end.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(END_S)
+        self.live.close()
+        try:
+            self.tick.flush()
+        except StoreError as error:
+            self.trouble = error.what
+
+    @property
+    def problems(self) -> list[str]:
+        """What keeps the task from being served as it should be, one sentence each."""
+        found = [f"{self.name}: {text}" for text in (self.live.refused, self.trouble, self.capture.fault) if text]
+        if self.capture.state != "open":
+            found.append(f"{self.name}: the log is {self.capture.state}")
+        return found
+
+
+def _key(project: Project) -> str:
+    name = project.gateway.api_key_env
+    if not name:
+        return ""
+    key = os.environ.get(name, "").strip()
+    if not key:
+        raise ProjectError([f"[gateway] api_key_env: the environment variable {name!r} is not set"], file=project.file)
+    return key
+
+
+def _prices(project: Project) -> Prices | None:
+    table = project.teacher
+    if table.price_in_usd_per_million is None or table.price_out_usd_per_million is None:
+        return None
+    return Prices(usd_per_million_in=table.price_in_usd_per_million, usd_per_million_out=table.price_out_usd_per_million)
