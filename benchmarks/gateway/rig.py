@@ -64,11 +64,13 @@ class Running:
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS"))
 
 
-def spawn(argv: Sequence[str | Path], log: Path, *, cores: Sequence[int], env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """A process on these processors; stdout is a pipe, stderr goes to a file."""
+def spawn(
+    argv: Sequence[str | Path], log: Path, *, cores: Sequence[int], env: Mapping[str, str] | None = None, silent: bool = False
+) -> subprocess.Popen[bytes]:
+    """A process on these processors; stdout is a pipe, or goes to the file that has stderr."""
     with log.open("ab") as errors:
         return subprocess.Popen(
-            [str(one) for one in argv], stdout=subprocess.PIPE, stderr=errors, env={**os.environ, **QUIET, **(env or {})},
+            [str(one) for one in argv], stdout=errors if silent else subprocess.PIPE, stderr=errors, env={**os.environ, **QUIET, **(env or {})},
             preexec_fn=lambda: os.sched_setaffinity(0, set(cores)),  # noqa: PLW1509 - this process has one thread here
         )  # fmt: skip
 
@@ -94,13 +96,12 @@ def start(argv: Sequence[str | Path], log: Path, *, cores: Sequence[int] = (SERV
 
 
 @contextlib.contextmanager
-def ended(*servers: Running) -> Iterator[None]:
-    """Stop them at the end."""
+def held(server: Running) -> Iterator[Running]:
+    """Stop it at the end."""
     try:
-        yield
+        yield server
     finally:
-        for one in servers:
-            one.stop()
+        server.stop()
 
 
 def stub(folder: Path, *more: str) -> Running:
@@ -140,7 +141,9 @@ def project(folder: Path, upstream: str, *, labels: Sequence[str] = LABELS, more
     tables: dict[str, str] = {
         "task": f'name = "{TASK}"\ninput = ["{FIELD}"]\nprompt = "prompt.md"\noutput = {{ classes = {json.dumps(list(labels))} }}',
         "owner": 'name = "Robin Vale"\nemail = "robin.vale@example.com"\ndeputy = "Sam Oduya"',
-        "teacher": f'use = "openai.v1"\nmodel = "{MODEL}"\nbase_url = "{upstream}/v1"\nallow_private = true',
+        "teacher": f'use = "recorded.v1"\nmodel = "{MODEL}"\nrevision = "1"\nprovider = "stub"\nterms = "terms.toml"',
+        "[student]": 'use = "linear.v1"',
+        "bars": "fidelity = 0.9",
         "gateway": f'upstream = "{upstream}/v1"\nallow_private = true',
     }
     for name, lines in (more or {}).items():
@@ -155,6 +158,32 @@ def add_key(folder: Path) -> str:
 
     with open_store(folder) as store:
         return f"authorization: Bearer {store.keys.add('bench', ('invoke',)).secret}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """What became of the requests that a gateway offered to its log."""
+
+    served: int
+    captured: int
+    dropped: int
+
+
+def kept(folder: Path) -> Kept:
+    """As the project's log says it now."""
+    from overproof.store.project_store import open_store
+
+    with open_store(folder) as store:
+        found = store.captured.health()
+    return Kept(served=found.served, captured=found.captured, dropped=found.dropped)
+
+
+def settled(folder: Path, served: int, *, within_s: float = 60.0) -> Kept:
+    """Wait until the writer has seen so many: until then it still works, on the core of whoever is next."""
+    end = time.monotonic() + within_s
+    while (found := kept(folder)).served < served and time.monotonic() < end:
+        time.sleep(0.1)
+    return found
 
 
 def bodies(path: Path, texts: Sequence[str], *, model: str = MODEL, stream: bool = False) -> Path:
