@@ -1,7 +1,7 @@
 """
 A load generator in a process of its own, for requests of one line of a file each; prints one line of JSON.
 
-python benchmarks/gateway/load.py --url http://127.0.0.1:4000/v1/chat/completions --bodies FILE [--connections 16]
+python benchmarks/gateway/load.py --url http://127.0.0.1:4000 --bodies FILE [--connections 16]
     [--rate 1000] [--seconds 3] [--most 100000] [--warm 0.5] [--pid PID] [--core 1] [--header "authorization: Bearer …"]
     [--count x-overproof-route]
 
@@ -120,7 +120,7 @@ class Load:
         assert url.hostname is not None
         self.host, self.port = url.hostname, url.port or 80
         more = "".join(f"{line}\r\n" for line in given.header)
-        head = f"POST {url.path} HTTP/1.1\r\nhost: {url.netloc}\r\ncontent-type: application/json\r\n{more}"
+        head = f"POST {given.path} HTTP/1.1\r\nhost: {url.netloc}\r\ncontent-type: application/json\r\n{more}"
         lines = given.bodies.read_bytes().splitlines()
         self.requests = [head.encode() + b"content-length: %d\r\n\r\n%s" % (len(line), line) for line in lines]
         self.given, self.sent = given, 0
@@ -259,7 +259,8 @@ class Load:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", required=True)
+    parser.add_argument("--url", required=True, help="of the server")
+    parser.add_argument("--path", default="/v1/chat/completions")
     parser.add_argument("--bodies", type=Path, required=True, help="one JSON body a line, asked in turn")
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--rate", type=float, default=0.0, help="requests a second, open loop; 0 for the closed one")

@@ -13,12 +13,15 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from load import cpu_s
 
 HERE = Path(__file__).parent
 SERVER_CORE, LOAD_CORE = min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0))
@@ -93,6 +96,19 @@ def start(argv: Sequence[str | Path], log: Path, *, cores: Sequence[int] = (SERV
     process.kill()
     process.wait()
     raise NotMeasured(f"{Path(str(argv[1])).name} did not start: {log.read_text(errors='replace').strip()[-400:] or seen.decode(errors='replace')[-400:]}")
+
+
+def answering(process: subprocess.Popen[bytes], url: str, path: str, log: Path, *, within_s: float = READY_S) -> Running:
+    """A server that says nothing, once it answers GET requests."""
+    end = time.monotonic() + within_s
+    while time.monotonic() < end and process.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url + path, timeout=2) as answer:
+            if answer.status == 200:
+                return Running(process=process, url=url, log=log)
+        time.sleep(0.3)
+    process.kill()
+    process.wait()
+    raise NotMeasured(f"{Path(str(process.args[0])).name} did not start: {log.read_text(errors='replace').strip()[-300:]}")  # type: ignore[index]
 
 
 @contextlib.contextmanager
@@ -210,16 +226,27 @@ def load(server: Running, path: Path, *more: str, pid: bool = True, timeout_s: f
     return found
 
 
+def quiet(server: Running, *, within_s: float = 20.0) -> None:
+    """Wait until it has done with what nobody waits for any more, so that it takes nothing from whoever is next on its core."""
+    end, before = time.monotonic() + within_s, cpu_s(server.pid)
+    while time.monotonic() < end:
+        time.sleep(0.2)
+        now = cpu_s(server.pid)
+        if now - before <= 0.02:
+            return
+        before = now
+
+
 def load_argv(url: str, path: Path, *more: str, pid: int = 0) -> list[str]:
     """How it is called."""
-    argv = [sys.executable, str(HERE / "load.py"), "--url", f"{url}/v1/chat/completions", "--bodies", str(path), "--core", str(LOAD_CORE)]
+    argv = [sys.executable, str(HERE / "load.py"), "--url", url, "--bodies", str(path), "--core", str(LOAD_CORE)]
     return [*argv, *(["--pid", str(pid)] if pid else []), *more]
 
 
 def middle(runs: Sequence[Mapping[str, Any]], name: str) -> float:
     """Median over the blocks; an unmeasured block makes it no figure."""
     values = [run[name] for run in runs]
-    if not values or any(value is None for value in values):
+    if not values or not all(values):
         raise NotMeasured(f"{name}: a block has no answer")
     return float(median(values))
 
@@ -273,6 +300,14 @@ def two_cores() -> None:
     """Whoever asks and who answers must not share a processor."""
     if SERVER_CORE == LOAD_CORE:
         sys.exit("not measured: this needs two processors, one for the server and one for the load")
+
+
+def apart(module: str, call: str, *given: object) -> None:
+    """Call a function of a benchmark in a process of its own: what training leaves in memory and threads stays there."""
+    code = f"import sys; sys.path.insert(0, {str(HERE)!r}); import {module}; {module}.{call}(*sys.argv[1:])"
+    done = subprocess.run([sys.executable, "-c", code, *(str(one) for one in given)], check=False)
+    if done.returncode:
+        raise NotMeasured(f"{module}.{call} failed")
 
 
 def banking(data: Path) -> list[dict[str, Any]]:
