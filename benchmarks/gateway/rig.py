@@ -71,11 +71,15 @@ def spawn(
     argv: Sequence[str | Path], log: Path, *, cores: Sequence[int], env: Mapping[str, str] | None = None, silent: bool = False
 ) -> subprocess.Popen[bytes]:
     """A process on these processors; stdout is a pipe, or goes to the file that has stderr."""
-    with log.open("ab") as errors:
-        return subprocess.Popen(
-            [str(one) for one in argv], stdout=errors if silent else subprocess.PIPE, stderr=errors, env={**os.environ, **QUIET, **(env or {})},
-            preexec_fn=lambda: os.sched_setaffinity(0, set(cores)),  # noqa: PLW1509 - this process has one thread here
-        )  # fmt: skip
+    mine = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, set(cores))  # of this thread, and handed down
+    try:
+        with log.open("ab") as errors:
+            return subprocess.Popen(
+                [str(one) for one in argv], stdout=errors if silent else subprocess.PIPE, stderr=errors, env={**os.environ, **QUIET, **(env or {})}
+            )
+    finally:
+        os.sched_setaffinity(0, mine)
 
 
 def start(argv: Sequence[str | Path], log: Path, *, cores: Sequence[int] = (SERVER_CORE,), env: Mapping[str, str] | None = None) -> Running:
