@@ -22,6 +22,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
@@ -135,9 +136,9 @@ def main() -> int:
             runs = {
                 "pass": median(bare() for _ in range(SINGLES)),
                 "read": median(read() for _ in range(SINGLES)),
-                "ours, c = 1": rig.load(one, single, "--header", keyed["one"][1], "--count", "x-overproof-route", *alone),
+                "ours, c = 1": rig.load(one, single, "--header", keyed["one"][1], "--count", "x-overproof-reason", *alone),
                 "in line, c = 1": rig.load(in_line, single, *alone),
-                "ours": rig.load(many, mixed, "--header", keyed["many"][1], "--count", "x-overproof-route", *wide),
+                "ours": rig.load(many, mixed, "--header", keyed["many"][1], "--count", "x-overproof-reason", *wide),
                 "in line": rig.load(in_line, mixed, *wide),
             }
             if peer is not None:
@@ -177,8 +178,11 @@ def judge(found: dict[str, list[Any]], missing: str) -> Claims:
     else:
         claims.judge(f"times the throughput of infinity, c = {MANY}", rig.middle(found["ours"], "per_second") / rig.middle(found["infinity"], "per_second"), least=INFINITY)
     for name in ("ours, c = 1", "ours"):
-        all_of, by_student = sum(run["sent"] for run in found[name]), sum(run["values"].get("student", 0) for run in found[name])
-        claims.judge(f"share of answers that are the student's ({name})", by_student / all_of, least=1.0)
+        reasons: Counter[str] = Counter()
+        for run in found[name]:
+            reasons.update(run["values"])
+        by_student = reasons["confident"] / sum(run["sent"] for run in found[name])
+        claims.judge(f"share of answers that are the student's ({name}; {dict(reasons)})", by_student, least=1.0)
     failed = rig.failures([run for name, runs in found.items() if name not in ("pass", "read") for run in runs])
     if failed:
         claims.say("DOES NOT HOLD", f"failures: {failed}", good=False)
