@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -225,10 +226,8 @@ class Load:
         return self.report(took_s, spent, unsent)
 
     async def until(self, at: float) -> None:
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.finished.wait(), max(0.0, at - perf_counter()))
-        except TimeoutError:
-            pass
 
     async def tick(self, start: float) -> None:
         rate, issued = self.given.rate, 0

@@ -58,6 +58,13 @@ def litellm(folder: Path, upstream: str, python: str) -> Running:
     return rig.answering(process, f"http://127.0.0.1:{port}", "/health/liveliness", log)
 
 
+def version_of(python: str) -> str:
+    """LiteLLM's, where it runs."""
+    ask = "import importlib.metadata as m; print(m.version('litellm'))"
+    found = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "?"
+
+
 def measure(servers: Mapping[str, Running], asked: Callable[[str, list[str]], Block], given: argparse.Namespace) -> dict[Key, list[Block]]:
     """All in turn, block by block; the first block warms up."""
     found: dict[Key, list[Block]] = {}

@@ -13,7 +13,9 @@ from typing import Any
 import rig
 
 from overproof.data import CalibrationSet, Example, Folder, Request, TrainSet
-from overproof.evidence import Calibrator, Certificate, Confidence, Release, Trained
+from overproof.evidence import Calibrator, Certificate, Confidence, Release, SliceCertificate, Trained
+from overproof.measure.intervals import figure
+from overproof.measure.slices import OTHER
 from overproof.outputs import Classes
 from overproof.registry import resolve
 from overproof.steps.export import ExportRecipe, export
@@ -23,9 +25,14 @@ from overproof.students.card import RELEASE, Card, Threshold, write_card
 from overproof.task import Slice
 
 PROBES = ("where is my card", "the rate of my transfer was wrong", "how do I change my PIN?", "ok", "my top-up failed twice, please help me as soon as you can")
+# Made up: what is measured here is what a release costs. Without a certified slice the rollout would take it back at once.
+EVERYTHING = SliceCertificate(
+    slice=OTHER, alpha=0.05, delta=0.05, threshold=-1.0, n=1000, kept=1000, wrong=10, upper=0.02,
+    keep_share=figure(1000, 1000, metric="kept"), verdict="pass",
+)  # fmt: skip
 CERTIFICATE = Certificate(
-    plan_hash="0" * 64, sealed_digest="0" * 64, label_kind="gold", use_k=1, delta_spent=0.05, slices=(), assumptions=(), window=(None, None),
-    expires="2999-01-01",
+    plan_hash="0" * 64, sealed_digest="0" * 64, label_kind="gold", use_k=1, delta_spent=0.05, slices=(EVERYTHING,), assumptions=(),
+    window=(None, None), expires="2999-01-01",
 )  # fmt: skip
 
 
@@ -66,7 +73,7 @@ def encoder(folder: Path | str, data: Path | str, count: int | str) -> Path:
 
 def sealed(folder: Path, student: Any, labels: Sequence[str]) -> Path:
     """Card and manifest beside the student: it keeps every request, so that each one is answered by it."""
-    everything = Threshold(slice=Slice(name="other", where=()), threshold=-1.0)
+    everything = Threshold(slice=Slice(name=OTHER, where=()), threshold=-1.0)
     card = Card(
         task=rig.TASK, input=(rig.FIELD,), output=Classes(labels=tuple(labels)), candidate="bench", use=student.kind,
         confidence=Confidence(everywhere=Calibrator(method="temperature")), thresholds=(everything,), label_kind="gold",

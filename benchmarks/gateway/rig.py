@@ -92,7 +92,7 @@ def start(argv: Sequence[str | Path], log: Path, *, cores: Sequence[int] = (SERV
             continue
         more = os.read(process.stdout.fileno(), 65536)
         seen += more
-        whole, _, rest = seen.partition(b"listening on ")
+        _, _, rest = seen.partition(b"listening on ")
         if rest and b"\n" in rest:
             return Running(process=process, url=rest.split()[0].decode().rstrip("/.,"), log=log)
         if not more:
