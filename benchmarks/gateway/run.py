@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SCRIPTS = ("passthrough", "student", "restarts", "memory", "canary")
+SCRIPTS = ("passthrough", "student", "pool", "restarts", "memory", "canary")
 
 
 def main() -> int:
@@ -24,6 +24,7 @@ def main() -> int:
         "passthrough": ["--litellm", given.litellm] if given.litellm else [],
         "student": ["--data", given.data / "banking77", *(["--infinity", given.infinity] if given.infinity else [])],
     }
+    more["pool"] = ["--data", given.data / "banking77"]
     ended = {}
     for name in given.only:
         print(f"\n=== {name}", flush=True)
