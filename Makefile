@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check bench bench-data bench-students prove clean
+.PHONY: help demo test test-slow check bench bench-data bench-students bench-gateway prove clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -49,6 +49,12 @@ bench-data: $(STAMP) ## what the road to a label holds: make bench-data DATA=pat
 # DATA holds banking77/, inbox/ and invoices/. SetFit is no dependency of ours: without it that comparison is told as missing.
 bench-students: $(STAMP) ## accuracy, training time, latency, size of the students: make bench-students DATA=path/to/data
 	$(BIN)/python benchmarks/students/run.py --data '$(DATA)'
+
+# DATA holds banking77/. LITELLM is a Python with litellm[proxy], INFINITY one with infinity-emb; without them those goals are told as not measured.
+LITELLM ?=
+INFINITY ?=
+bench-gateway: $(STAMP) ## the gateway beside LiteLLM, a bare pass-through, the student's own pass; restarts, memory, canary
+	$(BIN)/python benchmarks/gateway/run.py --data '$(DATA)' $(if $(LITELLM),--litellm '$(LITELLM)') $(if $(INFINITY),--infinity '$(INFINITY)')
 
 # TRIALS=200 for a glance, which leaves the page as it is.
 TRIALS ?= 2000
