@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from overproof.data import Stage
@@ -38,6 +38,8 @@ class Position:
     """Slices that the teacher answers whatever the student says."""
     epoch: int = 0
     """Of the rollout's state, see `RolloutState`; counts of requests go under it."""
+    why: str = field(default="", compare=False)
+    """Of the last move; shown, and nothing else."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,8 +141,8 @@ class Live:
         """Look at the store once, and load or withdraw what it asks for; never raises for what is wrong with a release."""
         try:
             wanted = self._position()
-            if wanted.release is not None and wanted.stage == "teacher-only":
-                wanted = TEACHER_ONLY.position
+            if wanted.release is None or wanted.stage == "teacher-only":
+                wanted = replace(TEACHER_ONLY.position, why=wanted.why)  # slices that a former release had suspended are no change
             self._go(wanted)
             self.polled_at = time.monotonic()
         except StoreError as error:
@@ -176,7 +178,7 @@ class Live:
         if wanted.release is None:
             self._swap(TEACHER_ONLY)
             self.refused = ""
-            self._event("withdrawn", now.release or "", "no release is to serve")
+            self._event("withdrawn", now.release or "", wanted.why or "no release is to serve")
             return
         if wanted.release == now.release and wanted.stage == now.stage:
             self.current = replace(self.current, position=wanted)
