@@ -300,6 +300,17 @@ class Gateway:
         """One call of the task, known by its prompt."""
         return self.request(CHAT, chat(text, **more), headers)
 
+    def asks(self, calls):
+        """Many calls over one connection: (text, headers, more) each."""
+        line, found = http.client.HTTPConnection("127.0.0.1", self.port, timeout=15), []
+        for text, headers, more in calls:
+            line.request("POST", CHAT, json.dumps(chat(text, **more)).encode(), {"content-type": "application/json", **headers})
+            got = line.getresponse()
+            how = {k.lower().removeprefix("x-overproof-"): v for k, v in got.getheaders() if k.lower().startswith("x-overproof-")}
+            found.append(SimpleNamespace(status=got.status, how=how, id=how.get("request-id", ""), body=got.read()))
+        line.close()
+        return found
+
     def json(self, path):
         return json.loads(self.request(path).body)
 
