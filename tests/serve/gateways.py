@@ -77,6 +77,7 @@ class Stub:
         self.say = lambda text: next((label for label, known in ROWS if known == text), "delivery")
         self.heard, self.sent = [], []
         self.gone = threading.Event()
+        self._writers = set()
         self._loop = asyncio.new_event_loop()
         self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
         self.port = self._server.sockets[0].getsockname()[1]
@@ -98,12 +99,14 @@ class Stub:
         self.gone.clear()
 
     async def _serve(self, reader, writer):
+        self._writers.add(writer)
         with contextlib.suppress(ConnectionError):
             while raw := await take(reader):
                 head, _, body = raw.partition(b"\r\n\r\n")
                 self.heard.append((head, body))
                 if not await getattr(self, "_" + self.mode.replace("-", "_"), self._answer)(reader, writer, body):
                     break
+        self._writers.discard(writer)
         writer.close()
 
     def _body(self, body):
@@ -167,16 +170,22 @@ class Stub:
 
     def stop(self):
         """The port is closed, and so is every connection."""
+        if self._loop.is_closed():
+            return
 
         async def end():
             self._server.close()
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            for writer in self._writers:
+                writer.transport.abort()
+            for task in (rest := asyncio.all_tasks() - {asyncio.current_task()}):
                 task.cancel()
+            await asyncio.gather(*rest, return_exceptions=True)
 
         with contextlib.suppress(Exception):
             asyncio.run_coroutine_threadsafe(end(), self._loop).result(5)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
+        self._loop.close()
 
 
 def write_project(folder, upstream, *, name="routing", serve="", gateway="", prompt=PROMPT):
@@ -249,7 +258,7 @@ class Gateway:
             self.app.load()
             with patch.object(server, "_Server", _Quiet):
                 server.serve(self.app, host="127.0.0.1", port=0, on_started=self._started, drain_s=self._drain_s)
-        except BaseException as error:  # noqa: BLE001 - said to the test
+        except BaseException as error:  # said to the test
             self._failed = error
             self._ready.set()
 

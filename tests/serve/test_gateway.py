@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 import time
 from dataclasses import replace
 
@@ -85,25 +86,27 @@ def test_in_shadow_the_answer_is_the_teachers_and_the_row_has_the_students_word(
             ("other", True), ("other", True), ("paying", True), ("french", False), ("other", False),
         ]  # fmt: skip
         assert rows[0].served.confidence > 0.9 > 0.5 > rows[4].served.confidence
-        until(lambda: counts(one, epoch).get("*") and counts(one, epoch)["*"].requests == 6)
+        until(lambda: counts(one, epoch).get("") and counts(one, epoch)[""].requests == 6)
         seen = counts(one, epoch)
         assert (seen["other"].requests, seen["other"].compared, seen["other"].disagreed, seen["other"].kept) == (4, 2, 1, 2)
         assert (seen["paying"].compared, seen["paying"].disagreed, seen["french"].compared) == (1, 0, 0)
-        assert seen["*"].faults == 0
+        assert seen[""].faults == 0
 
 
 def test_a_canary_is_sticky_keeps_its_share_and_compares_as_drawn(tmp_path, packed):
     """400 callers: each in the arm that its session says, always; teacher's arm looked at for nothing, student's compared by chance."""
     with running(tmp_path, packed, stage="canary", share=0.3, serve="compare = 0.5") as one:
         epoch = one.current.position.epoch
+        one.current.pool._in_line_s = 1.0  # so that the pool is always idle, however slow this machine is
         calls = [(SURE[i % 4], {}, {"user": f"u{i}"}) for i in range(400)]
         got = one.asks(calls)
         drawn = [arm(f"u{i}", "r1") < 0.3 for i in range(400)]
         assert 90 <= sum(drawn) <= 150
         assert [(a.how["route"], a.how["reason"]) for a in got] == [("student", "confident") if own else ("teacher", "stage") for own in drawn]
         assert [a.how["route"] for a in one.asks(calls[:40])] == [a.how["route"] for a in got[:40]]
-        rows = until(lambda: (found := one.rows()) if len(one.rows()) == 440 else None)
-        for answer, own in zip(got, drawn, strict=True):
+        until(lambda: one.station.capture.written == 440)
+        rows = one.rows()
+        for answer in got:
             row = rows[answer.id]
             agrees(answer, row)
             assert (row.served.guess, row.served.kept) == ("delivery", True)
@@ -218,7 +221,7 @@ def test_the_student_too_late_or_at_fault_leaves_it_to_the_teacher(tmp_path, pac
         pool = one.current.pool
         one.station.project = replace(one.station.project, gateway=replace(one.station.project.gateway, deadline_s=0.2))
         good, pool._in_line_s = pool.bundle.answers, 0.0
-        gate = __import__("threading").Event()
+        gate = threading.Event()
         pool.bundle.answers = lambda requests: gate.wait(20) and good(requests)
         slow = [one.ask(SURE[0]) for _ in range(2)]
         gate.set()
@@ -263,7 +266,7 @@ def test_the_student_can_be_forced_in_shadow_and_nothing_is_counted(tmp_path, pa
             agrees(answer, one.row(answer))
         until(lambda: counts(one, epoch))
         time.sleep(1.2)
-        seen = counts(one, epoch)["*"]
+        seen = counts(one, epoch)[""]
         assert (seen.requests, seen.faults, seen.compared) == (1, 0, 0)
 
 
@@ -282,7 +285,7 @@ def test_what_is_nobodys_passes_untouched(full):
     full.stub.reset()
     body = b'{ "input":"x" ,\t"model":"embed",  "odd": 1.50e3, "\xc3\xa9": "\\u00e9" }'
     lines = [b"POST /v1/embeddings?a=1&b=%20 HTTP/1.1", b"Host: 127.0.0.1", b"Content-Type: application/json", b"Authorization: Bearer sk-theirs",
-             b"X-Odd:  two words ", b"OpenAI-Beta: assistants=v2", b"User-Agent: odd/1", b"x-overproof-attr-tier: plus", b"Connection: close",
+             b"X-Odd:  two words", b"OpenAI-Beta: assistants=v2", b"User-Agent: odd/1", b"x-overproof-attr-tier: plus", b"Connection: close",
              b"Content-Length: %d" % len(body)]  # fmt: skip
     with socket.create_connection(("127.0.0.1", full.port), timeout=10) as line:
         line.sendall(b"\r\n".join(lines) + b"\r\n\r\n" + body)

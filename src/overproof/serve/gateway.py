@@ -168,8 +168,8 @@ class Gateway:
             if routed.route == "student" and await self._by_student(one, routed, send):
                 return
             await self._by_teacher(one, routed, send)
-        except BaseException as error:
-            self._broken(one, error)
+        except BaseException:
+            self._broken(one)
             raise
 
     async def passed(self, request: Incoming, send: Send) -> None:
@@ -178,8 +178,8 @@ class Gateway:
         one = Exchange(request, self._home, trace)
         try:
             await self._by_teacher(one, UNMATCHED, send)
-        except BaseException as error:
-            self._broken(one, error)
+        except BaseException:
+            self._broken(one)
             raise
 
     def _read(self, one: Exchange, path: str) -> None:
@@ -410,7 +410,7 @@ class Gateway:
         else:
             one.station.capture.put(row)
 
-    def _broken(self, one: Exchange, error: BaseException) -> None:
+    def _broken(self, one: Exchange) -> None:
         """Cut at the end of a drain, or failed by a fault of ours: there is a row and a count all the same."""
         if one.logged or one in self._looking:
             return
@@ -420,7 +420,7 @@ class Gateway:
         routed = UNMATCHED if one.recognised is None else one.routed() or Routed(route="teacher", reason="student_error")
         if routed.route == "student":
             routed = Routed(route="teacher", reason="student_error")
-        status = 500 if isinstance(error, Exception) else 499
+        status = 500
         row = self._row(one, routed, status=status, done=time.perf_counter(), complete=False)
         one.row = row
         if one.request.method == "POST":

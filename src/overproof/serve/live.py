@@ -15,6 +15,7 @@ from overproof.serve.breaker import Breaker
 from overproof.serve.pool import Pool
 from overproof.serve.shadow import Shadow
 from overproof.store.releases import SERVING, Releases
+from overproof.store.rollout import took_place_of
 from overproof.students.bundle import MANIFEST, load_bundle, verify_files
 from overproof.students.card import RELEASE, Card, read_card
 from overproof.students.weights import sha256_of
@@ -211,8 +212,10 @@ class Live:
             if now.release is not None and now.suspended != wanted.suspended:
                 self.current = replace(self.current, position=replace(now, suspended=wanted.suspended))
             return
-        stages = [entry.stage for entry in self._releases.history() if entry.release_id == now.release]
-        if not stages or stages[-1] not in SERVING:
+        history = self._releases.history()
+        last = next((entry for entry in reversed(history) if entry.release_id == now.release), None)
+        replaced = last is not None and last.why in {took_place_of(entry.release_id) for entry in history}
+        if last is None or not (last.stage in SERVING or replaced):
             self._swap(TEACHER_ONLY)
             self._event("withdrawn", now.release, "it was rolled back, and what should follow it was refused")
 
