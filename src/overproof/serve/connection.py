@@ -12,7 +12,7 @@ import httptools
 
 from overproof.errors import TeacherError
 
-FaultKind = Literal["connect", "timeout", "cut", "protocol", "refused", "left"]
+FaultKind = Literal["connect", "timeout", "cut", "protocol", "refused", "busy", "left"]
 HEAD_BYTES = 65_536
 """Longest head of a response, informational ones and trailers included."""
 HIGH_BYTES = 262_144
@@ -37,7 +37,7 @@ class UpstreamError(TeacherError):
         what: what happened; never holds a key or a body.
         next_action: what the owner of the gateway should do where it lasts.
         kind: "connect": nothing was reached; "timeout"; "cut": the connection ended early; "protocol": what came is not HTTP;
-            "refused": by ourselves, before anything was sent; "left": the caller went away.
+            "refused": by ourselves, before anything was sent; "busy": no connection was free; "left": the caller went away.
         sent: whether the upstream may have seen the request, and may bill it.
     """
 
@@ -67,6 +67,7 @@ _ADVICE: dict[FaultKind, str] = {
     "cut": "ask again; the request may have been billed",
     "protocol": "look at what stands behind [gateway] upstream; it does not speak HTTP/1.1 as it should",
     "refused": "change the request; it was not sent on",
+    "busy": "ask again in a moment; look at how long the upstream takes",
     "left": "nothing; the caller closed the connection",
 }
 

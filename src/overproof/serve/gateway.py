@@ -33,7 +33,7 @@ from overproof.serve.router import (
     shadowed,
 )
 from overproof.serve.rows import Row
-from overproof.serve.shadow import look_after
+from overproof.serve.shadow import LOOKS, look_after
 from overproof.serve.shapes import BadCall, Call, content_of, read_call, reply, stream, unsupported
 from overproof.serve.station import Station
 from overproof.serve.stream import Summary
@@ -45,8 +45,13 @@ EVENTS: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"ca
 LOOK_S = 1.0
 """So long a row waits for the student's word from the shadow before it goes into the log without."""
 KEPT_BYTES = 8 * 1024 * 1024
-_STATUS: Mapping[FaultKind, int] = {"timeout": 504, "refused": 400, "left": 499}
+MOST_AUDITS = 64
+"""Comparisons under way at once; a slow upstream must not fill memory and connections with more."""
+_STATUS: Mapping[FaultKind, int] = {"timeout": 504, "refused": 400, "left": 499, "busy": 503}
 _KIND = {"connect": "connect", "timeout": "timeout", "cut": "cut", "protocol": "protocol", "refused": "refused"}
+OURS: tuple[FaultKind, ...] = ("left", "refused", "busy")
+"""Faults that say nothing of the upstream."""
+UNMATCHED = Routed(route="teacher", reason="unmatched")
 UNANSWERED = Look(answer=None, fault="student_error", latency_s=0.0)
 
 
@@ -134,6 +139,8 @@ class Gateway:
         self._tasks, self._metrics, self._telemetry = tasks, metrics, telemetry
         self._loop: asyncio.AbstractEventLoop | None = None
         self._behind: set[asyncio.Task[None]] = set()
+        self._looking: dict[Exchange, asyncio.TimerHandle] = {}
+        """Rows that wait for the student's word."""
 
     async def call(self, request: Incoming, send: Send) -> None:
         """
@@ -147,23 +154,33 @@ class Gateway:
         trace = self._telemetry.request(method="POST", route=path, headers=request.raw_headers)
         one = Exchange(request, self._home, trace)
         try:
-            self._read(one, path)
-        except BadCall as error:
-            await answer(send, error.body, status=error.status)
-            self._metrics.add("overproof_requests_total", 1, "", "teacher", "unmatched", "teacher-only", str(error.status))
-            return
-        routed = one.routed()
-        if routed is None:
-            routed = await self._ask(one)
-        if routed.route == "student" and await self._by_student(one, routed, send):
-            return
-        await self._by_teacher(one, routed, send)
+            try:
+                self._read(one, path)
+            except BadCall as error:
+                await answer(send, error.body, status=error.status)
+                said = self._served(one, UNMATCHED, error.status, time.perf_counter() - one.began, None)
+                self._count(one, UNMATCHED, str(error.status), said)
+                trace.end(said)
+                return
+            routed = one.routed()
+            if routed is None:
+                routed = await self._ask(one)
+            if routed.route == "student" and await self._by_student(one, routed, send):
+                return
+            await self._by_teacher(one, routed, send)
+        except BaseException:
+            self._broken(one)
+            raise
 
     async def passed(self, request: Incoming, send: Send) -> None:
         """Anything else: to the upstream and back, byte for byte."""
         trace = self._telemetry.request(method=request.method, route=request.endpoint.path if request.endpoint else "", headers=request.raw_headers)
         one = Exchange(request, self._home, trace)
-        await self._by_teacher(one, Routed(route="teacher", reason="unmatched"), send)
+        try:
+            await self._by_teacher(one, UNMATCHED, send)
+        except BaseException:
+            self._broken(one)
+            raise
 
     def _read(self, one: Exchange, path: str) -> None:
         request = one.request
@@ -193,7 +210,7 @@ class Gateway:
         """Ask the student and settle the route."""
         pool = one.current.pool
         if pool is None:  # forced in shadow: what has not proven itself runs in no process of ours
-            one.look = UNANSWERED
+            one.look = await self._ask_shadow(one)
         else:
             fields, attributes = one.asked
             one.look = await pool.look(fields, attributes, deadline_s=one.station.project.gateway.deadline_s)
@@ -203,6 +220,26 @@ class Gateway:
         routed = one.routed()
         assert routed is not None
         return routed
+
+    async def _ask_shadow(self, one: Exchange) -> Look:
+        loop, at = asyncio.get_running_loop(), time.perf_counter()
+        future: asyncio.Future[Look] = loop.create_future()
+
+        def settle(look: Look) -> None:
+            if not future.done():
+                future.set_result(look)
+
+        def then(said: Answer | None, fault: Fault) -> None:
+            loop.call_soon_threadsafe(settle, Look(answer=said, fault=fault, latency_s=time.perf_counter() - at))
+
+        shadow = one.current.shadow
+        if shadow is None or not shadow.offer(one.id, *one.asked, then):
+            return UNANSWERED
+        try:
+            async with asyncio.timeout(one.station.project.gateway.deadline_s):
+                return await future
+        except TimeoutError:
+            return Look(answer=None, fault="deadline", latency_s=time.perf_counter() - at)
 
     # -- the student answers ---------------------------------------------------------------------------------------
 
@@ -230,16 +267,13 @@ class Gateway:
             latency_s=done - one.began, cost_usd=0.0,
         )  # fmt: skip
         row = self._row(one, routed, status=200, done=done, first_s=done - one.began, answer=completion)
-        if station.project.gateway.capture == "before_ack":
-            await station.capture.put_durable(row)
-        else:
-            station.capture.put(row)
+        await self._keep(one, row)
         await answer(send, body, headers=head)
         self._count(one, routed, "200", row.served)
         self._tally(one, routed, said)
         one.trace.end(row.served)
         by = self._comparing(one, said, by_student=True)
-        if by and not routed.degraded:
+        if by and not routed.degraded and len(self._behind) < MOST_AUDITS:
             self._later(self._audit(one, said, by))
         return True
 
@@ -252,10 +286,15 @@ class Gateway:
         try:
             got = await station.upstream.send("POST", self._target(one), one.request.raw_headers, one.body)
             summary = Summary(got.status, got.headers)
-            async for chunk in got.body():
-                summary.feed(chunk)
-        except UpstreamError:
-            station.breaker.record(ticket, fault=True)
+            try:
+                async for chunk in got.body():
+                    summary.feed(chunk)
+            finally:
+                await got.close()
+        except UpstreamError as error:
+            self._failed(one, error)
+            if error.kind not in OURS:
+                station.breaker.record(ticket, fault=True)
             return
         station.breaker.record(ticket, fault=got.status >= 500)
         summary.end(whole=True)
@@ -282,6 +321,7 @@ class Gateway:
                 down = sent.status >= 500
                 if down and one.recognised is not None and await self._stand_in(one, send):
                     await sent.close()
+                    call.end(status=sent.status)
                     station.breaker.record(ticket, fault=True)
                     return
                 summary = Kept(sent.status, sent.headers)
@@ -289,14 +329,14 @@ class Gateway:
             except UpstreamError as error:
                 call.end(error=error) if call is not None else None
                 self._failed(one, error)
-                if error.kind != "left":
-                    station.breaker.record(ticket, fault=error.kind != "refused")
+                if error.kind not in OURS:
+                    station.breaker.record(ticket, fault=True)
                 await self._without(one, send, error)
                 return
             call.end(status=sent.status, summary=summary)
             if done.fault != "left":
                 station.breaker.record(ticket, fault=down or not done.complete)
-            self._answered(one, routed, sent, summary, done)
+            await self._answered(one, routed, sent, summary, done)
         finally:
             leaving.close()
 
@@ -308,10 +348,9 @@ class Gateway:
 
     async def _durable(self, one: Exchange, routed: Routed, sent: Reply, summary: Kept) -> None:
         done = time.perf_counter()
-        one.row = self._teacher_row(one, routed, sent, summary, done, complete=True)
-        await one.station.capture.put_durable(one.row)
+        await self._keep(one, self._teacher_row(one, routed, sent, summary, done, complete=True))
 
-    def _answered(self, one: Exchange, routed: Routed, sent: Reply, summary: Kept, done: Relayed) -> None:
+    async def _answered(self, one: Exchange, routed: Routed, sent: Reply, summary: Kept, done: Relayed) -> None:
         """The answer is out: log it, count it, and let the student look at it."""
         end = time.perf_counter()
         status = sent.status if done.complete or done.fault != "left" else 499
@@ -319,12 +358,11 @@ class Gateway:
         row = self._teacher_row(one, routed, sent, summary, end, complete=done.complete, status=status, first_s=first)
         self._count(one, routed, str(status), row.served)
         one.trace.end(row.served)
-        one.logged, one.row = one.row is not None, row
+        one.row = one.row or row
         if done.complete and sent.status == 200 and one.recognised is not None and shadowed(one.now, routed) and self._look(one, summary):
             return
         self._tally(one, routed, None if one.look is None else one.look.answer)
-        if one.request.method == "POST":
-            self._log(one)
+        await self._keep(one, row)
 
     def _look(self, one: Exchange, summary: Kept) -> bool:
         """Have the student look at what the teacher answered; the row waits for its word, for a moment."""
@@ -339,7 +377,7 @@ class Gateway:
 
         looks = look_after(one.current.pool, one.current.shadow, one.id, one.asked, then, deadline_s=station.project.gateway.deadline_s)
         if looks and not one.logged:
-            loop.call_later(LOOK_S, self._log, one)
+            self._looking[one] = loop.call_later(LOOK_S, self._log, one)
         return looks
 
     def _looked(self, one: Exchange, said: Answer | None, fault: Fault, summary: Summary) -> None:
@@ -356,9 +394,39 @@ class Gateway:
                 self._compare(one, said, summary, by)
 
     def _log(self, one: Exchange) -> None:
+        if (timer := self._looking.pop(one, None)) is not None:
+            timer.cancel()
         if not one.logged and one.row is not None:
             one.logged = True
             one.station.capture.put(one.row)
+
+    async def _keep(self, one: Exchange, row: Row) -> None:
+        """Into the log, once; where rows come before answers, durable on return."""
+        if one.logged or one.request.method != "POST":
+            return
+        one.row, one.logged = row, True
+        if one.station.project.gateway.capture == "before_ack":
+            await one.station.capture.put_durable(row)
+        else:
+            one.station.capture.put(row)
+
+    def _broken(self, one: Exchange) -> None:
+        """Cut at the end of a drain, or failed by a fault of ours: there is a row and a count all the same."""
+        if one.logged or one in self._looking:
+            return
+        if one.row is not None:
+            self._log(one)
+            return
+        routed = UNMATCHED if one.recognised is None else one.routed() or Routed(route="teacher", reason="student_error")
+        if routed.route == "student":
+            routed = Routed(route="teacher", reason="student_error")
+        status = 500
+        row = self._row(one, routed, status=status, done=time.perf_counter(), complete=False)
+        one.row = row
+        if one.request.method == "POST":
+            self._log(one)
+        self._count(one, routed, str(status), row.served)
+        one.trace.end(row.served)
 
     async def _stand_in(self, one: Exchange, send: Send) -> bool:
         """Let a certified student answer in place of a teacher that can't be reached, where the owner allows it."""
@@ -374,7 +442,7 @@ class Gateway:
         """The teacher gave nothing: the student stands in, or the caller is told."""
         if (error is None or error.kind not in ("left", "refused")) and await self._stand_in(one, send):
             return
-        routed = one.routed() or Routed(route="teacher", reason="unmatched")
+        routed = one.routed() or UNMATCHED
         if routed.route == "student":
             routed = Routed(route="teacher", reason="student_error")
         status = 503 if error is None else _STATUS.get(error.kind, 502)
@@ -383,8 +451,7 @@ class Gateway:
         more = [(b"retry-after", str(max(1, round(one.station.breaker.retry_after_s))).encode())] if status == 503 else []
         done = time.perf_counter()
         row = self._row(one, routed, status=status, done=done, complete=False)
-        if one.request.method == "POST":
-            one.station.capture.put(row)
+        await self._keep(one, row)
         self._count(one, routed, str(status), row.served)
         self._tally(one, routed, None if one.look is None else one.look.answer)
         one.trace.end(row.served)
@@ -459,16 +526,17 @@ class Gateway:
     def _tally(self, one: Exchange, routed: Routed, said: Answer | None) -> None:
         """Count a request for the rollout."""
         position = one.current.position
-        if not one.epoch or (said is not None and said.slice in position.suspended):
+        # whoever forces a route picks the requests, and may be after a rollback
+        if not one.epoch or one.now.forced or (said is not None and said.slice in position.suspended):
             return
         look = one.look
         kept = said is not None and said.value is not None
         drawn = ""
-        if kept and position.stage == "canary" and not one.now.forced:
-            drawn = "student" if routed.route == "student" else "teacher" if routed.reason == "stage" else ""
+        if kept and position.stage == "canary":
+            drawn = "student" if routed.reason == "confident" else "teacher" if routed.reason == "stage" else ""
         one.station.tally.request(
             one.epoch, "" if said is None else said.slice, asked=look is not None, kept=kept,
-            fault=look is not None and (bool(look.fault) or one.unfit), arm=drawn,  # type: ignore[arg-type] # its own words
+            fault=look is not None and bool(look.fault), arm=drawn,  # type: ignore[arg-type] # its own words
         )  # fmt: skip
 
     def _comparing(self, one: Exchange, said: Answer, *, by_student: bool) -> Compare:
@@ -500,8 +568,13 @@ class Gateway:
         Args:
             within_s: the longest.
         """
-        if self._behind:
-            await asyncio.wait(tuple(self._behind), timeout=within_s)
+        loop = asyncio.get_running_loop()
+        if work := {*self._behind, *(task for task in LOOKS if task.get_loop() is loop)}:
+            _, late = await asyncio.wait(work, timeout=within_s)
+            for task in late:
+                task.cancel()
+        while self._looking:  # noqa: ASYNC110 - each for `LOOK_S` at most
+            await asyncio.sleep(0.01)
 
 
 class _Acked:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from overproof.data import Stage
@@ -15,6 +15,7 @@ from overproof.serve.breaker import Breaker
 from overproof.serve.pool import Pool
 from overproof.serve.shadow import Shadow
 from overproof.store.releases import SERVING, Releases
+from overproof.store.rollout import took_place_of
 from overproof.students.bundle import MANIFEST, load_bundle, verify_files
 from overproof.students.card import RELEASE, Card, read_card
 from overproof.students.weights import sha256_of
@@ -38,6 +39,8 @@ class Position:
     """Slices that the teacher answers whatever the student says."""
     epoch: int = 0
     """Of the rollout's state, see `RolloutState`; counts of requests go under it."""
+    why: str = field(default="", compare=False)
+    """Of the last move; shown, and nothing else."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,8 +142,8 @@ class Live:
         """Look at the store once, and load or withdraw what it asks for; never raises for what is wrong with a release."""
         try:
             wanted = self._position()
-            if wanted.release is not None and wanted.stage == "teacher-only":
-                wanted = TEACHER_ONLY.position
+            if wanted.release is None or wanted.stage == "teacher-only":
+                wanted = replace(TEACHER_ONLY.position, why=wanted.why)  # slices that a former release had suspended are no change
             self._go(wanted)
             self.polled_at = time.monotonic()
         except StoreError as error:
@@ -176,7 +179,7 @@ class Live:
         if wanted.release is None:
             self._swap(TEACHER_ONLY)
             self.refused = ""
-            self._event("withdrawn", now.release or "", "no release is to serve")
+            self._event("withdrawn", now.release or "", wanted.why or "no release is to serve")
             return
         if wanted.release == now.release and wanted.stage == now.stage:
             self.current = replace(self.current, position=wanted)
@@ -209,8 +212,10 @@ class Live:
             if now.release is not None and now.suspended != wanted.suspended:
                 self.current = replace(self.current, position=replace(now, suspended=wanted.suspended))
             return
-        stages = [entry.stage for entry in self._releases.history() if entry.release_id == now.release]
-        if not stages or stages[-1] not in SERVING:
+        history = self._releases.history()
+        last = next((entry for entry in reversed(history) if entry.release_id == now.release), None)
+        replaced = last is not None and last.why in {took_place_of(entry.release_id) for entry in history}
+        if last is None or not (last.stage in SERVING or replaced):
             self._swap(TEACHER_ONLY)
             self._event("withdrawn", now.release, "it was rolled back, and what should follow it was refused")
 

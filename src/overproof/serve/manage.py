@@ -25,6 +25,8 @@ from overproof.serve.station import Station
 from overproof.serve.tasks import Tasks
 
 _encode = msgspec.json.Encoder().encode
+MODELS_S = 5.0
+"""The upstream's names of models are worth no longer wait."""
 _KEPT = {"kept": 200, "unknown": 404, "refused": 503}
 
 
@@ -86,17 +88,20 @@ class Manage:
         del request
         for one in self._stations:
             self._gauge(one)
+        # one figure for all projects of this process
+        set_, some, pools = self._metrics.set, self._stations, [one.live.current.pool for one in self._stations]
+        set_("overproof_capture_queue_records", sum(one.capture.waiting for one in some))
+        set_("overproof_breaker_open", float(any(one.breaker.state == "open" for one in some)), "upstream")
+        set_("overproof_breaker_open", float(any(pool is not None and pool.resting for pool in pools)), "student")
+        set_("overproof_store_read_only", float(any(one.capture.state == "read-only" for one in some)), "traffic")
         await answer(send, self._metrics.render(), headers=[(b"content-type", CONTENT_TYPE.encode())])
 
     def _gauge(self, one: Station) -> None:
         metrics, current = self._metrics, one.live.current
+        metrics.set("overproof_shadow_silent", float(one.shadow_silent), one.name)
         metrics.stage(one.name, current.position.stage, current.position.share)
         card = current.card
         metrics.release(one.name, current.position.release or "", student=card.use if card else "", engine=card.candidate if card else "")
-        metrics.set("overproof_capture_queue_records", one.capture.waiting)
-        metrics.set("overproof_breaker_open", float(one.breaker.state == "open"), "upstream")
-        metrics.set("overproof_breaker_open", float(current.pool is not None and current.pool.resting), "student")
-        metrics.set("overproof_store_read_only", float(one.capture.state == "read-only"), "traffic")
         self._grow("overproof_captured_total", one.capture.written, one.name)
         for (task, piece, why), n in one.capture.dropped.items():
             self._grow("overproof_capture_dropped_total", n, task, piece, why)
@@ -115,16 +120,23 @@ class Manage:
         await answer(send, json.dumps({"tasks": found}, default=str).encode())
 
     def _status(self, one: Station) -> dict[str, Any]:
-        seen = moves.view(one.store, one.project)
+        try:
+            seen = moves.view(one.store, one.project)
+        except OverproofError as problem:  # a release that is damaged, or a disk: the rest is still worth knowing
+            return {"task": one.name, "problems": [*one.problems, f"{one.name}: {problem.what}"], **self._running(one)}
         state = seen.state
         health = one.store.captured.health()
         return {
-            "task": one.name, "stage": state.stage, "release": state.release_id, "share": state.share, "since": state.since, "by": state.by,
+            **self._running(one), "task": one.name, "stage": state.stage, "release": state.release_id, "share": state.share, "since": state.since, "by": state.by,
             "why": state.why, "suspended": dict(seen.suspended), "next": seen.after.name if seen.after else None, "waits_for": seen.decision.why,
-            "candidate": seen.candidate, "bars": [asdict(bar) for bar in seen.bars], "loaded": one.live.current.position.release,
-            "problems": one.problems, "events": [asdict(event) for event in one.live.events], "shadow": _shadow(one),
+            "candidate": seen.candidate, "bars": [asdict(bar) for bar in seen.bars],
+            "problems": one.problems,
             "capture": {"served": health.served, "captured": health.captured, "dropped": health.dropped, "alarms": list(health.alarms)},
         }  # fmt: skip
+
+    def _running(self, one: Station) -> dict[str, Any]:
+        now = one.live.current.position
+        return {"loaded": now.release, "loaded_stage": now.stage, "events": [asdict(event) for event in list(one.live.events)], "shadow": _shadow(one)}
 
     async def promote(self, request: Incoming, send: Send) -> None:
         """Take a task one stage further, where the evidence allows."""
@@ -182,12 +194,17 @@ class Manage:
         """Names of tasks, and the upstream's models where it says them."""
         home = self._stations[0]
         listed: list[Any] = []
+        headers = [pair for pair in request.raw_headers if pair[0] != b"accept-encoding"]  # it is read here
         try:
-            found = await home.upstream.send("GET", "/v1/models", request.raw_headers, b"")
-            raw = await found.read()
+            async with asyncio.timeout(MODELS_S):
+                found = await home.upstream.send("GET", "/v1/models", headers, b"")
+                try:
+                    raw = await found.read()
+                finally:
+                    await found.close()
             said = msgspec.json.decode(raw) if found.status == 200 else None
             listed = said["data"] if isinstance(said, Mapping) and isinstance(said.get("data"), list) else []
-        except (UpstreamError, msgspec.DecodeError):
+        except (UpstreamError, TimeoutError, msgspec.DecodeError, RecursionError):
             listed = []
         await answer(send, _encode({"object": "list", "data": [*self._ours.values(), *listed]}))
 

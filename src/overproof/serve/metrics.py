@@ -7,13 +7,14 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from overproof.data import REASONS, STAGES
+from overproof.store.captured import Drop
 from overproof.store.local import engine_version
 
 CONTENT_TYPE: Final = prometheus_client.CONTENT_TYPE_PLAIN_0_0_4
@@ -57,6 +58,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "overproof_stage": Family("gauge", ("task", "stage"), "1 for the stage that a task's rollout stands at."),
     "overproof_canary_fraction": Family("gauge", ("task",), "Share of requests that the student may answer."),
     "overproof_release_info": Family("gauge", ("task", "release", "student", "engine"), "1 for the release that is loaded."),
+    "overproof_shadow_silent": Family("gauge", ("task",), "1 while the shadow student is offered requests and answers none."),
     "overproof_guard_e_value": Family("gauge", ("task", "slice", "guard"), "Evidence against the student; a rollback at its limit."),
     "overproof_rollbacks_total": Family("counter", ("task", "guard"), "Rollbacks, by the guard that fired."),
     "overproof_live_checked_total": Family("counter", ("task", "slice"), "Answers of the student that were compared with the teacher's."),
@@ -81,7 +83,7 @@ _CLOSED: Final[Mapping[str, frozenset[str]]] = {
     "class": frozenset({"connect", "timeout", "cut", "protocol", "refused", "4xx", "5xx", "429"}),
     "status": frozenset(str(code) for code in (0, *range(200, 208), *range(400, 432), 451, 499, *range(500, 512), 529)),
 }  # fmt: skip
-_DROPS: Final = frozenset({"full", "sampled", "refusing", "read-only", "invalid", OTHER})
+_DROPS: Final = frozenset({*get_args(Drop), OTHER})
 _FREE_AT_MOST: Final = 64  # values of a label that come from the code or the project and not from a set above
 
 

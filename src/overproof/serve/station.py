@@ -100,8 +100,9 @@ class Station:
     def _position(self) -> Position:
         state: RolloutState = self.store.rollouts.current(self.name)
         return Position(
-            release=state.release_id, stage=state.stage, share=state.share, suspended=state.suspended, epoch=state.epoch if state.release_id else 0
-        )
+            release=state.release_id, stage=state.stage, share=state.share, suspended=state.suspended,
+            epoch=state.epoch if state.release_id else 0, why=state.why,
+        )  # fmt: skip
 
     def _follow(self) -> None:
         while not self._end.is_set():
@@ -133,11 +134,20 @@ class Station:
             self.trouble = error.what
 
     @property
+    def shadow_silent(self) -> bool:
+        """Whether requests are offered to the shadow, and none was answered for a while."""
+        shadow = self.live.current.shadow
+        return shadow is not None and shadow.silent(time.monotonic())
+
+    @property
     def problems(self) -> list[str]:
         """What keeps the task from being served as it should be, one sentence each."""
         found = [f"{self.name}: {text}" for text in (self.live.refused, self.trouble, self.capture.fault) if text]
         if self.capture.state != "open":
             found.append(f"{self.name}: the log is {self.capture.state}")
+        if self.shadow_silent:
+            shadow = self.live.current.shadow
+            found.append(f"{self.name}: the shadow student has stopped answering{f' ({shadow.why})' if shadow and shadow.why else ''}")
         return found
 
 

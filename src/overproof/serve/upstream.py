@@ -260,9 +260,9 @@ class Upstream:
 
     async def _connect(self, loop: asyncio.AbstractEventLoop, until: float) -> Connection:
         if self._closed:
-            raise fault("refused", "the gateway is closing", sent=False)
+            raise fault("busy", "the gateway is closing", sent=False)
         if len(self._open) + self._connecting >= MOST_OPEN:
-            raise fault("refused", f"{MOST_OPEN} connections to the upstream are open", sent=False)
+            raise fault("busy", f"{MOST_OPEN} connections to the upstream are open", sent=False)
         self._connecting += 1
         try:
             async with asyncio.timeout_at(min(until, loop.time() + CONNECT_S)):
@@ -276,7 +276,7 @@ class Upstream:
             self._connecting -= 1
         if self._closed:  # in the meantime
             wire.abort()
-            raise fault("refused", "the gateway is closing", sent=False)
+            raise fault("busy", "the gateway is closing", sent=False)
         return wire
 
     async def _reach(self, loop: asyncio.AbstractEventLoop) -> Connection:
@@ -307,7 +307,7 @@ class Upstream:
             found = list(dict.fromkeys(str(one[4][0]) for one in known))
         if not self._allow_private and not all(is_public(one) for one in found):
             raise fault(
-                "refused", f"{self.host!r} resolves to a private address; set [gateway] allow_private = true if that is meant", sent=False,
+                "connect", f"{self.host!r} resolves to a private address; set [gateway] allow_private = true if that is meant", sent=False,
             )  # fmt: skip
         return found
 

@@ -217,6 +217,18 @@ class Rollouts:
         return float(at) if at else None
 
 
+def took_place_of(release_id: str) -> str:
+    """
+    Why a release serves no more that was not found wanting.
+
+    Args:
+        release_id: the one that follows it.
+
+    Returns: the words in the list of stages; a gateway that can't load the new one tells by them that the old one may go on.
+    """
+    return f"{release_id} took its place"
+
+
 def _epoch(connection: apsw.Connection, task: str) -> int:
     found = connection.execute("SELECT max(epoch) FROM rollout WHERE task=?", (task,)).get
     return int(found or 0)
@@ -237,5 +249,5 @@ def _stages(connection: apsw.Connection, before: RolloutState, release_id: str, 
     """The move in the list of stages of releases; a release that another one takes the place of serves no more."""
     sql = "INSERT INTO release_stage(release_id, stage, at, by, why) VALUES(?, ?, ?, ?, ?)"
     if before.release_id is not None and before.release_id != release_id:
-        connection.execute(sql, (before.release_id, "rolled-back", now(), by, f"{release_id} took its place"))
+        connection.execute(sql, (before.release_id, "rolled-back", now(), by, took_place_of(release_id)))
     connection.execute(sql, (release_id, stage, now(), by, why))
