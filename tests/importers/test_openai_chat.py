@@ -180,7 +180,7 @@ def test_hostile_text_is_taken_apart_in_linear_time(tmp_path):
     import time
 
     mapping = ColumnMapping(fields=("a", "b"), prompt="x {a}\n{b} end")
-    start = time.perf_counter()
+    start = time.process_time()
     (row,) = imported(tmp_path, {"request": request("u:x " + "\n" * 2_000_000 + "!")}, mapping=mapping)
     assert isinstance(row, Skipped)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2

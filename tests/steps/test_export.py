@@ -96,7 +96,7 @@ def test_all_are_tried_and_the_one_taken_is_what_goes_on(trained, tmp_path):
     assert (candidate.runtime, candidate.size_bytes) == (taken.runtime, taken.size_bytes)
     assert replace(candidate, folder=trained.folder, size_bytes=1, runtime="") == trained
     assert [p.name for p in tmp_path.iterdir()] == [candidate.folder.path.name]
-    assert EncoderStudent.load(candidate.folder.path)._runner._runtime.name == taken.runtime
+    assert EncoderStudent.load(candidate.folder.path)._runner.runtime.name == taken.runtime
 
 
 def test_a_runtime_that_answers_otherwise_never_passes(trained, tmp_path, monkeypatch):

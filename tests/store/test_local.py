@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import apsw
 import pytest
@@ -282,9 +281,7 @@ def test_a_long_read_sees_one_moment(tmp_path):
     put(db, *range(5))
     stream = db.stream("SELECT x FROM t ORDER BY x")
     assert next(stream)[0] == 0
-    began = time.perf_counter()
-    put(db, 99)
-    assert time.perf_counter() - began < 1
+    put(db, 99)  # had it to wait for its own thread, it would end in an error
     assert [row[0] for row in stream] == [1, 2, 3, 4]
     assert got(db)[-1] == 99
     db.close()
