@@ -389,8 +389,7 @@ class Gateway:
         self._tally(one, routed, None if one.look is None else one.look.answer)
         one.trace.end(row.served)
         if status != 499:
-            kind = "invalid_request_error" if status == 400 else "server_error"
-            await Refusal(status, message, code=code, kind=kind, headers=[*more, *self._headers(one, routed)]).send(send)
+            await Refusal(status, message, code=code, headers=[*more, *self._headers(one, routed)]).send(send)
 
     # -- words, counts, rows ---------------------------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ WRONG_HOST = Refusal(421, "The Host header is missing, repeated or not served he
 BAD_PATH = Refusal(400, "The path or query has characters that are not accepted.", code="bad_path", close=True)
 KEY_IN_URL = Refusal(400, "A key belongs in the Authorization header, never in a URL; revoke this one.", code="key_in_url", close=True)
 BAD_METHOD = Refusal(405, "This method is not served.", code="method_not_allowed", close=True)
-FOREIGN = Refusal(403, "Web pages of this origin may not call.", code="origin_not_allowed", kind="permission_error", close=True)
+FOREIGN = Refusal(403, "Web pages of this origin may not call.", code="origin_not_allowed", close=True)
 WRONG_TYPE = Refusal(415, "The body has to be application/json.", code="unsupported_media_type", close=True)
 TOO_LONG = Refusal(413, "The body is longer than accepted.", code="body_too_long", close=True)
 TOO_SLOW = Refusal(408, "The body did not arrive in time.", code="body_too_slow", close=True)

@@ -14,13 +14,12 @@ from overproof.data import planned_stages
 from overproof.errors import DataError, OverproofError
 from overproof.serve import moves
 from overproof.serve.admission import Incoming
-from overproof.serve.asgi import Refusal, Send, answer
+from overproof.serve.asgi import Refusal, Send, answer, error
 from overproof.serve.capture import read_feedback
 from overproof.serve.connection import UpstreamError
 from overproof.serve.gateway import Gateway
 from overproof.serve.metrics import CONTENT_TYPE, Metrics
 from overproof.serve.openapi import openapi
-from overproof.serve.shapes import error
 from overproof.serve.station import Station
 from overproof.serve.tasks import Tasks
 
@@ -176,7 +175,7 @@ class Manage:
         elif status == 404:
             await answer(send, error(404, "no answer with this request_id is in the log"), status=404)
         else:
-            await Refusal(503, "The log takes nothing now; try again.", code="log_refuses", kind="server_error", headers=[(b"retry-after", b"5")]).send(send)
+            await Refusal(503, "The log takes nothing now; try again.", code="log_refuses", headers=[(b"retry-after", b"5")]).send(send)
 
     async def models(self, request: Incoming, send: Send) -> None:
         """Names of tasks, and the upstream's models where it says them."""
