@@ -157,6 +157,11 @@ class Capture:
         return self._put_rows - self._done_rows
 
     @property
+    def waiting_bytes(self) -> int:
+        """Their size."""
+        return self._put_bytes - self._done_bytes
+
+    @property
     def dropped(self) -> Mapping[Key, int]:
         """(task, slice, reason) to the rows that this process dropped."""
         return dict(sorted((Counter(self._loop_drops) + Counter(dict(self._writer_drops))).items()))

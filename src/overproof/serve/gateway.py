@@ -134,6 +134,7 @@ class Gateway:
         self._tasks, self._metrics, self._telemetry = tasks, metrics, telemetry
         self._loop: asyncio.AbstractEventLoop | None = None
         self._behind: set[asyncio.Task[None]] = set()
+        self._waiting: dict[str, Exchange] = {}
 
     async def call(self, request: Incoming, send: Send) -> None:
         """
@@ -339,6 +340,7 @@ class Gateway:
 
         looks = look_after(one.current.pool, one.current.shadow, one.id, one.asked, then, deadline_s=station.project.gateway.deadline_s)
         if looks and not one.logged:
+            self._waiting[one.id] = one
             loop.call_later(LOOK_S, self._log, one)
         return looks
 
@@ -355,7 +357,18 @@ class Gateway:
             if by:
                 self._compare(one, said, summary, by)
 
+    def write(self, request_id: str) -> None:
+        """
+        Let a row that waits for the shadow's word wait no longer: somebody asks for it.
+
+        Args:
+            request_id: any text.
+        """
+        if (one := self._waiting.get(request_id)) is not None:
+            self._log(one)
+
     def _log(self, one: Exchange) -> None:
+        self._waiting.pop(one.id, None)
         if not one.logged and one.row is not None:
             one.logged = True
             one.station.capture.put(one.row)
@@ -501,6 +514,11 @@ class Gateway:
         """
         if self._behind:
             await asyncio.wait(tuple(self._behind), timeout=within_s)
+        end = time.perf_counter() + LOOK_S
+        while self._waiting and time.perf_counter() < end:  # noqa: ASYNC110 - each row has its own timer
+            await asyncio.sleep(0.02)
+        for one in tuple(self._waiting.values()):
+            self._log(one)
 
 
 class _Acked:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,17 +17,20 @@ from overproof.serve.asgi import Refusal, Send, answer, error
 from overproof.serve.capture import read_feedback
 from overproof.serve.connection import UpstreamError
 from overproof.serve.gateway import Gateway
+from overproof.serve.keys import Keyring
 from overproof.serve.metrics import CONTENT_TYPE, Metrics
 from overproof.serve.openapi import openapi
 from overproof.serve.station import Station
 from overproof.serve.tasks import Tasks
 
-_encode = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder(enc_hook=str).encode  # what is no number in JSON becomes null
+_NOT_ON = frozenset({b"accept-encoding", b"if-none-match", b"if-modified-since", b"range"})  # the list is read here
+MODELS_S = 10.0
 _KEPT = {"kept": 200, "unknown": 404, "refused": 503}
 
 
 class _Move(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of a promotion or a rollback."""
+    """Body of a promotion."""
 
     task: str
     by: str
@@ -37,7 +39,23 @@ class _Move(msgspec.Struct, forbid_unknown_fields=True):
     force: bool = False
 
 
+class _Rollback(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of a rollback."""
+
+    task: str
+    by: str
+    why: str | None = None
+
+
+class _Models(msgspec.Struct):
+    """What an upstream says of its models."""
+
+    data: list[dict[str, Any]]
+
+
 _move = msgspec.json.Decoder(_Move).decode
+_back = msgspec.json.Decoder(_Rollback).decode
+_models = msgspec.json.Decoder(_Models).decode
 
 
 class Manage:
@@ -49,13 +67,15 @@ class Manage:
         tasks: of the same.
         gateway: passes the upstream's own answers on.
         metrics: what it counts.
+        keyring: says whether callers need keys.
     """
 
-    def __init__(self, stations: Sequence[Station], tasks: Tasks, *, gateway: Gateway, metrics: Metrics) -> None:
+    def __init__(self, stations: Sequence[Station], tasks: Tasks, *, gateway: Gateway, metrics: Metrics, keyring: Keyring) -> None:
         self._stations, self._tasks, self._gateway, self._metrics = tuple(stations), tasks, gateway, metrics
         self._ours = {one["id"]: one for one in tasks.models()}
         self._told: dict[tuple[str, ...], int] = {}
-        self._document = json.dumps(openapi()).encode()
+        self._keyring = keyring
+        self._documents = {keyed: _encode(openapi(keyed=keyed)) for keyed in (False, True)}
 
     async def health(self, request: Incoming, send: Send) -> None:
         """Whether the process answers."""
@@ -78,13 +98,19 @@ class Manage:
     async def document(self, request: Incoming, send: Send) -> None:
         """What is served, as OpenAPI."""
         del request
-        await answer(send, self._document)
+        await answer(send, self._documents[self._keyring.required])
 
     async def figures(self, request: Incoming, send: Send) -> None:
         """The metrics."""
         del request
         for one in self._stations:
             self._gauge(one)
+        here, set_to = self._stations, self._metrics.set
+        set_to("overproof_capture_queue_records", sum(one.capture.waiting for one in here))
+        set_to("overproof_capture_queue_bytes", sum(one.capture.waiting_bytes for one in here))
+        set_to("overproof_breaker_open", float(any(one.breaker.state == "open" for one in here)), "upstream")
+        set_to("overproof_breaker_open", float(any(one.live.current.pool is not None and one.live.current.pool.resting for one in here)), "student")
+        set_to("overproof_store_read_only", float(any(one.capture.state == "read-only" for one in here)), "traffic")
         await answer(send, self._metrics.render(), headers=[(b"content-type", CONTENT_TYPE.encode())])
 
     def _gauge(self, one: Station) -> None:
@@ -92,10 +118,6 @@ class Manage:
         metrics.stage(one.name, current.position.stage, current.position.share)
         card = current.card
         metrics.release(one.name, current.position.release or "", student=card.use if card else "", engine=card.candidate if card else "")
-        metrics.set("overproof_capture_queue_records", one.capture.waiting)
-        metrics.set("overproof_breaker_open", float(one.breaker.state == "open"), "upstream")
-        metrics.set("overproof_breaker_open", float(current.pool is not None and current.pool.resting), "student")
-        metrics.set("overproof_store_read_only", float(one.capture.state == "read-only"), "traffic")
         self._grow("overproof_captured_total", one.capture.written, one.name)
         for (task, piece, why), n in one.capture.dropped.items():
             self._grow("overproof_capture_dropped_total", n, task, piece, why)
@@ -111,7 +133,7 @@ class Manage:
         """Where each task's rollout stands."""
         del request
         found = [await asyncio.to_thread(self._status, one) for one in self._stations]
-        await answer(send, json.dumps({"tasks": found}, default=str).encode())
+        await answer(send, _encode({"tasks": found}))
 
     def _status(self, one: Station) -> dict[str, Any]:
         seen = moves.view(one.store, one.project)
@@ -135,7 +157,7 @@ class Manage:
 
     async def _moved(self, request: Incoming, send: Send, *, forward: bool) -> None:
         try:
-            move = _move(request.body)
+            move = _move(request.body) if forward else _move_back(request.body)
         except (msgspec.DecodeError, RecursionError) as problem:
             await answer(send, error(400, f"the move can't be read: {problem}"), status=400)
             return
@@ -164,6 +186,7 @@ class Manage:
         except DataError as problem:
             await answer(send, error(400, f"{problem.what}; {problem.next_action}"), status=400)
             return
+        self._gateway.write(words[0].request_id)
         said = "unknown"
         for one in self._stations:
             said = await one.capture.feedback(words)
@@ -180,15 +203,15 @@ class Manage:
     async def models(self, request: Incoming, send: Send) -> None:
         """Names of tasks, and the upstream's models where it says them."""
         home = self._stations[0]
-        listed: list[Any] = []
+        listed: Sequence[Any]
         try:
-            found = await home.upstream.send("GET", "/v1/models", request.raw_headers, b"")
-            raw = await found.read()
-            said = msgspec.json.decode(raw) if found.status == 200 else None
-            listed = said["data"] if isinstance(said, Mapping) and isinstance(said.get("data"), list) else []
-        except (UpstreamError, msgspec.DecodeError):
-            listed = []
-        await answer(send, _encode({"object": "list", "data": [*self._ours.values(), *listed]}))
+            async with asyncio.timeout(MODELS_S):
+                found = await home.upstream.send("GET", "/v1/models", [pair for pair in request.raw_headers if pair[0] not in _NOT_ON], b"")
+                raw = await found.read()
+            listed = _models(raw).data if found.status == 200 else []
+        except (UpstreamError, TimeoutError, msgspec.DecodeError, RecursionError):
+            listed = []  # ours are named all the same
+        await answer(send, _encode({"object": "list", "data": [*self._ours.values(), *(one for one in listed if one.get("id") not in self._ours)]}))
 
     async def model(self, request: Incoming, send: Send) -> None:
         """One of ours, or the upstream's answer."""
@@ -197,6 +220,11 @@ class Manage:
             await answer(send, _encode(ours))
         else:
             await self._gateway.passed(request, send)
+
+
+def _move_back(raw: bytes) -> _Move:
+    said = _back(raw)
+    return _Move(task=said.task, by=said.by, why=said.why)
 
 
 def _go(one: Station, move: _Move, by: str, forward: bool) -> tuple[int, bytes]:  # noqa: FBT001

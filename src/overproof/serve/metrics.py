@@ -7,13 +7,14 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from overproof.data import REASONS, STAGES
+from overproof.store.captured import Drop
 from overproof.store.local import engine_version
 
 CONTENT_TYPE: Final = prometheus_client.CONTENT_TYPE_PLAIN_0_0_4
@@ -81,7 +82,7 @@ _CLOSED: Final[Mapping[str, frozenset[str]]] = {
     "class": frozenset({"connect", "timeout", "cut", "protocol", "refused", "4xx", "5xx", "429"}),
     "status": frozenset(str(code) for code in (0, *range(200, 208), *range(400, 432), 451, 499, *range(500, 512), 529)),
 }  # fmt: skip
-_DROPS: Final = frozenset({"full", "sampled", "refusing", "read-only", "invalid", OTHER})
+_DROPS: Final = frozenset(get_args(Drop))
 _FREE_AT_MOST: Final = 64  # values of a label that come from the code or the project and not from a set above
 
 
