@@ -84,17 +84,22 @@ class Teacher:
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         self._loop.run_forever()
+        server.close()
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+        self._loop.run_until_complete(asyncio.sleep(0.05))
+        self._loop.close()
 
     async def _line(self, reader, writer):
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             while request := await take(reader):
+                await asyncio.sleep(self.wait_s)
                 if self.mode == "down":
                     writer.transport.abort()
                     return
-                if self.wait_s:
-                    await asyncio.sleep(self.wait_s)
                 writer.write(self._said(request))
                 await writer.drain()
+        writer.close()
 
     def _said(self, request):
         head, _, body = request.partition(b"\r\n\r\n")
@@ -145,7 +150,7 @@ def _whole(body, status=200, kind=b"application/json"):
 def project(folder, upstream, *, task="routing", gateway=""):
     """A project in `folder`; the gateway's own lines in `gateway`."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "task.md").write_text(PROMPT)
+    (folder / "task.md").write_text(PROMPT if task == "routing" else f"{PROMPT} Task {task}.")
     (folder / "overproof.toml").write_text(FILE.format(task=task, upstream=upstream, gateway=gateway))
     return folder
 

@@ -365,7 +365,7 @@ def read_feedback(raw: bytes, *, key: str) -> list[Feedback]:
     todo = 'post {"request_id": "…", "label" or "rating" or "comment": …}'
     try:
         posted = _posted(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"feedback can't be read: {error}", next_action=todo) from error
     label = posted.label if posted.label is None or isinstance(posted.label, str) else msgspec.json.encode(posted.label).decode()
     rating = posted.rating

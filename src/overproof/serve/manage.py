@@ -25,6 +25,7 @@ from overproof.serve.tasks import Tasks
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode  # what is no number in JSON becomes null
 _NOT_ON = frozenset({b"accept-encoding", b"if-none-match", b"if-modified-since", b"range"})  # the list is read here
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 MODELS_S = 10.0
 _KEPT = {"kept": 200, "unknown": 404, "refused": 503}
 
@@ -158,7 +159,7 @@ class Manage:
     async def _moved(self, request: Incoming, send: Send, *, forward: bool) -> None:
         try:
             move = _move(request.body) if forward else _move_back(request.body)
-        except (msgspec.DecodeError, RecursionError) as problem:
+        except _UNREADABLE as problem:
             await answer(send, error(400, f"the move can't be read: {problem}"), status=400)
             return
         # A key moves nothing in another project than its own.
@@ -209,7 +210,7 @@ class Manage:
                 found = await home.upstream.send("GET", "/v1/models", [pair for pair in request.raw_headers if pair[0] not in _NOT_ON], b"")
                 raw = await found.read()
             listed = _models(raw).data if found.status == 200 else []
-        except (UpstreamError, TimeoutError, msgspec.DecodeError, RecursionError):
+        except (UpstreamError, TimeoutError, *_UNREADABLE):
             listed = []  # ours are named all the same
         await answer(send, _encode({"object": "list", "data": [*self._ours.values(), *(one for one in listed if one.get("id") not in self._ours)]}))
 

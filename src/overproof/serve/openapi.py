@@ -76,7 +76,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "Promotion": _object(
         ("task", "by"), task={**_TEXT, "minLength": 1}, by=_PERSON, to={**_MAYBE, "description": "A stage as [serve] stages names it; the next one where absent."},
         why={**_MAYBE, "description": "With `force` the reason, which is recorded."}, force={"type": "boolean", "description": "Without the evidence; never against an alarm."},
-    ) | {"additionalProperties": False},
+    ) | {"additionalProperties": False, "anyOf": [_object(force={"const": False}), _object(("why",), why={**_TEXT, **_SAID})]},
     "Rollback": _object(("task", "by"), task={**_TEXT, "minLength": 1}, by=_PERSON, why=_MAYBE) | {"additionalProperties": False},
     "Moved": _object(("task", "stage"), task=_TEXT, stage={"enum": list(STAGES)}),
     "Error": _object(("error",), error=_object(
