@@ -118,7 +118,10 @@ class Teacher:
             return _whole({"error": {"message": "unknown", "type": "invalid_request_error", "param": None, "code": "unknown_url"}}, 404)
         if path == "/v1/embeddings":
             return _whole({"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}], "model": "e", "usage": {"prompt_tokens": 1, "total_tokens": 1}})
-        return _answered(path, json.loads(body))
+        try:
+            return _answered(path, json.loads(body))
+        except (TypeError, AttributeError, KeyError, ValueError):  # as callers of nonsense are told by any API
+            return _whole({"error": {"message": "nonsense", "type": "invalid_request_error", "param": None, "code": None}}, 400)
 
     def close(self):
         self._loop.call_soon_threadsafe(self._loop.stop)
