@@ -1,11 +1,13 @@
 """What is asked of a gateway itself, over HTTP at a real process: feedback, status, moves, models, health, figures."""
 
+import contextlib
 import json
 import re
 import sqlite3
 import time
 
 import pytest
+from tests.serve.test_capture_faults import tiny_disk
 from tests.serve.whole import TEXTS, Teacher, project, put_at, release, serving
 
 from overproof.data import REASONS, STAGES
@@ -202,3 +204,35 @@ def test_figures_agree_with_the_log_and_labels_are_from_closed_sets(two):
 
 def growth(before, after, family):
     return {name: value - before.get(name, 0) for name, value in after.items() if name.startswith(family) and value > before.get(name, 0)}
+
+
+def test_a_full_disk_is_told_feedback_is_refused_and_answers_go_on(tmp_path, teacher):
+    """Ready while all is well; degraded, still 200, while the log takes nothing: calls are answered and counted as dropped; then ready again."""
+    with tiny_disk(tmp_path / "disk", "6m"):
+        folder = project(tmp_path / "disk" / "p", teacher.url)
+        with serving(folder) as gateway:
+            assert gateway.ask("GET", "/healthz").body == {"status": "alive"}
+            ready = gateway.ask("GET", "/readyz")
+            assert (ready.status, ready.body) == (200, {"status": "ready", "problems": []})
+            known = gateway.chat(TEXTS[0]).id
+            ballast = tmp_path / "disk" / "ballast"
+            with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(b"x" * 65_536)
+            until(lambda: gateway.chat("long " * 2_000).status == 200 and gateway.ask("GET", "/readyz").body["status"] == "degraded", 60)
+            told = gateway.ask("GET", "/readyz")
+            assert told.status == 200
+            assert "the log is refusing" in " ".join(told.body["problems"])
+            refused = gateway.ask("POST", FEEDBACK, {"request_id": known, "rating": 1})
+            assert (refused.status, refused.headers["retry-after"], refused.body["error"]["type"]) == (503, "5", "server_error")
+            assert gateway.chat(TEXTS[1]).status == 200
+            assert gateway.ask("GET", "/healthz").status == 200
+            assert growth({}, figures(gateway, ""), 'overproof_capture_dropped_total{reason="disk full"')
+            ballast.unlink()
+            until(lambda: gateway.ask("GET", "/readyz").body["status"] == "ready", 60)
+            assert gateway.ask("POST", FEEDBACK, {"request_id": known, "rating": 1}).status == 200
+            shown = figures(gateway, "")
+        assert gateway.said == ""
+    asked = sum(growth({}, shown, "overproof_requests_total").values())
+    kept = sum(sum(growth({}, shown, name).values()) for name in ("overproof_captured_total", "overproof_capture_dropped_total"))
+    assert asked == kept
