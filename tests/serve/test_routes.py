@@ -101,7 +101,7 @@ SHAPE = {
         "paths": {"patternProperties": {"^/": {"patternProperties": {"^(get|post|put|patch|delete)$": {
             "type": "object", "required": ["operationId", "summary", "responses"],
             "properties": {
-                "parameters": {"items": {"required": ["name", "in", "required", "schema"], "properties": {"in": {"const": "path"}, "required": {"const": True}}}},
+                "parameters": {"items": {"required": ["name", "in", "required", "schema"], "properties": {"in": {"enum": ["path", "header"]}, "required": {"type": "boolean"}}}},
                 "requestBody": {"required": ["content"]},
                 "responses": {"minProperties": 1, "patternProperties": {"^([1-5][0-9][0-9]|default)$": {"required": ["description"]}}, "additionalProperties": False},
             },

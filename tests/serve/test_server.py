@@ -1,5 +1,6 @@
 """The end of a process, with real signals: nothing that was begun is lost, and nothing half is passed off as whole."""
 
+import asyncio
 import contextlib
 import http.client
 import signal
@@ -128,8 +129,13 @@ class Quick:
         pass
 
 
-def test_a_connection_that_waited_to_be_accepted_is_served():
-    """Callers that connected and sent while the loop was busy are in the kernel's queue when the end begins; each is answered."""
+@pytest.mark.parametrize("run", [uvloop.run, asyncio.run], ids=["uvloop", "asyncio"])
+def test_a_connection_that_waited_to_be_accepted_is_served(run):
+    """
+    Callers that connected and sent while the loop was busy are in the kernel's queue when the end begins; each is answered.
+
+    asyncio's own loop accepts all of a queue at once and announces it in later turns: a server closed in between loses them.
+    """
 
     async def ended():
         listener = listen("127.0.0.1", 0)
@@ -145,7 +151,7 @@ def test_a_connection_that_waited_to_be_accepted_is_served():
         await server.shutdown([listener])
         return lines
 
-    assert all([rest(line).endswith(b"{}") for line in uvloop.run(ended())])  # noqa: C419 - each is closed
+    assert all([rest(line).endswith(b"{}") for line in run(ended())])  # noqa: C419 - each is closed
 
 
 def test_an_address_that_is_taken_is_told_in_words(tmp_path):

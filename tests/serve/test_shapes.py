@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overproof.outputs import Classes, Field, Fields, Text
+from overproof.serve.asgi import error
 from overproof.serve.shapes import (
     BadCall,
     Call,
     content_of,
-    error,
     read_call,
     reply,
     stream,

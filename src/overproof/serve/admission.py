@@ -17,12 +17,12 @@ from overproof.store.keys import SCOPES
 
 NOT_FOUND: Final = Refusal(404, "Nothing is served at this path.", code="not_found")
 BUSY: Final = Refusal(
-    429, "Too many requests of this caller are in flight; try again in a second.", code="too_many_in_flight", kind="rate_limit_error",
+    429, "Too many requests of this caller are in flight; try again in a second.", code="too_many_in_flight",
     headers=[(b"retry-after", b"1")],
 )  # fmt: skip
-FAILED: Final = Refusal(500, "The gateway failed on this request.", code="gateway_error", kind="server_error")
+FAILED: Final = Refusal(500, "The gateway failed on this request.", code="gateway_error")
 _FORBIDDEN: Final = {
-    scope: Refusal(403, f"This key lacks the scope {scope!r}.", code="missing_scope", kind="permission_error") for scope in SCOPES
+    scope: Refusal(403, f"This key lacks the scope {scope!r}.", code="missing_scope") for scope in SCOPES
 }
 _NOBODY: Final = Caller("", frozenset())
 _log = logging.getLogger(__name__)

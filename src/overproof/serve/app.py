@@ -47,7 +47,7 @@ class App:
         metrics = Metrics(names, slices=slices)
         self._telemetry = telemetry()
         self.gateway = Gateway(self.stations, tasks, metrics=metrics, telemetry=self._telemetry)
-        manage = Manage(self.stations, tasks, gateway=self.gateway, metrics=metrics)
+        manage = Manage(self.stations, tasks, gateway=self.gateway, metrics=metrics, keyring=self.keyring)
         handlers = {
             "chat": self.gateway.call, "completions": self.gateway.call, "passed": self.gateway.passed, "models": manage.models,
             "model": manage.model, "health": manage.health, "ready": manage.ready, "openapi": manage.document, "metrics": manage.figures,

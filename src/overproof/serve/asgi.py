@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from email.utils import formatdate
 from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 HttpScope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -17,6 +18,26 @@ App = Callable[[HttpScope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 JSON: Headers = [(b"content-type", b"application/json")]
+_ENCODE = msgspec.json.Encoder().encode
+_KINDS = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+def error(status: int, message: str, *, kind: str = "", code: str | None = None, param: str | None = None) -> bytes:
+    """
+    An error as clients of the API read it.
+
+    Args:
+        status: HTTP status that it goes out with.
+        message: for people.
+        kind: OpenAI's `type`; by the status where empty.
+        code: for programs.
+        param: the part of the request that is wrong.
+
+    Returns: JSON.
+    """
+    kind = kind or _KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    clean = message.encode("utf-8", "replace").decode()
+    return _ENCODE({"error": {"message": clean, "type": kind, "param": param, "code": code}})
 
 
 @lru_cache(maxsize=1)
@@ -33,7 +54,7 @@ class Refusal:
         status: HTTP status.
         message: one sentence for the caller's developer.
         code: a word that programs compare.
-        kind: OpenAI's `type` of the error.
+        kind: OpenAI's `type` of the error; by the status where empty.
         headers: further ones.
         close: whether the connection ends, as where the rest of a request is not read.
     """
@@ -41,12 +62,11 @@ class Refusal:
     __slots__ = ("body", "code", "head", "status")
 
     def __init__(
-        self, status: int, message: str, *, code: str, kind: str = "invalid_request_error",
+        self, status: int, message: str, *, code: str, kind: str = "",
         headers: Headers | None = None, close: bool = False,
     ) -> None:  # fmt: skip
         self.status, self.code = status, code
-        error = {"message": message, "type": kind, "param": None, "code": code}
-        self.body = json.dumps({"error": error}, separators=(",", ":")).encode()
+        self.body = error(status, message, kind=kind, code=code)
         length = (b"content-length", str(len(self.body)).encode())
         self.head: Headers = [*JSON, length, *(headers or []), *([(b"connection", b"close")] if close else [])]
 

@@ -157,6 +157,11 @@ class Capture:
         return self._put_rows - self._done_rows
 
     @property
+    def waiting_bytes(self) -> int:
+        """Their size."""
+        return self._put_bytes - self._done_bytes
+
+    @property
     def dropped(self) -> Mapping[Key, int]:
         """(task, slice, reason) to the rows that this process dropped."""
         return dict(sorted((Counter(self._loop_drops) + Counter(dict(self._writer_drops))).items()))
@@ -360,7 +365,7 @@ def read_feedback(raw: bytes, *, key: str) -> list[Feedback]:
     todo = 'post {"request_id": "…", "label" or "rating" or "comment": …}'
     try:
         posted = _posted(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"feedback can't be read: {error}", next_action=todo) from error
     label = posted.label if posted.label is None or isinstance(posted.label, str) else msgspec.json.encode(posted.label).decode()
     rating = posted.rating

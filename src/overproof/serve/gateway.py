@@ -139,8 +139,8 @@ class Gateway:
         self._tasks, self._metrics, self._telemetry = tasks, metrics, telemetry
         self._loop: asyncio.AbstractEventLoop | None = None
         self._behind: set[asyncio.Task[None]] = set()
-        self._looking: dict[Exchange, asyncio.TimerHandle] = {}
-        """Rows that wait for the student's word."""
+        self._waiting: dict[str, tuple[Exchange, asyncio.TimerHandle]] = {}
+        """Rows that wait for the student's word, by request."""
 
     async def call(self, request: Incoming, send: Send) -> None:
         """
@@ -377,7 +377,7 @@ class Gateway:
 
         looks = look_after(one.current.pool, one.current.shadow, one.id, one.asked, then, deadline_s=station.project.gateway.deadline_s)
         if looks and not one.logged:
-            self._looking[one] = loop.call_later(LOOK_S, self._log, one)
+            self._waiting[one.id] = (one, loop.call_later(LOOK_S, self._log, one))
         return looks
 
     def _looked(self, one: Exchange, said: Answer | None, fault: Fault, summary: Summary) -> None:
@@ -393,9 +393,19 @@ class Gateway:
             if by:
                 self._compare(one, said, summary, by)
 
+    def write(self, request_id: str) -> None:
+        """
+        Let a row that waits for the shadow's word wait no longer: somebody asks for it.
+
+        Args:
+            request_id: any text.
+        """
+        if (waits := self._waiting.get(request_id)) is not None:
+            self._log(waits[0])
+
     def _log(self, one: Exchange) -> None:
-        if (timer := self._looking.pop(one, None)) is not None:
-            timer.cancel()
+        if (waits := self._waiting.pop(one.id, None)) is not None:
+            waits[1].cancel()
         if not one.logged and one.row is not None:
             one.logged = True
             one.station.capture.put(one.row)
@@ -456,8 +466,7 @@ class Gateway:
         self._tally(one, routed, None if one.look is None else one.look.answer)
         one.trace.end(row.served)
         if status != 499:
-            kind = "invalid_request_error" if status == 400 else "server_error"
-            await Refusal(status, message, code=code, kind=kind, headers=[*more, *self._headers(one, routed)]).send(send)
+            await Refusal(status, message, code=code, headers=[*more, *self._headers(one, routed)]).send(send)
 
     # -- words, counts, rows ---------------------------------------------------------------------------------------
 
@@ -573,7 +582,7 @@ class Gateway:
             _, late = await asyncio.wait(work, timeout=within_s)
             for task in late:
                 task.cancel()
-        while self._looking:  # noqa: ASYNC110 - each for `LOOK_S` at most
+        while self._waiting:  # noqa: ASYNC110 - each for `LOOK_S` at most
             await asyncio.sleep(0.01)
 
 

@@ -33,7 +33,6 @@ _MODELS = b"/v1/models/"  # names of models have slashes in them, and clients qu
 _ONCE = frozenset({
     b"authorization", b"content-length", b"content-type", b"host", b"origin", b"sec-fetch-site", b"transfer-encoding",
 })  # fmt: skip
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _FORMS = (b"multipart/form-data", b"application/octet-stream", b"application/x-protobuf")
 
@@ -44,8 +43,7 @@ TWICE = Refusal(400, "A header that may come once came twice.", code="repeated_h
 WRONG_HOST = Refusal(421, "The Host header is missing, repeated or not served here.", code="wrong_host", close=True)
 BAD_PATH = Refusal(400, "The path or query has characters that are not accepted.", code="bad_path", close=True)
 KEY_IN_URL = Refusal(400, "A key belongs in the Authorization header, never in a URL; revoke this one.", code="key_in_url", close=True)
-BAD_METHOD = Refusal(405, "This method is not served.", code="method_not_allowed", close=True)
-FOREIGN = Refusal(403, "Web pages of this origin may not call.", code="origin_not_allowed", kind="permission_error", close=True)
+FOREIGN = Refusal(403, "Web pages of this origin may not call.", code="origin_not_allowed", close=True)
 WRONG_TYPE = Refusal(415, "The body has to be application/json.", code="unsupported_media_type", close=True)
 TOO_LONG = Refusal(413, "The body is longer than accepted.", code="body_too_long", close=True)
 TOO_SLOW = Refusal(408, "The body did not arrive in time.", code="body_too_slow", close=True)
@@ -153,8 +151,6 @@ class Guard:
             return WRONG_HOST
         if (refusal := _path_refusal(scope["raw_path"], scope["query_string"])) is not None:
             return refusal
-        if scope["method"] not in _METHODS:
-            return BAD_METHOD
         return self._from_page(scope["method"], headers, host) or self._body_refusal(scope["method"], headers)
 
     def _is_ours(self, host: bytes, scope: HttpScope) -> bool:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,24 +13,25 @@ from overproof.data import planned_stages
 from overproof.errors import DataError, OverproofError
 from overproof.serve import moves
 from overproof.serve.admission import Incoming
-from overproof.serve.asgi import Refusal, Send, answer
+from overproof.serve.asgi import Refusal, Send, answer, error
 from overproof.serve.capture import read_feedback
 from overproof.serve.connection import UpstreamError
 from overproof.serve.gateway import Gateway
+from overproof.serve.keys import Keyring
 from overproof.serve.metrics import CONTENT_TYPE, Metrics
 from overproof.serve.openapi import openapi
-from overproof.serve.shapes import error
 from overproof.serve.station import Station
 from overproof.serve.tasks import Tasks
 
-_encode = msgspec.json.Encoder().encode
-MODELS_S = 5.0
-"""The upstream's names of models are worth no longer wait."""
+_encode = msgspec.json.Encoder(enc_hook=str).encode  # what is no number in JSON becomes null
+_NOT_ON = frozenset({b"accept-encoding", b"if-none-match", b"if-modified-since", b"range"})  # the list is read here
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+MODELS_S = 10.0
 _KEPT = {"kept": 200, "unknown": 404, "refused": 503}
 
 
 class _Move(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of a promotion or a rollback."""
+    """Body of a promotion."""
 
     task: str
     by: str
@@ -40,7 +40,23 @@ class _Move(msgspec.Struct, forbid_unknown_fields=True):
     force: bool = False
 
 
+class _Rollback(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of a rollback."""
+
+    task: str
+    by: str
+    why: str | None = None
+
+
+class _Models(msgspec.Struct):
+    """What an upstream says of its models."""
+
+    data: list[dict[str, Any]]
+
+
 _move = msgspec.json.Decoder(_Move).decode
+_back = msgspec.json.Decoder(_Rollback).decode
+_models = msgspec.json.Decoder(_Models).decode
 
 
 class Manage:
@@ -52,13 +68,15 @@ class Manage:
         tasks: of the same.
         gateway: passes the upstream's own answers on.
         metrics: what it counts.
+        keyring: says whether callers need keys.
     """
 
-    def __init__(self, stations: Sequence[Station], tasks: Tasks, *, gateway: Gateway, metrics: Metrics) -> None:
+    def __init__(self, stations: Sequence[Station], tasks: Tasks, *, gateway: Gateway, metrics: Metrics, keyring: Keyring) -> None:
         self._stations, self._tasks, self._gateway, self._metrics = tuple(stations), tasks, gateway, metrics
         self._ours = {one["id"]: one for one in tasks.models()}
         self._told: dict[tuple[str, ...], int] = {}
-        self._document = json.dumps(openapi()).encode()
+        self._keyring = keyring
+        self._documents = {keyed: _encode(openapi(keyed=keyed)) for keyed in (False, True)}
 
     async def health(self, request: Incoming, send: Send) -> None:
         """Whether the process answers."""
@@ -81,19 +99,19 @@ class Manage:
     async def document(self, request: Incoming, send: Send) -> None:
         """What is served, as OpenAPI."""
         del request
-        await answer(send, self._document)
+        await answer(send, self._documents[self._keyring.required])
 
     async def figures(self, request: Incoming, send: Send) -> None:
         """The metrics."""
         del request
         for one in self._stations:
             self._gauge(one)
-        # one figure for all projects of this process
-        set_, some, pools = self._metrics.set, self._stations, [one.live.current.pool for one in self._stations]
-        set_("overproof_capture_queue_records", sum(one.capture.waiting for one in some))
-        set_("overproof_breaker_open", float(any(one.breaker.state == "open" for one in some)), "upstream")
-        set_("overproof_breaker_open", float(any(pool is not None and pool.resting for pool in pools)), "student")
-        set_("overproof_store_read_only", float(any(one.capture.state == "read-only" for one in some)), "traffic")
+        here, set_to = self._stations, self._metrics.set
+        set_to("overproof_capture_queue_records", sum(one.capture.waiting for one in here))
+        set_to("overproof_capture_queue_bytes", sum(one.capture.waiting_bytes for one in here))
+        set_to("overproof_breaker_open", float(any(one.breaker.state == "open" for one in here)), "upstream")
+        set_to("overproof_breaker_open", float(any(one.live.current.pool is not None and one.live.current.pool.resting for one in here)), "student")
+        set_to("overproof_store_read_only", float(any(one.capture.state == "read-only" for one in here)), "traffic")
         await answer(send, self._metrics.render(), headers=[(b"content-type", CONTENT_TYPE.encode())])
 
     def _gauge(self, one: Station) -> None:
@@ -117,7 +135,7 @@ class Manage:
         """Where each task's rollout stands."""
         del request
         found = [await asyncio.to_thread(self._status, one) for one in self._stations]
-        await answer(send, json.dumps({"tasks": found}, default=str).encode())
+        await answer(send, _encode({"tasks": found}))
 
     def _status(self, one: Station) -> dict[str, Any]:
         try:
@@ -148,8 +166,8 @@ class Manage:
 
     async def _moved(self, request: Incoming, send: Send, *, forward: bool) -> None:
         try:
-            move = _move(request.body)
-        except (msgspec.DecodeError, RecursionError) as problem:
+            move = _move(request.body) if forward else _move_back(request.body)
+        except _UNREADABLE as problem:
             await answer(send, error(400, f"the move can't be read: {problem}"), status=400)
             return
         # A key moves nothing in another project than its own.
@@ -177,6 +195,7 @@ class Manage:
         except DataError as problem:
             await answer(send, error(400, f"{problem.what}; {problem.next_action}"), status=400)
             return
+        self._gateway.write(words[0].request_id)
         said = "unknown"
         for one in self._stations:
             said = await one.capture.feedback(words)
@@ -188,25 +207,23 @@ class Manage:
         elif status == 404:
             await answer(send, error(404, "no answer with this request_id is in the log"), status=404)
         else:
-            await Refusal(503, "The log takes nothing now; try again.", code="log_refuses", kind="server_error", headers=[(b"retry-after", b"5")]).send(send)
+            await Refusal(503, "The log takes nothing now; try again.", code="log_refuses", headers=[(b"retry-after", b"5")]).send(send)
 
     async def models(self, request: Incoming, send: Send) -> None:
         """Names of tasks, and the upstream's models where it says them."""
         home = self._stations[0]
-        listed: list[Any] = []
-        headers = [pair for pair in request.raw_headers if pair[0] != b"accept-encoding"]  # it is read here
+        listed: Sequence[Any]
         try:
             async with asyncio.timeout(MODELS_S):
-                found = await home.upstream.send("GET", "/v1/models", headers, b"")
+                found = await home.upstream.send("GET", "/v1/models", [pair for pair in request.raw_headers if pair[0] not in _NOT_ON], b"")
                 try:
                     raw = await found.read()
                 finally:
                     await found.close()
-            said = msgspec.json.decode(raw) if found.status == 200 else None
-            listed = said["data"] if isinstance(said, Mapping) and isinstance(said.get("data"), list) else []
-        except (UpstreamError, TimeoutError, msgspec.DecodeError, RecursionError):
-            listed = []
-        await answer(send, _encode({"object": "list", "data": [*self._ours.values(), *listed]}))
+            listed = _models(raw).data if found.status == 200 else []
+        except (UpstreamError, TimeoutError, *_UNREADABLE):
+            listed = []  # ours are named all the same
+        await answer(send, _encode({"object": "list", "data": [*self._ours.values(), *(one for one in listed if one.get("id") not in self._ours)]}))
 
     async def model(self, request: Incoming, send: Send) -> None:
         """One of ours, or the upstream's answer."""
@@ -215,6 +232,11 @@ class Manage:
             await answer(send, _encode(ours))
         else:
             await self._gateway.passed(request, send)
+
+
+def _move_back(raw: bytes) -> _Move:
+    said = _back(raw)
+    return _Move(task=said.task, by=said.by, why=said.why)
 
 
 def _go(one: Station, move: _Move, by: str, forward: bool) -> tuple[int, bytes]:  # noqa: FBT001

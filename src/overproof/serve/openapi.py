@@ -6,13 +6,20 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
-from overproof.data import STAGES
+from overproof.data import REASONS, STAGES
+from overproof.importers.rows import ID_CHARS
+from overproof.serve.capture import COMMENT, LABEL
+from overproof.serve.router import ROUTE_HEADER
 from overproof.serve.routes import ENDPOINTS, Endpoint
+from overproof.serve.tasks import ATTRIBUTE_HEADER
 
 Schema = dict[str, Any]
 
 _TEXT: Final[Schema] = {"type": "string"}
+_MAYBE: Final[Schema] = {"type": ["string", "null"]}
 _NUMBER: Final[Schema] = {"type": "integer", "minimum": 0}
+_SAID: Final[Schema] = {"pattern": r"\S"}  # more than white space
+_PERSON: Final[Schema] = {**_TEXT, **_SAID, "description": "The person who decides."}
 
 
 def _object(required: Sequence[str] = (), **properties: Schema) -> Schema:
@@ -43,17 +50,34 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "Embeddings": _object(("object", "data"), object=_TEXT, data=_list({"type": "object"}), model=_TEXT, usage=_USAGE),
     "Models": _object(("object", "data"), object={"const": "list"}, data=_list(_MODEL)),
     "Model": _MODEL,
-    "State": _object(("status",), status=_TEXT, problems=_list(_TEXT)),
+    "State": _object(("status",), status={"enum": ["alive", "ready", "degraded", "starting"]}, problems=_list(_TEXT)),
     "Document": {"type": "object"},
     "Feedback": _object(
-        ("request_id",), request_id={**_TEXT, "minLength": 1, "description": "`x-overproof-request-id` of the answer."},
-        label={"description": "The right answer, in the task's form."}, good={"type": ["boolean", "null"], "description": "Whether the answer was right."},
-        comment={"type": ["string", "null"]},
-    ),
+        ("request_id",), request_id={**_TEXT, "minLength": 1, "description": "`x-overproof-request-id` of the answer.", "maxLength": ID_CHARS},
+        label={"type": ["string", "object", "null"], **_SAID, "maxLength": LABEL, "description": "The right answer, in the task's form."},
+        rating={"type": ["number", "null"], "anyOf": [{"type": "null"}, {"minimum": 0, "maximum": 1}, {"const": -1}], "description": "In [0, 1], or -1."},
+        comment={**_MAYBE, **_SAID, "maxLength": COMMENT},
+    ) | {
+        "additionalProperties": False,
+        "anyOf": [_object((name,), **{name: {"type": kind}}) for name, kind in (("label", ["string", "object"]), ("rating", "number"), ("comment", "string"))],
+    },
     "Taken": _object(("request_id",), request_id=_TEXT),
-    "Status": _object(("tasks",), tasks=_list({"type": "object"})),
-    "Move": _object(("task", "by"), task={**_TEXT, "minLength": 1}, by={**_TEXT, "minLength": 1, "description": "The person who decides."},
-                    to={"enum": [*STAGES, None]}, why={"type": ["string", "null"]}),
+    "Status": _object(("tasks",), tasks=_list(_object(
+        ("task", "stage", "release", "share", "since", "by", "why", "suspended", "next", "waits_for", "candidate", "bars", "loaded", "problems", "events",
+         "shadow", "capture"),
+        task=_TEXT, stage={"enum": list(STAGES)}, release={**_MAYBE, "description": "Of the stage; null where the teacher answers alone."},
+        share={"type": "number", "minimum": 0, "maximum": 1}, since={"type": ["number", "null"], "description": "Seconds since 1970."}, by=_TEXT, why=_TEXT,
+        suspended={"type": "object", "additionalProperties": _TEXT, "description": "Slice to the reason."},
+        next={**_MAYBE, "description": "Stage that comes next."}, waits_for=_TEXT, candidate={**_MAYBE, "description": "A release that waits for its first stage."},
+        bars=_list({"type": "object"}), loaded={**_MAYBE, "description": "The release in this process."}, problems=_list(_TEXT),
+        events=_list(_object(("at", "what", "release", "why"), at=_TEXT, what=_TEXT, release=_TEXT, why=_TEXT)), shadow={"type": ["object", "null"]},
+        capture=_object(("served", "captured", "dropped", "alarms"), served=_NUMBER, captured=_NUMBER, dropped=_NUMBER, alarms=_list(_TEXT)),
+    ))),
+    "Promotion": _object(
+        ("task", "by"), task={**_TEXT, "minLength": 1}, by=_PERSON, to={**_MAYBE, "description": "A stage as [serve] stages names it; the next one where absent."},
+        why={**_MAYBE, "description": "With `force` the reason, which is recorded."}, force={"type": "boolean", "description": "Without the evidence; never against an alarm."},
+    ) | {"additionalProperties": False, "anyOf": [_object(force={"const": False}), _object(("why",), why={**_TEXT, **_SAID})]},
+    "Rollback": _object(("task", "by"), task={**_TEXT, "minLength": 1}, by=_PERSON, why=_MAYBE) | {"additionalProperties": False},
     "Moved": _object(("task", "stage"), task=_TEXT, stage={"enum": list(STAGES)}),
     "Error": _object(("error",), error=_object(
         ("message", "type", "code"), message=_TEXT, type=_TEXT, param={"type": ["string", "null"]}, code={"type": ["string", "integer", "null"]},
@@ -77,24 +101,40 @@ _ROUTED: Final = ("chat", "completions")
 SERVED_HEADERS: Final = {
     "x-overproof-request-id": "Id of this request in the log; feedback names it.",
     "x-overproof-route": "student or teacher.",
-    "x-overproof-reason": "Why this route was taken.",
-    "x-overproof-release": "The release that was asked.",
-    "x-overproof-confidence": "The student's calibrated confidence.",
+    "x-overproof-reason": f"Why this route was taken: {', '.join(REASONS)}.",
+    "x-overproof-task": "The task that was recognised.",
+    "x-overproof-stage": "Where the task's rollout stood.",
+    "x-overproof-release": "The release that the task has.",
+    "x-overproof-slice": "The certification slice, where the student was asked.",
+    "x-overproof-confidence": "The student's calibrated confidence, where it was asked.",
+    "x-overproof-degraded": "true where the student stands in for a teacher that can't be reached.",
+}
+_ALWAYS: Final = ("x-overproof-request-id", "x-overproof-route", "x-overproof-reason")
+ASKED_HEADERS: Final[dict[str, Schema]] = {
+    ROUTE_HEADER.decode(): {
+        "description": "Who is to answer. The student only where its certificate covers the request, and for a key with the scope promote.",
+        "schema": {"enum": ["teacher", "student"]},
+    },
+    f"{ATTRIBUTE_HEADER.decode()}NAME": {
+        "description": "Any number of these: attribute NAME of the request, by which slices are cut.",
+        "schema": {"type": "string", "pattern": r"^[!-~]{1,200}$"},
+    },
 }
 
 
-def openapi(endpoints: Sequence[Endpoint] = ENDPOINTS) -> dict[str, Any]:
+def openapi(endpoints: Sequence[Endpoint] = ENDPOINTS, *, keyed: bool = True) -> dict[str, Any]:
     """
     What is served, for programs.
 
     Args:
         endpoints: the table.
+        keyed: whether callers need keys, which they do once there is one.
 
     Returns: an OpenAPI 3.1 document.
     """
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:
-        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, keyed=keyed)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -109,18 +149,23 @@ def openapi(endpoints: Sequence[Endpoint] = ENDPOINTS) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _operation(endpoint: Endpoint) -> dict[str, Any]:
+def _operation(endpoint: Endpoint, *, keyed: bool) -> dict[str, Any]:
+    parameters: list[Schema] = []
     operation: dict[str, Any] = {
         "operationId": f"{endpoint.method.lower()}_{endpoint.handler}_{endpoint.path.strip('/').replace('/', '_').strip('{}')}",
         "summary": endpoint.summary,
-        "security": [] if endpoint.scope == "public" else [{"key": [endpoint.scope]}],
+        "security": [] if endpoint.scope == "public" or not keyed else [{"key": [endpoint.scope]}],
         "responses": _responses(endpoint),
     }
     _, _, name = endpoint.path.partition("{")
     if name:
-        operation["parameters"] = [{
+        parameters.append({
             "name": name.rstrip("}"), "in": "path", "required": True, "schema": {"type": "string", "minLength": 1, "pattern": r"^[A-Za-z0-9_][A-Za-z0-9_-]*$"},
-        }]  # fmt: skip
+        })  # fmt: skip
+    if endpoint.handler in _ROUTED:
+        parameters += [{"name": header, "in": "header", "required": False, **said} for header, said in ASKED_HEADERS.items()]
+    if parameters:
+        operation["parameters"] = parameters
     if endpoint.request:
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(endpoint.request)}}}
     elif endpoint.method in ("POST", "PUT", "PATCH"):
@@ -136,10 +181,10 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
     elif endpoint.any_body:
         content["*/*"] = {}
     if endpoint.streams:
-        content["text/event-stream"] = {"schema": {**_TEXT, "description": "`data: {...}` events, ended by `data: [DONE]`."}}
+        content["text/event-stream"] = {"schema": {"description": "`data: {...}` events, ended by `data: [DONE]`."}}
     good: dict[str, Any] = {"description": "The answer.", "content": content}
     if endpoint.handler in _ROUTED:
-        good["headers"] = {name: {"description": text, "schema": _TEXT} for name, text in SERVED_HEADERS.items()}
+        good["headers"] = {name: {"description": text, "required": name in _ALWAYS, "schema": _TEXT} for name, text in SERVED_HEADERS.items()}
     codes = {
         *_WAY_IN, *endpoint.problems, *(_BODY if endpoint.method in ("POST", "PUT", "PATCH") else ()),
         *(_KEYED if endpoint.scope != "public" else (403,)), *(_UPSTREAM if endpoint.upstream else ()),

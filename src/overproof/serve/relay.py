@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import msgspec
 
+from overproof.serve.asgi import Send
 from overproof.serve.connection import FaultKind, Reply, UpstreamError
-from overproof.serve.leaving import Leaving, Send
+from overproof.serve.leaving import Leaving
 from overproof.serve.stream import Summary
 
 WAIT_BYTES = 262_144

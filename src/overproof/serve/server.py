@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from types import FrameType
 from typing import Any, Final, Protocol
 
@@ -23,6 +23,8 @@ LAME_S: Final = 0.5
 """Between the signal and the end of idle connections: callers hear "connection: close" with their next answer and go elsewhere."""
 IDLE_S: Final = 75  # longer than clients' pools keep connections, so that it is they who close them
 BACKLOG: Final = 2048
+TURNS: Final = 10
+"""So often the queue of a listener that is about to close is looked at; one connection at a time still gets in meanwhile."""
 
 
 class Served(Protocol):
@@ -192,15 +194,13 @@ class _Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         end = loop.time() + self._drain_s
         self.server_state.draining = True
-        for sock in sockets or ():
-            await self._take_queued(sock)
+        await self._take_all(sockets or ())
         for server in self.servers:
             server.close()
         for sock in sockets or ():
             sock.close()
         try:
             lame = min(loop.time() + LAME_S, end)
-            await asyncio.sleep(0.02)  # for connections that the loop itself has accepted, and not announced yet
             while loop.time() < end and self.server_state.connections and not self.force_exit:
                 if loop.time() >= lame:
                     for connection in tuple(self.server_state.connections):
@@ -210,17 +210,33 @@ class _Server(uvicorn.Server):
         finally:
             await self._app.close()
 
-    async def _take_queued(self, sock: socket.socket) -> None:
-        """Connections that the kernel has accepted for us would be reset by closing; an empty backlog makes it accept no more."""
+    async def _take_all(self, sockets: Sequence[socket.socket]) -> None:
+        """
+        Connections that the kernel has accepted for us would be reset by closing; an empty backlog makes it accept no more.
+
+        The loop still accepts as well, of the same queue, and only its next turns tell us. Closing the server before that
+        loses connections: asyncio drops one whose server is closed when it gets to it, and leaves its caller to wait. So the
+        loop gets its turns first, and the server is closed in the same turn in which nothing was found any more.
+        """
+        for sock in sockets:
+            sock.listen(0)
+        for _ in range(TURNS):
+            await asyncio.sleep(0.02)
+            if not sum([await self._take_queued(sock) for sock in sockets]):
+                return
+
+    async def _take_queued(self, sock: socket.socket) -> int:
+        """Accept what is queued; without a wait where that is nothing."""
         loop = asyncio.get_running_loop()
-        sock.listen(0)
+        taken = 0
         while True:
             try:
                 connection, _ = sock.accept()
             except ConnectionAbortedError:
                 continue
             except OSError:  # nothing left, as a rule
-                return
+                return taken
+            taken += 1
             connection.setblocking(False)
             await loop.connect_accepted_socket(self._protocol, connection)
 

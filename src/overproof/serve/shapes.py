@@ -17,6 +17,7 @@ import msgspec
 from overproof.errors import OverproofError
 from overproof.importers.rows import BadRow, parse_object
 from overproof.outputs import Classes, Fields, Output
+from overproof.serve.asgi import error
 from overproof.serve.schemas import checker
 
 DEPTH_CAP = 32
@@ -25,7 +26,6 @@ BYTES_PER_TOKEN = 4
 DONE = b"data: [DONE]\n\n"
 _ENCODE = msgspec.json.Encoder().encode
 _NOTHING_BILLED = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-_KINDS = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
 class BadCall(OverproofError):
@@ -293,21 +293,3 @@ def stream(call: Call, text: str, *, model: str, request_id: str, created: int) 
 
 def _event(value: Mapping[str, Any]) -> bytes:
     return b"data: " + _ENCODE(value) + b"\n\n"
-
-
-def error(status: int, message: str, *, kind: str = "", code: str | None = None, param: str | None = None) -> bytes:
-    """
-    An error as clients of the API read it.
-
-    Args:
-        status: HTTP status that it goes out with.
-        message: for people.
-        kind: OpenAI's `type`; by the status where empty.
-        code: for programs.
-        param: the part of the request that is wrong.
-
-    Returns: JSON.
-    """
-    kind = kind or _KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    clean = message.encode("utf-8", "replace").decode()
-    return _ENCODE({"error": {"message": clean, "type": kind, "param": param, "code": code}})
