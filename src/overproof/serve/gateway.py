@@ -422,7 +422,7 @@ class Gateway:
 
     def _broken(self, one: Exchange) -> None:
         """Cut at the end of a drain, or failed by a fault of ours: there is a row and a count all the same."""
-        if one.logged or one in self._looking:
+        if one.logged or one.id in self._waiting:
             return
         if one.row is not None:
             self._log(one)
