@@ -12,6 +12,7 @@ from overproof import registry
 from overproof.asking import asks
 from overproof.errors import OverproofError
 from overproof.project import ASKED
+from overproof.students.parts import options_of
 
 if TYPE_CHECKING:
     from overproof.project import Project
@@ -71,8 +72,8 @@ def _known(made: Any) -> list[str] | None:
         return sorted(f.name for f in dataclasses.fields(declared))
     if not inspect.isclass(made):
         return []
-    takes = inspect.signature(made).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+    takes = options_of(made)
+    if takes is None:
         return None
     chosen = ["runtime"] if hasattr(made, "exported") else []  # read by the export step, not by the part
     return sorted({*takes, *chosen} - set(GIVEN))

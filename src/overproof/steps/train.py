@@ -18,7 +18,7 @@ from overproof.store.artifacts import Step
 from overproof.students import Generator, Student
 from overproof.students.checkpoints import Resumes
 from overproof.students.files import folder_size
-from overproof.students.parts import part_of
+from overproof.students.parts import options_of, part_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,7 +101,7 @@ def _make(rows: TrainSet, recipe: StudentRecipe) -> Student | Generator:
     try:
         inspect.signature(cls).bind(**arguments)
     except TypeError as error:
-        known = sorted(set(inspect.signature(cls).parameters) - {*what, "seed"})
+        known = sorted({*(options_of(cls) or ())} - {*what, "seed"})
         raise DataError(
             f"student {recipe.name!r} ({recipe.use}): {error}; its options are {', '.join(known) or 'none'}",
             next_action="mend the student's table in the project file",

@@ -196,6 +196,8 @@ class EncoderStudent:
     """
 
     kind = "encoder.v1"
+    named = ("head", "words")
+    """Options that come by name only, in `**answer`."""
     normaliser = NORMALISER
     extras = ("encoder",)
 
@@ -461,7 +463,7 @@ class EncoderStudent:
 
 def _answering(answer: Mapping[str, Any], tune: str | Mapping[str, Any]) -> dict[str, Any]:
     """`head` and `words` where they aren't as they were before there was a choice: older folders don't say them."""
-    strange = sorted(set(answer) - {"head", "words"})
+    strange = sorted(set(answer) - set(EncoderStudent.named))
     if strange:
         raise DataError(
             f"encoder.v1 has no option {strange[0]!r}",

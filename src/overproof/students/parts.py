@@ -30,6 +30,21 @@ def part_of(use: str, output: Fields | Text | None) -> Any:
     return found
 
 
+def options_of(made: Any) -> list[str] | None:
+    """
+    Names of the arguments that a part takes.
+
+    Args:
+        made: its class; one that takes whatever comes may list in `named` what that is.
+
+    Returns: the names; None where it takes whatever comes and lists nothing.
+    """
+    takes = inspect.signature(made).parameters
+    free = [name for name, one in takes.items() if one.kind is one.VAR_KEYWORD]
+    named = getattr(made, "named", None)
+    return None if free and named is None else sorted({*takes, *(named or ())} - {*free})
+
+
 def _class_of(use: str, output: Fields | Text | None) -> Any:
     found = resolve("students", use)
     return resolve("students", found.writer) if output is not None and hasattr(found, "writer") else found
