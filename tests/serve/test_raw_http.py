@@ -149,7 +149,10 @@ def test_the_parsers_own_refusal_after_an_answer_reaches_the_caller(gateway):
     """Rubbish behind a good request on the same connection: the good one is answered, the rest refused once."""
     with gateway.connect() as line:
         line.sendall(get(b"/healthz").replace(LAST, b""))
-        assert b"200 OK" in line.recv(65536)
+        first = line.recv(65536)
+        while not first.partition(b"\r\n\r\n")[2]:  # head and body may come in two pieces
+            first += line.recv(65536)
+        assert b"200 OK" in first
         line.sendall(b"\x00\x00\x00rubbish\r\n\r\n")
         assert statuses(line.recv(65536)) == [400]
 
