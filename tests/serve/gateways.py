@@ -15,12 +15,9 @@ from unittest.mock import patch
 
 from click.testing import CliRunner
 from tests.serve.misbehaving import take
-from tests.serve.packing import LABELS, ROWS
+from tests.serve.packing import LABELS, ROWS, gated
 
 from overproof.cli import main
-from overproof.data import Folder
-from overproof.evidence import Certificate, Release, SliceCertificate
-from overproof.measure.intervals import figure
 from overproof.project import load_project
 from overproof.serve import server
 from overproof.serve.app import App
@@ -200,24 +197,10 @@ def write_project(folder, upstream, *, name="routing", serve="", gateway="", pro
 
 def record(folder, packed, name="r1"):
     """A release of the bundle in `packed`, as the gate makes one, recorded as a candidate."""
-    parts = tuple(
-        SliceCertificate(slice=one, alpha=0.05, delta=0.02, threshold=0.5 if one != "french" else None, n=400, kept=300, wrong=3, upper=0.04,
-                         keep_share=figure(300, 400, metric="kept"), verdict="pass")
-        for one in ("paying", "french", "other")
-    )  # fmt: skip
-    certificate = Certificate(
-        plan_hash="p", sealed_digest="s", label_kind="teacher:big", use_k=1, delta_spent=0.05, slices=parts, assumptions=(),
-        window=(None, None), expires="2999-01-01", supports="G4",
-    )  # fmt: skip
     with open_store(folder) as store:
         copied = store.root / f"made-{name}"
         shutil.copytree(packed, copied)
-        bundle = store.memo().source("bundle", Folder(path=copied)).value
-        store.releases.record(
-            Release(id=name, task="routing", findings=(), headline="h", candidate="small", bundle=bundle, certificate=certificate, owner="Dana", review_due="2999-01-01"),
-            stage="candidate", by="gate",
-        )  # fmt: skip
-    return bundle
+        return gated(store, copied, {"paying": 0.5, "french": None, "other": 0.5}, name=name).bundle
 
 
 def place(folder, stage, share=None, name="r1"):

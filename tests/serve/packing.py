@@ -7,8 +7,9 @@ from pathlib import Path
 
 from tests.students.tiny import write_tiny
 
-from overproof.data import Example, Request, TrainSet
-from overproof.evidence import Calibrator, Confidence, ScopeRule
+from overproof.data import Example, Folder, Request, TrainSet
+from overproof.evidence import Calibrator, Certificate, Confidence, Release, ScopeRule, SliceCertificate
+from overproof.measure.intervals import figure
 from overproof.outputs import Classes
 from overproof.students.bundle import MANIFEST, STUDENT, Bundle, manifest_of
 from overproof.students.card import RELEASE, Card, Threshold, write_card
@@ -62,3 +63,21 @@ def pack(
     write_card(folder / RELEASE, card)
     (folder / MANIFEST).write_text(json.dumps(manifest_of(folder)))
     return sha256_of(folder / MANIFEST)
+
+
+def gated(store, folder: Path, thresholds, *, name="r1", task="routing", alpha=0.05, ends="2999-01-01"):
+    """A release of the files in `folder` as the gate makes one, recorded as a candidate; a slice without a threshold stays with the teacher."""
+    parts = tuple(
+        SliceCertificate(slice=one, alpha=alpha, delta=0.02, threshold=threshold, n=400, kept=300, wrong=3, upper=0.04,
+                         keep_share=figure(300, 400, metric="kept"), verdict="pass")
+        for one, threshold in thresholds.items()
+    )  # fmt: skip
+    certificate = Certificate(
+        plan_hash="p", sealed_digest="s", label_kind="teacher:big", use_k=1, delta_spent=0.05, slices=parts, assumptions=(),
+        window=(None, None), expires=ends, supports="G4",
+    )  # fmt: skip
+    bundle = store.memo().source("bundle", Folder(path=folder)).value
+    made = Release(id=name, task=task, findings=(), headline="h", candidate="small", bundle=bundle, certificate=certificate, owner="Dana",
+                   review_due="2999-01-01")  # fmt: skip
+    store.releases.record(made, stage="candidate", by="gate")
+    return made

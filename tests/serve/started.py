@@ -4,11 +4,7 @@ import os
 import subprocess
 import sys
 
-from tests.serve.packing import pack
-
-from overproof.data import Folder
-from overproof.evidence import Certificate, Release, SliceCertificate
-from overproof.measure.intervals import figure
+from tests.serve.packing import gated, pack
 
 PROMPTS = {
     "routing": "You read mails of customers and name the desk that answers them. Say one label.",
@@ -59,19 +55,7 @@ def write_project(folder, name, *, upstream, more=""):
 def put_release(store, scratch):
     """A linear student's release r1 of the task routing, recorded as a candidate."""
     pack(scratch / "bundle")
-    parts = tuple(
-        SliceCertificate(slice=one, alpha=0.05, delta=0.02, threshold=0.4, n=400, kept=300, wrong=3, upper=0.04,
-                         keep_share=figure(300, 400, metric="kept"), verdict="pass")
-        for one in ("paying", "other")
-    )  # fmt: skip
-    certificate = Certificate(
-        plan_hash="p", sealed_digest="s", label_kind="teacher:big", use_k=1, delta_spent=0.05, slices=parts, assumptions=(),
-        window=(None, None), expires="2099-01-01",
-    )  # fmt: skip
-    bundle = store.memo().source("bundle", Folder(path=scratch / "bundle")).value
-    release = Release(id="r1", task="routing", findings=(), headline="h", candidate="small", bundle=bundle, certificate=certificate,
-                      owner="Dana", review_due="2099-01-01")  # fmt: skip
-    store.releases.record(release, stage="candidate", by="gate")
+    gated(store, scratch / "bundle", {"paying": 0.4, "other": 0.4})
 
 
 class Started:

@@ -13,12 +13,11 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from tests.serve.packing import gated
 
 from overproof.cli import main
-from overproof.data import ALL, Folder, StageCounts
+from overproof.data import ALL, StageCounts
 from overproof.errors import DataError, StoreError
-from overproof.evidence import Certificate, Release, SliceCertificate
-from overproof.measure.intervals import figure
 from overproof.project import load_project
 from overproof.serve import moves
 from overproof.serve.evidence import Tally, Tick
@@ -65,20 +64,7 @@ def release(store, name="r1", *, expires="2999-01-01"):
     folder = store.root / f"made-{name}"
     folder.mkdir(exist_ok=True)
     (folder / "weights").write_text(name)
-    parts = tuple(
-        SliceCertificate(slice=one, alpha=0.05, delta=0.02, threshold=0.5, n=400, kept=300, wrong=3, upper=0.04,
-                         keep_share=figure(300, 400, metric="kept"), verdict="pass")
-        for one in ("vip", "other")
-    )  # fmt: skip
-    certificate = Certificate(
-        plan_hash="p", sealed_digest="s", label_kind="teacher:big", use_k=1, delta_spent=0.05, slices=parts, assumptions=(),
-        window=(None, None), expires=expires, supports="G4",
-    )  # fmt: skip
-    bundle = store.memo().source("bundle", Folder(path=folder)).value
-    made = Release(id=name, task="t", findings=(), headline="h", candidate="c", bundle=bundle, certificate=certificate, owner="Dana",
-                   review_due="2999-01-01")  # fmt: skip
-    store.releases.record(made, stage="candidate", by="gate")
-    return made
+    return gated(store, folder, {"vip": 0.5, "other": 0.5}, name=name, task="t", ends=expires)
 
 
 def write_project(folder: Path, promote="by-evidence"):

@@ -15,11 +15,8 @@ import threading
 from pathlib import Path
 
 from tests.serve.misbehaving import take
-from tests.serve.packing import LABELS, ROWS, pack
+from tests.serve.packing import LABELS, ROWS, gated, pack
 
-from overproof.data import Folder
-from overproof.evidence import Certificate, Release, SliceCertificate
-from overproof.measure.intervals import figure
 from overproof.serve import moves
 from overproof.store.project_store import open_store
 
@@ -164,20 +161,7 @@ def release(folder, name, *, seed=0):
         pack(Path(scratch) / "b", seed=seed)
         kept = store.root / f"made-{name}"
         shutil.copytree(Path(scratch) / "b", kept)
-        parts = tuple(
-            SliceCertificate(slice=one, alpha=0.1, delta=0.02, threshold=0.4, n=400, kept=300, wrong=3, upper=0.04,
-                             keep_share=figure(300, 400, metric="kept"), verdict="pass")
-            for one in ("paying", "other")
-        )  # fmt: skip
-        certificate = Certificate(
-            plan_hash="p", sealed_digest="s", label_kind="teacher:big", use_k=1, delta_spent=0.05, slices=parts, assumptions=(),
-            window=(None, None), expires="2099-01-01", supports="G4",
-        )  # fmt: skip
-        made = Release(
-            id=name, task="routing", findings=(), headline="h", candidate="small", bundle=store.memo().source("bundle", Folder(path=kept)).value,
-            certificate=certificate, owner="Dana", review_due="2099-01-01",
-        )  # fmt: skip
-        store.releases.record(made, stage="candidate", by="gate")
+        gated(store, kept, {"paying": 0.4, "other": 0.4}, name=name, alpha=0.1)
 
 
 def put_at(folder, name, stage):

@@ -48,7 +48,8 @@ KEPT_BYTES = 8 * 1024 * 1024
 MOST_AUDITS = 64
 """Comparisons under way at once; a slow upstream must not fill memory and connections with more."""
 _STATUS: Mapping[FaultKind, int] = {"timeout": 504, "refused": 400, "left": 499, "busy": 503}
-_KIND = {"connect": "connect", "timeout": "timeout", "cut": "cut", "protocol": "protocol", "refused": "refused"}
+_FAULTS: tuple[FaultKind, ...] = ("connect", "timeout", "cut", "protocol", "refused")
+"""What counts as an error of the upstream."""
 OURS: tuple[FaultKind, ...] = ("left", "refused", "busy")
 """Faults that say nothing of the upstream."""
 UNMATCHED = Routed(route="teacher", reason="unmatched")
@@ -137,7 +138,6 @@ class Gateway:
         self._home = stations[0]
         self._stations = {one.name: one for one in stations}
         self._tasks, self._metrics, self._telemetry = tasks, metrics, telemetry
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._behind: set[asyncio.Task[None]] = set()
         self._waiting: dict[str, tuple[Exchange, asyncio.TimerHandle]] = {}
         """Rows that wait for the student's word, by request."""
@@ -529,8 +529,8 @@ class Gateway:
             metrics.observe("overproof_confidence", served.confidence, task, served.slice)
 
     def _failed(self, one: Exchange, error: UpstreamError) -> None:
-        if error.kind in _KIND:
-            self._metrics.add("overproof_upstream_errors_total", 1, one.station.name, _KIND[error.kind])
+        if error.kind in _FAULTS:
+            self._metrics.add("overproof_upstream_errors_total", 1, one.station.name, error.kind)
 
     def _tally(self, one: Exchange, routed: Routed, said: Answer | None) -> None:
         """Count a request for the rollout."""
