@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -206,6 +207,19 @@ def short(value: Any) -> str | None:
     return text if text and len(text) <= ATTRIBUTE_CHARS else None
 
 
+@lru_cache(maxsize=64)
+def prompt_digest(system: str) -> str:
+    """
+    A system prompt as an attribute.
+
+    Args:
+        system: its text.
+
+    Returns: twelve hexadecimal digits.
+    """
+    return hashlib.sha256(system.encode("utf-8", "replace")).hexdigest()[:12]
+
+
 def derived(messages: Sequence[Said], last: int) -> dict[str, str]:
     """
     The attributes that follow from a call's messages, so that logs and live traffic are cut alike.
@@ -219,7 +233,7 @@ def derived(messages: Sequence[Said], last: int) -> dict[str, str]:
     found: dict[str, str] = {}
     system = "\n".join(one.turn.text for one in messages if one.turn.role == "system")
     if system:
-        found["system_prompt"] = hashlib.sha256(system.encode("utf-8", "replace")).hexdigest()[:12]
+        found["system_prompt"] = prompt_digest(system)
     found["turns"] = str(sum(one.turn.role == "user" for one in messages))
     after = sum(one.turn.role == "tool" for one in messages[last + 1 :])
     if after:  # the answer rests on what a tool said, which the fields don't hold

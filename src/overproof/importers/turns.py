@@ -251,6 +251,8 @@ def as_answer(turns: Sequence[Said]) -> Said | None:
     own = [one for one in turns if one.turn.role != "tool"]
     if not own:
         return None
+    if len(own) == 1 and own[0].turn.role == "assistant":
+        return own[0]
     texts = [one.turn.text for one in own if one.turn.text]
     calls = tuple(call for one in own for call in one.turn.calls)
     turn = replace(own[0].turn, role="assistant", text="\n".join(texts), calls=calls)

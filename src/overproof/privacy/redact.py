@@ -27,6 +27,8 @@ TAIL = 64
 RAW_CAP = 2_000
 REMEMBERED = 50_000
 """Short texts whose redaction is kept in memory: labels, attributes and answers repeat."""
+REMEMBERED_PLAIN = 2_000
+REMEMBERED_PROMPTS = 64
 SHORT = 80
 BEFORE = 40
 _QUICK = re.compile(r"[\d@=\uff20]")
@@ -90,6 +92,9 @@ class Redactor:
         self._tier = tier
         self._keep = frozenset(keep)
         self._known: dict[str, tuple[str, tuple[str, ...]]] = {}
+        self._plain: set[str] = set()
+        """Short texts in which there is nothing: names, models and endpoints come with every row."""
+        self._prompts: dict[str, tuple[str, tuple[str, ...]]] = {}
 
     def text(self, text: str, *, escaped: bool = False) -> str:
         """
@@ -101,18 +106,26 @@ class Redactor:
 
         Returns: the text; the very same object where nothing was found.
         """
-        if self.policy.mode == "off" or not text or (self._tier is None and not escaped and _harmless(text)):
+        if self.policy.mode == "off" or not text or text in self._plain:
+            return text
+        if self._tier is None and not escaped and _harmless(text):
+            if len(text) <= SHORT:
+                if len(self._plain) >= REMEMBERED_PLAIN:
+                    self._plain.clear()
+                self._plain.add(text)
             return text
         short = len(text) <= SHORT and not escaped
         if short and (known := self._known.get(text)) is not None:
-            self.counts.update(known[1])
+            if known[1]:  # an update by nothing takes a microsecond
+                self.counts.update(known[1])
             return known[0]
         if text in self._keep:
             return text
         found = self.find(text, escaped=escaped)
         out = self._replaced(text, found) if found else text
         names = tuple(one.name for one in found)
-        self.counts.update(names)
+        if names:
+            self.counts.update(names)
         if short and len(self._known) < REMEMBERED:
             self._known[text] = (out, names)
         return out
@@ -213,14 +226,14 @@ class Redactor:
         number = None if outcome.request_id is None else self.text(outcome.request_id)
         return replace(outcome, completion=done, reason=reason, request_id=number)
 
-    def request(self, request: Request) -> Request:
-        """A request whose id, fields, attributes and session are redacted."""
+    def request(self, request: Request, *, own_id: bool = False) -> Request:
+        """A request whose id (but for one of our own), fields, attributes and session are redacted."""
         session = request.session
         if session is not None:
             hashed = self.policy.sessions == "hash" and not session.startswith("<SESSION_")
             session = self.surrogate("session", session) if hashed else self.text(session)
         fields, attributes = self._mapping(request.fields), self._mapping(request.attributes)
-        identity = self.text(request.id)
+        identity = request.id if own_id else self.text(request.id)
         if (
             identity is request.id and fields is request.fields
             and attributes is request.attributes and session is request.session
@@ -228,12 +241,13 @@ class Redactor:
             return request
         return replace(request, id=identity, fields=fields, attributes=attributes, session=session)
 
-    def row(self, row: Row) -> Row:
+    def row(self, row: Row, *, own_id: bool = False) -> Row:
         """
         One row of a log as it may be written; what could not be read is redacted too, since it is kept aside.
 
         Args:
             row: a record, or a row that was skipped.
+            own_id: the request's id was made by us, at random, and stays.
 
         Returns: the row, the very same object where nothing was found.
         """
@@ -241,7 +255,7 @@ class Redactor:
             return row
         if isinstance(row, Skipped):
             return replace(row, where=self.text(row.where), reason=self.text(row.reason), raw=self._raw(row.raw))
-        request = self.request(row.request)
+        request = self.request(row.request, own_id=own_id)
         completion = None if row.completion is None else self.completion(row.completion)
         gold = None if row.gold is None else self.answer(row.gold)
         source = self.text(row.source)
@@ -272,8 +286,24 @@ class Redactor:
         return how if done == told and guess == how.guess else replace(how, guess=guess, **done)
 
     def _turn(self, turn: Turn) -> Turn:
+        text = self._prompt(turn.text) if turn.role == "system" else self.text(turn.text)
+        if text is turn.text and not turn.calls and not turn.call_id:
+            return turn
         calls = tuple(self._call(call) for call in turn.calls)
-        return replace(turn, text=self.text(turn.text), calls=calls, call_id=self.text(turn.call_id))
+        return replace(turn, text=text, calls=calls, call_id=self.text(turn.call_id))
+
+    def _prompt(self, text: str) -> str:
+        """As `text`; a system prompt comes with every row of a task."""
+        if (known := self._prompts.get(text)) is None:
+            before = Counter(self.counts)
+            out = self.text(text)
+            if len(self._prompts) >= REMEMBERED_PROMPTS:
+                self._prompts.clear()
+            self._prompts[text] = (out, tuple((self.counts - before).elements()))
+            return out
+        if known[1]:
+            self.counts.update(known[1])
+        return text if known[0] == text else known[0]
 
     def _call(self, call: ToolCall) -> ToolCall:
         arguments = self.text(call.arguments, escaped=True)
@@ -357,10 +387,16 @@ def scrub(message: str, *, redact: tuple[str, ...] = CATEGORIES) -> str:
 
 def _harmless(text: str) -> bool:
     """Whether no detector can match, told in about a microsecond: most messages have neither a digit nor an @."""
-    if _QUICK.search(text) is not None or is_odd(text) or any(word in text for word in _RARE):
+    if _QUICK.search(text) is not None or is_odd(text):
         return False
+    for word in _RARE:  # plain loops: a generator costs more than what it looks at
+        if word in text:
+            return False
     low = text.lower()
-    return not any(word in low for word in _WORDS)
+    for word in _WORDS:  # noqa: SIM110 - as above
+        if word in low:
+            return False
+    return True
 
 
 def _matches(detector: Detector, text: str) -> Iterator[tuple[int, int]]:

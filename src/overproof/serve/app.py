@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from overproof.errors import DataError
 from overproof.project import Project
@@ -12,6 +12,7 @@ from overproof.serve.admission import Admission
 from overproof.serve.asgi import HttpScope, Receive, Send
 from overproof.serve.gateway import Gateway
 from overproof.serve.guard import Guard, limits_of
+from overproof.serve.keeping import Keeping, Log, LogProcess
 from overproof.serve.keys import Keyring, refuse_open_bind
 from overproof.serve.manage import Manage
 from overproof.serve.metrics import Metrics
@@ -28,11 +29,12 @@ class App:
     Args:
         projects: the first one's [gateway] says how it listens; its log takes what no task is recognised in.
         host: address to listen at.
+        keep: makes what writes each project's log.
 
     Raises: DataError for two projects with one task, or an open address without keys; what `Station` raises.
     """
 
-    def __init__(self, projects: Sequence[Project], *, host: str) -> None:
+    def __init__(self, projects: Sequence[Project], *, host: str, keep: Callable[[Keeping], Log] = LogProcess) -> None:
         names = [one.task.name for one in projects]
         if len(set(names)) != len(names):
             raise DataError(f"two projects have the task {max(names, key=names.count)!r}", next_action="give each task a name of its own")
@@ -40,7 +42,7 @@ class App:
         self.keyring = Keyring([one.keys for one in self.stores])
         refuse_open_bind(host, self.keyring)
         self.stations = [
-            Station(project, store, keyed=self.keyring.required) for project, store in zip(projects, self.stores, strict=True)
+            Station(project, store, keyed=self.keyring.required, keep=keep) for project, store in zip(projects, self.stores, strict=True)
         ]
         tasks, table = Tasks(projects), projects[0].gateway
         slices = {one.task.name: [piece.name for piece in one.slices] for one in projects}
@@ -68,7 +70,9 @@ class App:
             one.start()
 
     def follow(self) -> None:
-        """Follow the keys; needs the running loop."""
+        """Follow the keys and the writers of the logs; needs the running loop."""
+        for one in self.stations:
+            one.capture.follow()
         self._following = asyncio.get_running_loop().create_task(self.keyring.follow())
 
     async def close(self) -> None:

@@ -1,7 +1,7 @@
 """
-From the event loop to the disk: a bounded queue, one writer thread, group commit.
+From an event loop to the disk: a bounded queue, one writer thread, group commit.
 
-The loop only appends to a queue; reading, redaction and JSON are the writer's. The loop alone counts what it drops, the
+The gateway has it in a process beside it (`keeping.py`). The loop only appends to a queue; reading, redaction and JSON are the writer's. The loop alone counts what it drops, the
 writer alone what it gives up, so that neither waits for the other.
 """
 
@@ -12,7 +12,7 @@ import contextlib
 import random
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -54,6 +54,8 @@ COMMENT = 4_000
 LABEL = 16_384
 REFUSED: Mapping[State, Drop] = {"refusing": "disk full", "read-only": "disk error", "closed": "closed"}
 
+Usage = tuple[str, str, str]
+"""Task, route, and "input" or "output" tokens, "cost" and "avoided" in USD, "priced" answers."""
 _Future = asyncio.Future[bool]
 
 
@@ -104,6 +106,8 @@ class Capture:
         self._wake = threading.Event()
         self.written = 0
         """Rows that are durable."""
+        self.usage: defaultdict[Usage, float] = defaultdict(float)
+        """Tokens and USD of the rows that were read."""
         self._idle = False
         self._closing = self._lost = False
         self._give_up_at = float("inf")
@@ -119,7 +123,7 @@ class Capture:
 
         Returns: False where it was dropped, which is counted.
         """
-        return self._enter(row, None)
+        return self.offer(row, None)
 
     async def put_durable(self, row: Row) -> bool:
         """
@@ -131,7 +135,7 @@ class Capture:
         Returns: True once it is durable; False where it was dropped, which is counted: the answer goes out all the same.
         """
         future = asyncio.get_running_loop().create_future()
-        return await future if self._enter(row, future) else False
+        return await future if self.offer(row, future) else False
 
     async def feedback(self, words: Sequence[Feedback]) -> Said:
         """
@@ -142,14 +146,40 @@ class Capture:
 
         Returns: what became of it; "kept" is durable.
         """
-        if self.state != "open" or self.waiting >= self._most:
+        future = self.offer_words(words)
+        if future is None:
             return "refused"
-        future: _Future = asyncio.get_running_loop().create_future()
-        self._append(_Entry(row=None, words=words, future=future))
         try:
             return "kept" if await future else "unknown"
         except StoreError:
             return "refused"
+
+    def offer_words(self, words: Sequence[Feedback]) -> _Future | None:
+        """
+        As `feedback`, without waiting.
+
+        Args:
+            words: from `read_feedback`.
+
+        Returns: to be True where the request is known; None where nothing is taken now.
+        """
+        if self.state != "open" or self.waiting >= self._most:
+            return None
+        future: _Future = asyncio.get_running_loop().create_future()
+        self._append(_Entry(row=None, words=words, future=future))
+        return future
+
+    def lost(self, key: Key) -> None:
+        """
+        Count a row that was dropped before it came here.
+
+        Args:
+            key: its task, slice and the reason.
+        """
+        self._loop_drops[key] = self._loop_drops.get(key, 0) + 1
+
+    def follow(self) -> None:
+        """Nothing to hear of: the writer is a thread of this process."""
 
     @property
     def waiting(self) -> int:
@@ -181,7 +211,16 @@ class Capture:
         await asyncio.to_thread(self._thread.join)
         return not self._lost
 
-    def _enter(self, row: Row, future: _Future | None) -> bool:
+    def offer(self, row: Row, future: _Future | None) -> bool:
+        """
+        As `put` and `put_durable`, without waiting.
+
+        Args:
+            row: as served.
+            future: told whether the row is durable; None where nobody asks.
+
+        Returns: False where it was dropped, which is counted; then the future is told nothing.
+        """
         if self.mode == "off":
             return False
         if self.state != "open" or self._closing:
@@ -208,8 +247,7 @@ class Capture:
             self._wake.set()
 
     def _drop(self, row: Row, why: Drop) -> bool:
-        key = (row.served.task, row.served.slice, why)
-        self._loop_drops[key] = self._loop_drops.get(key, 0) + 1
+        self.lost((row.served.task, row.served.slice, why))
         return False
 
     # --- the writer's thread ---
@@ -265,10 +303,26 @@ class Capture:
         how = row.served
         found: TrafficRecord | Skipped | None
         try:
-            found = writable(record_of(row, weight=weight, prices=self._prices), self._redactor)
+            record = record_of(row, weight=weight, prices=self._prices)
+            self._count(record)
+            found = writable(record, self._redactor)
         except Exception as error:  # noqa: BLE001 - callers send what they like, and the next row must not suffer from it
             found = self._aside(row, error)
         return None if found is None else Kept(row=found, task=how.task, slice=how.slice)
+
+    def _count(self, record: TrafficRecord) -> None:
+        """Tokens and money; what an answer of the student saved is what the teacher's cost so far, on average."""
+        how, answer, usage = record.served, record.completion, self.usage
+        if how is None or answer is None:
+            return
+        for kind, n in (("input", answer.tokens_in), ("output", answer.tokens_out)):
+            if n:
+                usage[how.task, how.route, kind] += n * how.weight
+        if how.route == "teacher" and answer.cost_usd is not None:
+            usage[how.task, how.route, "cost"] += answer.cost_usd * how.weight
+            usage[how.task, how.route, "priced"] += how.weight
+        elif how.route == "student" and (priced := usage[how.task, "teacher", "priced"]):
+            usage[how.task, how.route, "avoided"] += usage[how.task, "teacher", "cost"] / priced * how.weight
 
     def _aside(self, row: Row, error: Exception) -> TrafficRecord | Skipped | None:
         try:

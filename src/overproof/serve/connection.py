@@ -11,6 +11,7 @@ from typing import Literal, cast
 import httptools
 
 from overproof.errors import TeacherError
+from overproof.serve.timers import timers
 
 FaultKind = Literal["connect", "timeout", "cut", "protocol", "refused", "busy", "left"]
 HEAD_BYTES = 65_536
@@ -81,7 +82,7 @@ class Reply:
         loop: the running loop.
     """
 
-    __slots__ = ("_chunks", "_error", "_held", "_loop", "_timer", "_waiter", "_wire", "complete", "headers", "status")
+    __slots__ = ("_chunks", "_error", "_held", "_loop", "_timer", "_timers", "_waiter", "_wire", "complete", "headers", "status")
 
     def __init__(self, wire: Connection, loop: asyncio.AbstractEventLoop) -> None:
         self.status = 0
@@ -96,7 +97,7 @@ class Reply:
         self._held = 0
         self._error: UpstreamError | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timers, self._timer = timers(), 0
 
     def body(self) -> AsyncIterator[bytes]:
         """
@@ -179,9 +180,9 @@ class Reply:
             when: on the loop's clock.
             seconds: how long that is, for the message.
         """
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(when, self._expire, seconds) if self._wire is not None else None
+        if self._timer:
+            self._timers.cancel(self._timer)
+        self._timer = self._timers.at(when, self._expire, seconds) if self._wire is not None else 0
 
     def _expire(self, seconds: float) -> None:
         self.fail(fault("timeout", f"no complete answer from the upstream within {seconds:g} s", sent=True))
@@ -205,9 +206,9 @@ class Reply:
         self._wire = None
         self.complete = error is None
         self._error = error
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._timer:
+            self._timers.cancel(self._timer)
+            self._timer = 0
         self._wake()
 
     def fail(self, error: UpstreamError) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from overproof.serve.asgi import Receive
+from overproof.serve.timers import timers
 
 AFTER_S = 0.05
 """Short requests end before anybody looks, and so cost a timer instead of a task."""
@@ -20,7 +21,7 @@ class Leaving:
         after_s: when to begin.
     """
 
-    __slots__ = ("_receive", "_task", "_then", "_timer", "gone")
+    __slots__ = ("_receive", "_task", "_then", "_timer", "_timers", "gone")
 
     def __init__(self, receive: Receive, *, after_s: float = AFTER_S) -> None:
         self.gone = False
@@ -28,7 +29,8 @@ class Leaving:
         self._receive = receive
         self._then: Callable[[], None] | None = None
         self._task: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(after_s, self._begin)
+        self._timers = timers()
+        self._timer = self._timers.at(asyncio.get_running_loop().time() + after_s, self._begin)
 
     def then(self, act: Callable[[], None]) -> None:
         """
@@ -41,14 +43,15 @@ class Leaving:
 
     def close(self) -> None:
         """Stop watching; to be called when the answer has been sent, and before that is told to the server."""
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._timer:
+            self._timers.cancel(self._timer)
+            self._timer = 0
         if self._task is not None:
             self._task.cancel()
-        self._timer = self._task = self._then = None
+        self._task = self._then = None
 
     def _begin(self) -> None:
-        self._timer = None
+        self._timer = 0
         self._task = asyncio.get_running_loop().create_task(self._listen())
 
     async def _listen(self) -> None:

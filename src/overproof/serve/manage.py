@@ -74,7 +74,7 @@ class Manage:
     def __init__(self, stations: Sequence[Station], tasks: Tasks, *, gateway: Gateway, metrics: Metrics, keyring: Keyring) -> None:
         self._stations, self._tasks, self._gateway, self._metrics = tuple(stations), tasks, gateway, metrics
         self._ours = {one["id"]: one for one in tasks.models()}
-        self._told: dict[tuple[str, ...], int] = {}
+        self._told: dict[tuple[str, ...], float] = {}
         self._keyring = keyring
         self._documents = {keyed: _encode(openapi(keyed=keyed)) for keyed in (False, True)}
 
@@ -123,8 +123,15 @@ class Manage:
         self._grow("overproof_captured_total", one.capture.written, one.name)
         for (task, piece, why), n in one.capture.dropped.items():
             self._grow("overproof_capture_dropped_total", n, task, piece, why)
+        for (task, route, kind), amount in one.capture.usage.items():
+            if kind in ("input", "output"):
+                self._grow("overproof_tokens_total", amount, task, route, kind)
+            elif kind == "cost":
+                self._grow("overproof_cost_usd_total", amount, task, route)
+            elif kind == "avoided":
+                self._grow("overproof_avoided_cost_usd_total", amount, task)
 
-    def _grow(self, name: str, value: int, *labels: str) -> None:
+    def _grow(self, name: str, value: float, *labels: str) -> None:
         """Bring a counter up to a number that somebody else counts."""
         before = self._told.get((name, *labels), 0)
         if value > before:

@@ -122,8 +122,7 @@ def writable(record: TrafficRecord, redactor: Redactor) -> TrafficRecord:
         record = replace(record, context=tuple(replace(turn, text=_cut(turn.text, redactor)) for turn in record.context))
     if how.guess is not None and len(how.guess) > LONGEST:
         record = replace(record, served=replace(record.served or how, guess=_cut(how.guess, redactor)))
-    done = redactor.row(record)
-    return done if done.request.id == request.id else replace(done, request=replace(done.request, id=request.id))
+    return redactor.row(record, own_id=True)
 
 
 def aside(row: Row, error: Exception, redactor: Redactor) -> Skipped:

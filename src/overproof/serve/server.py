@@ -37,10 +37,6 @@ class Served(Protocol):
         """Called once the last request is answered: commit what is queued."""
 
 
-class _HeadTooLarge(Exception):
-    """More headers than the guard would let through."""
-
-
 class _State(ServerState):
     """What all connections share."""
 
@@ -50,33 +46,29 @@ class _State(ServerState):
 class GatewayProtocol(HttpToolsProtocol):
     """uvicorn's, but headers without an end fill no memory, and what can't be parsed is refused in the API's form."""
 
-    _head = 0
+    _head = _came = 0
+    """Bytes that came since the request began, while its headers are not complete; -1 once they are."""
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        self._came = len(data)
+        if self._head >= 0:
+            self._head += self._came
+        super().data_received(data)
+        if self._head > 2 * MAX_HEADER_BYTES and not self.transport.is_closing():  # below that the guard says so, and can keep to the request's order
+            self.send_400_response("")
 
     def on_message_begin(self) -> None:
         """A new request."""
-        self._head = 0
+        self._head = self._came
         super().on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        """A part of the URL."""
-        self._grow(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
-        self._grow(len(name) + len(value) + 4)
-        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """A request begins; of a gateway that is about to end it is the last one on its connection."""
         super().on_headers_complete()
+        self._head = -1
         if self.server_state.draining:  # type: ignore[attr-defined] # a _State here
             self.cycle.keep_alive = False
-
-    def _grow(self, count: int) -> None:
-        self._head += count
-        if self._head > 2 * MAX_HEADER_BYTES:  # below that the guard says so, and can keep to the request's order
-            raise _HeadTooLarge
 
     def send_400_response(self, msg: str) -> None:
         """The parser gave up; in the middle of an answer, all that can be done is to close."""

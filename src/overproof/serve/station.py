@@ -6,15 +6,15 @@ import asyncio
 import os
 import threading
 import time
+from collections.abc import Callable
 
 from overproof.data import RolloutState
 from overproof.errors import OverproofError, ProjectError, StoreError
 from overproof.outputs import Output
-from overproof.privacy.redact import redactor_of
 from overproof.project import Project
 from overproof.serve.breaker import Breaker
-from overproof.serve.capture import Capture
 from overproof.serve.evidence import Tally, Tick
+from overproof.serve.keeping import Keeping, Log, LogProcess
 from overproof.serve.live import Live, Loading, Position
 from overproof.serve.moves import plan_of
 from overproof.serve.rollout import critical_slices
@@ -35,11 +35,12 @@ class Station:
         project: the loaded project.
         store: its store.
         keyed: whether callers name themselves with keys of ours, which then never go upstream.
+        keep: makes what writes the log.
 
     Raises: ProjectError where the upstream's key is named and not there; TeacherError for an upstream that may not be asked.
     """
 
-    def __init__(self, project: Project, store: Store, *, keyed: bool) -> None:
+    def __init__(self, project: Project, store: Store, *, keyed: bool, keep: Callable[[Keeping], Log] = LogProcess) -> None:
         now = time.monotonic
         table = project.gateway
         self.project, self.store = project, store
@@ -54,8 +55,12 @@ class Station:
         )
         self.breaker = Breaker.for_upstream(clock=now)
         self.prices = _prices(project)
-        self.redactor = redactor_of(project.privacy, key=store.secret, keep=project.task.output.labels)
-        self.capture = Capture(store, redactor=self.redactor, mode=table.capture, queue_records=table.queue_records, prices=self.prices)
+        keeping = Keeping(
+            root=str(store.root), privacy=project.privacy, labels=tuple(project.task.output.labels), mode=table.capture,
+            queue_records=table.queue_records, prices=self.prices,
+        )  # fmt: skip
+        assert store.captured is not None  # a file that is damaged since a write error is found before anything is served
+        self.capture = keep(keeping)
         self.tally = Tally(critical_slices(project.slices, [one.name for one in project.slices]))
         self.trouble = ""
         """Why the rollout can't be followed now; empty where it can."""

@@ -40,6 +40,9 @@ _KEEP_SKIPPED = "INSERT OR IGNORE INTO skipped(place, reason, raw, source) VALUE
 _PUT_META = "INSERT INTO meta VALUES(?, ?) ON CONFLICT(name) DO UPDATE SET value=excluded.value"
 
 
+_dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AppendReport:
     """What one import did; every row is in exactly one count."""
@@ -403,13 +406,15 @@ def _line_of(record: TrafficRecord) -> _Line | Skipped:
         **({} if record.gold_from == "log" else {"gold_from": record.gold_from}),  # older rows keep their digest
     }
     if record.context or record.calls:  # absent otherwise: rows without them keep the digest that they always had
-        body["context"] = [asdict(turn) for turn in record.context]
-        body["calls"] = [asdict(call) for call in record.calls]
+        body["context"] = [
+            {"role": turn.role, "text": turn.text, "calls": [_call(one) for one in turn.calls], "call_id": turn.call_id} for turn in record.context
+        ]
+        body["calls"] = [_call(one) for one in record.calls]
     if record.served is not None:
         how = record.served
         body["served"] = {name: value for name, default in _SERVED_FIELDS if (value := getattr(how, name)) != default}
     try:
-        text = _storable_json(json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+        text = _storable_json(_dumps(body))
         key = request.id.encode().decode()
         at_us = None if request.at is None else _microseconds(request.at)
     except (ValueError, TypeError) as error:
@@ -417,6 +422,10 @@ def _line_of(record: TrafficRecord) -> _Line | Skipped:
             where=f"{record.source} {request.id!r}", reason=f"can't be stored: {error}", raw=repr(body)[:2000]
         )
     return _Line(id=key, digest=hashlib.sha256(text.encode()).hexdigest(), at_us=at_us, body=text)
+
+
+def _call(call: ToolCall) -> dict[str, str]:
+    return {"name": call.name, "arguments": call.arguments, "id": call.id}
 
 
 class _Shared:
@@ -477,4 +486,4 @@ def _storable(text: str) -> str:
 
 def _storable_json(text: str) -> str:
     r"""As `_storable`; inside JSON the spelling \ud800 means the very character."""
-    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    return text if text.isascii() else re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
