@@ -18,9 +18,12 @@ from tests.serve.misbehaving import take
 from tests.serve.packing import LABELS, ROWS, gated
 
 from overproof.cli import main
+from overproof.privacy.redact import redactor_of
 from overproof.project import load_project
 from overproof.serve import server
 from overproof.serve.app import App
+from overproof.serve.capture import Capture
+from overproof.serve.keeping import LogProcess
 from overproof.store.project_store import open_store
 
 PROMPT = "You sort the mail of a web shop into billing, delivery and login. Answer with one word."
@@ -195,6 +198,13 @@ def write_project(folder, upstream, *, name="routing", serve="", gateway="", pro
     return folder
 
 
+def in_thread(keeping):
+    """A log whose writer is a thread of the test's own process, where its disk can be made to fail."""
+    store = open_store(Path(keeping.root))
+    redactor = redactor_of(keeping.privacy, key=store.secret, keep=keeping.labels)
+    return Capture(store, redactor=redactor, mode=keeping.mode, queue_records=keeping.queue_records, prices=keeping.prices)
+
+
 def record(folder, packed, name="r1"):
     """A release of the bundle in `packed`, as the gate makes one, recorded as a candidate."""
     with open_store(folder) as store:
@@ -226,8 +236,8 @@ class _Quiet(server._Server):
 class Gateway:
     """`overproof serve` in a thread, with callers' ends and a look at the log."""
 
-    def __init__(self, *folders, drain_s=5.0):
-        self.folder, self.folders, self.app, self.port = folders[0], folders, None, 0
+    def __init__(self, *folders, drain_s=5.0, keep=LogProcess):
+        self.folder, self.folders, self.app, self.port, self._keep = folders[0], folders, None, 0, keep
         self._ready, self._drain_s, self._failed = threading.Event(), drain_s, None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -237,7 +247,7 @@ class Gateway:
 
     def _run(self):
         try:
-            self.app = App([load_project(one / "overproof.toml") for one in self.folders], host="127.0.0.1")
+            self.app = App([load_project(one / "overproof.toml") for one in self.folders], host="127.0.0.1", keep=self._keep)
             self.app.load()
             with patch.object(server, "_Server", _Quiet):
                 server.serve(self.app, host="127.0.0.1", port=0, on_started=self._started, drain_s=self._drain_s)
@@ -366,7 +376,7 @@ def command(folder, *words):
 
 
 @contextlib.contextmanager
-def running(root: Path, packed=None, *, stage="", share=None, serve="", gateway="", stub=None):
+def running(root: Path, packed=None, *, stage="", share=None, serve="", gateway="", stub=None, keep=LogProcess):
     """A project at a stage, its upstream, and the gateway between them."""
     with contextlib.ExitStack() as stack:
         if stub is None:
@@ -377,7 +387,7 @@ def running(root: Path, packed=None, *, stage="", share=None, serve="", gateway=
             record(folder, packed)
         if stage:
             place(folder, stage, share)
-        one = Gateway(folder)
+        one = Gateway(folder, keep=keep)
         stack.callback(one.stop)
         one.stub = stub
         if stage:
@@ -385,4 +395,4 @@ def running(root: Path, packed=None, *, stage="", share=None, serve="", gateway=
         yield one
 
 
-__all__ = ["CHAT", "LABELS", "PROMPT", "ROWS", "SURE", "Gateway", "Stub", "chat", "command", "content", "place", "record", "running", "until", "write_project"]
+__all__ = ["CHAT", "LABELS", "PROMPT", "ROWS", "SURE", "Gateway", "Stub", "chat", "command", "content", "in_thread", "place", "record", "running", "until", "write_project"]

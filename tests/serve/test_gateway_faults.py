@@ -15,6 +15,7 @@ from tests.serve.gateways import (
     chat,
     command,
     content,
+    in_thread,
     place,
     record,
     running,
@@ -174,7 +175,7 @@ def test_a_release_with_a_flipped_byte_never_serves_and_the_last_good_one_stays(
 
 def test_a_full_disk_stops_no_answer_and_is_said(tmp_path, packed):
     """Nothing can be written: answers go on, status and readiness say so, drops are counted; then it goes on by itself."""
-    with running(tmp_path, packed, stage="full", serve=RARELY) as one:
+    with running(tmp_path, packed, stage="full", serve=RARELY, keep=in_thread) as one:
         log = one.station.capture._log
         good = log.commit
 
@@ -252,7 +253,7 @@ def test_what_the_end_cuts_is_in_the_log(tmp_path):
 
 def test_before_ack_the_row_is_there_before_the_answers_end(tmp_path, packed):
     """Student, teacher, streams, errors, cut streams: with the last byte at the caller, the row is in the store."""
-    with running(tmp_path, packed, stage="full", serve=RARELY, gateway='capture = "before_ack"') as one:
+    with running(tmp_path, packed, stage="full", serve=RARELY, gateway='capture = "before_ack"', keep=in_thread) as one:
         log = one.station.capture._log
         good = log.commit
         log.commit = lambda *given: time.sleep(0.25) or good(*given)

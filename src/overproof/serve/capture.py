@@ -83,17 +83,18 @@ class Capture:
         queue_records: rows that may wait; 64 MiB is the other limit.
         prices: of the teacher, for the cost of each answer.
         probe_s: seconds between tries while the disk is full.
+        breath_s: how long the writer lets the event loop run after every few rows; 0 where nobody's answers wait.
     """
 
     def __init__(
         self, store: Store, *, redactor: Redactor, mode: Mode = "group", queue_records: int = 10_000, prices: Prices | None = None,
-        probe_s: float = PROBE_S,
+        probe_s: float = PROBE_S, breath_s: float = BREATH_S,
     ) -> None:  # fmt: skip
         self.mode = mode
         self.state: State = "open"
         self.fault = ""
         """What the disk, or the database, last said; empty while all is well."""
-        self._log, self._redactor, self._prices, self._probe_s = store.captured, redactor, prices, probe_s
+        self._log, self._redactor, self._prices, self._probe_s, self._breath_s = store.captured, redactor, prices, probe_s, breath_s
         self._most = queue_records
         self._queue: deque[_Entry] = deque()
         self._chance: Callable[[], float] = random.random
@@ -296,8 +297,8 @@ class Capture:
                 self._done([entry])
                 continue
             self._batch.append(entry)
-            if len(self._batch) % BREATH_ROWS == 0:
-                time.sleep(BREATH_S)
+            if self._breath_s and len(self._batch) % BREATH_ROWS == 0:
+                time.sleep(self._breath_s)
 
     def _read(self, row: Row, weight: float) -> Kept | None:
         how = row.served

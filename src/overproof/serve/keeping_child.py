@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from overproof.errors import StoreError
+from overproof.errors import OverproofError, StoreError
 from overproof.privacy.redact import redactor_of
 from overproof.serve.capture import Capture
 from overproof.serve.keeping import End, Keeping, PutDrop, PutWords, Told, Word, framed, unframed
@@ -51,10 +51,16 @@ class Keeper(asyncio.Protocol):
         """Messages, or parts of them."""
         self._held += data
         for body in unframed(self._held):
-            if self._capture is None:
-                self._open(msgspec.msgpack.decode(body, type=Keeping))
-            else:
+            if self._capture is not None:
                 self._take(_word(body))
+                continue
+            try:
+                self._open(msgspec.msgpack.decode(body, type=Keeping))
+            except OverproofError as error:  # the disk is full, for example: the gateway tries again later
+                assert self._transport is not None
+                self._transport.write(framed(Told(0, "refusing", error.what, 0, [], [], [])))
+                self._transport.close()
+                return
         if self._telling is None:
             self._telling = asyncio.get_running_loop().call_later(TELL_S, self._tell)
 
@@ -66,7 +72,9 @@ class Keeper(asyncio.Protocol):
     def _open(self, known: Keeping) -> None:
         self._store = Store(Path(known.root))
         redactor = redactor_of(known.privacy, key=self._store.secret, keep=known.labels)
-        self._capture = Capture(self._store, redactor=redactor, mode=known.mode, queue_records=known.queue_records, prices=known.prices)
+        self._capture = Capture(
+            self._store, redactor=redactor, mode=known.mode, queue_records=known.queue_records, prices=known.prices, breath_s=0
+        )
 
     def _take(self, word: Word) -> None:
         capture = self._capture

@@ -60,6 +60,8 @@ class Station:
             queue_records=table.queue_records, prices=self.prices,
         )  # fmt: skip
         assert store.captured is not None  # a file that is damaged since a write error is found before anything is served
+        if project.privacy.mode == "surrogate":
+            store.secret()  # made now, not when the disk may be full
         self.capture = keep(keeping)
         self.tally = Tally(critical_slices(project.slices, [one.name for one in project.slices]))
         self.trouble = ""

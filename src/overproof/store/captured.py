@@ -164,8 +164,9 @@ class CaptureLog:
         with self._db.write() as connection:
             counts: Counter[Key] = Counter(dropped)
             for kept in rows:
-                added = self._log.put(connection, kept.row, SOURCE) == "added"
-                counts[kept.task, kept.slice, CAPTURED if added else ASIDE] += 1
+                came = self._log.put(connection, kept.row, SOURCE)
+                if came != "already_there":  # a writer that was killed had it committed, and had not said so
+                    counts[kept.task, kept.slice, CAPTURED if came == "added" else ASIDE] += 1
             today = datetime.now(UTC).date().isoformat()
             for (task, piece, outcome), n in counts.items():
                 if n:
