@@ -5,7 +5,9 @@ python benchmarks/gateway/passthrough.py [--litellm PYTHON] [--blocks 5] [--seco
 
 All pass the same requests on to the same stub, each server on one core to itself, the load and the stub on another; they
 take turns block by block, after one that isn't counted. The gateway is `overproof serve` as it comes: keys asked for, the
-task recognised, every request captured, redacted and committed to disk on that same core. The bare pass-through is the same
+task recognised, every request captured, redacted and committed to disk. It has two processes, one that answers and one that
+writes the log: measured once with the writer on the other core, beside load and stub, and once with both on the one core.
+What a request costs is the sum of both. The bare pass-through is the same
 stack and client with nothing of that. LiteLLM runs without database, without keys, one worker; PYTHON is an interpreter of
 an environment that has `litellm[proxy]`, by default this one.
 
@@ -21,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ import rig
 from load import cpu_s
 from rig import Claims, NotMeasured, Running
 
-OURS, BARE, PEER, DIRECT = "overproof, capture on", "bare pass-through", "LiteLLM proxy", "(the stub itself)"
+OURS, SAME, BARE, PEER, DIRECT = "overproof", "overproof, writer on the same core", "bare pass-through", "LiteLLM proxy", "(the stub itself)"
 JUDGED = (1, 16)
 FASTER, PEER_P50, BARE_P50 = 50.0, 1 / 30, 1.5
 LOGGED = 0.99  # a gateway that drops its rows would be fast, too
@@ -98,7 +101,7 @@ def table(found: Mapping[Key, Sequence[Block]], names: Sequence[str], loads: Seq
             rates = [run["per_second"] for run in runs]
             p50, p99 = rig.middle(runs, "p50_ms"), rig.middle(runs, "p99_ms")
             added = f"{p50 - rig.middle(found[DIRECT, how], 'p50_ms'):.3f}" if name != DIRECT else "–"
-            rows = f"{min(run['captured'] for run in runs):.1%}" if name == OURS else "–"
+            rows = f"{min(run['captured'] for run in runs):.1%}" if name in (OURS, SAME) else "–"
             print(f"| {how} | {name} | {rig.middle(runs, 'per_second'):,.0f} ({min(rates):,.0f} to {max(rates):,.0f}) | {p50:.3f} | {added} | {p99:.3f} | {rig.middle(runs, 'cpu_us'):,.0f} | {rows} | {failed} |")
     print()
 
@@ -107,21 +110,22 @@ def judge(found: Mapping[Key, Sequence[Block]], connections: Sequence[int], miss
     """Ratios within this run."""
     for c in JUDGED:
         how = f"c = {c}"
-        for words, name, other, least, most in (
+        for ours, (words, name, other, least, most) in product((OURS, SAME), (
             (f"times LiteLLM's requests/s, {how}", "per_second", PEER, FASTER, None),
             (f"of LiteLLM's p50, {how}", "p50_ms", PEER, None, PEER_P50),
             (f"times the bare p50, {how}", "p50_ms", BARE, None, BARE_P50),
-        ):
-            if c not in connections or OURS in missing or other in missing:
-                claims.absent(words, missing.get(OURS) or missing.get(other) or "this number of connections was not asked for")
+        )):  # fmt: skip
+            if c not in connections or ours in missing or other in missing:
+                claims.absent(f"{ours}: {words}", missing.get(ours) or missing.get(other) or "this number of connections was not asked for")
                 continue
             try:
-                claims.judge(words, rig.middle(found[OURS, how], name) / rig.middle(found[other, how], name), least=least, most=most)
+                claims.judge(f"{ours}: {words}", rig.middle(found[ours, how], name) / rig.middle(found[other, how], name), least=least, most=most)
             except (KeyError, NotMeasured) as why:
-                claims.absent(words, str(why))
-        if OURS not in missing and (OURS, how) in found:
-            claims.judge(f"share of requests in the log, {how}, worst block", min(run["captured"] for run in found[OURS, how]), least=LOGGED)
-    for name in (OURS, BARE):
+                claims.absent(f"{ours}: {words}", str(why))
+        for ours in (OURS, SAME):
+            if ours not in missing and (ours, how) in found:
+                claims.judge(f"{ours}: share of requests in the log, {how}, worst block", min(run["captured"] for run in found[ours, how]), least=LOGGED)
+    for name in (OURS, SAME, BARE):
         failed = rig.failures([run for (who, _), runs in found.items() if who == name for run in runs])
         if failed:
             claims.say("DOES NOT HOLD", f"{name}: {failed}", good=False)
@@ -141,11 +145,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
         folder = Path(scratch)
         upstream = stack.enter_context(rig.held(rig.stub(folder)))
-        project = rig.project(folder / "project", upstream.url, more={"gateway": "max_concurrent = 1024"})
-        key, path = rig.add_key(project), rig.bodies(folder / "bodies.jsonl", rig.messages(), stream=given.stream)
+        more = {"gateway": "max_concurrent = 1024"}
+        projects = {name: rig.project(folder / f"project{n}", upstream.url, more=more) for n, name in enumerate((OURS, SAME))}
+        keys = {name: rig.add_key(project) for name, project in projects.items()}
+        path = rig.bodies(folder / "bodies.jsonl", rig.messages(), stream=given.stream)
         servers = {DIRECT: upstream}
         makers: dict[str, Callable[[], Running]] = {
-            OURS: lambda: rig.gateway(project),
+            OURS: lambda: rig.writers_apart(rig.gateway(projects[OURS])),
+            SAME: lambda: rig.gateway(projects[SAME]),
             BARE: lambda: rig.bare(folder, "--upstream", f"{upstream.url}/v1"),
             PEER: lambda: litellm(folder, upstream.url, given.litellm),
         }
@@ -155,19 +162,18 @@ def main() -> int:
             except NotMeasured as why:
                 missing[name] = " ".join(str(why).split())
 
-        sent = 0
+        sent = dict.fromkeys(projects, 0)
 
         def asked(name: str, how: list[str]) -> Block:
             """Every side gets the same bytes. What ours leaves for its writer is waited for, counted, and part of its CPU."""
-            nonlocal sent
-            before, cpu = rig.kept(project), cpu_s(servers[name].pid)
-            run = rig.load(servers[name], path, "--header", key, *how)
-            if name == OURS:
-                sent += run["sent"]
-                after = rig.settled(project, sent)
-                run["captured"] = (after.captured - before.captured) / run["sent"]
-            rig.quiet(servers[name])
-            run["cpu_us"] = 1e6 * (cpu_s(servers[name].pid) - cpu) / run["sent"]
+            project, server = projects.get(name), servers[name]
+            before, cpu = rig.kept(project) if project else None, cpu_s(server.pid) + server.writers_cpu_s()
+            run = rig.load(server, path, "--header", keys.get(name, keys[OURS]), *how)
+            if project and before:
+                sent[name] += run["sent"]
+                run["captured"] = (rig.settled(project, sent[name]).captured - before.captured) / run["sent"]
+            rig.quiet(server)
+            run["cpu_us"] = 1e6 * (cpu_s(server.pid) + server.writers_cpu_s() - cpu) / run["sent"]
             return run
 
         found = measure(servers, asked, given)

@@ -61,10 +61,19 @@ class Running:
             self.process.wait()
             return -signal.SIGKILL
 
+    def children(self) -> list[int]:
+        """Processes that it started: of the gateway the writer of its log."""
+        found = [(one / "children").read_text() for one in Path(f"/proc/{self.pid}/task").iterdir()]
+        return [int(pid) for text in found for pid in text.split()]
+
+    def writers_cpu_s(self) -> float:
+        """Processor time of these."""
+        return sum(cpu_s(pid) for pid in self.children())
+
     def rss_bytes(self) -> int:
-        """Memory that it holds now."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+        """Memory that it and its children hold now."""
+        found = [Path(f"/proc/{pid}/status").read_text() for pid in (self.pid, *self.children())]
+        return sum(int(line.split()[1]) * 1024 for status in found for line in status.splitlines() if line.startswith("VmRSS"))
 
 
 def spawn(
@@ -132,6 +141,17 @@ def stub(folder: Path, *more: str) -> Running:
 def gateway(folder: Path, *more: str, cores: Sequence[int] = (SERVER_CORE,)) -> Running:
     """`overproof serve` on a project folder."""
     return start([sys.executable, "-m", "overproof.cli", "serve", "--project", folder, *(more or ("--port", "0"))], folder / "serve.log", cores=cores)
+
+
+def writers_apart(server: Running) -> Running:
+    """Move the writer of its log to the other core."""
+    end = time.monotonic() + READY_S
+    while not (found := server.children()) and time.monotonic() < end:
+        time.sleep(0.05)
+    for pid in found:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), {LOAD_CORE})
+    return server
 
 
 def bare(folder: Path, *more: str | Path, cores: Sequence[int] = (SERVER_CORE,)) -> Running:
