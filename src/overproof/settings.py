@@ -436,7 +436,7 @@ class GatewayTable:
     max_concurrent: Annotated[int, Field(ge=1, le=100_000)] = 256
     """Requests in flight of one key, or of all callers without keys."""
     capture: Literal["group", "before_ack", "off"] = "group"
-    """"group" answers first and commits within 10 ms; "before_ack" answers once the row is durable; "off" keeps nothing."""
+    """"group" answers first and commits within 30 ms; "before_ack" answers once the row is durable; "off" keeps nothing."""
     queue_records: Annotated[int, Field(ge=100)] = 10_000
     """Rows that may wait for the disk; further ones are drawn, then dropped, and counted."""
     shadow_mb: Annotated[int, Field(ge=64)] = 1024

@@ -40,7 +40,7 @@ MOST_BYTES = 64 * 1024 * 1024
 DRAW_FROM = 0.8
 """Share of the queue above which rows are drawn."""
 LEAST_CHANCE = 0.05
-WINDOW_S = 0.005
+WINDOW_S, WINDOW_APART_S = 0.005, 0.02
 """So long a row waits for others to share a commit with."""
 GROUP_ROWS = 500
 GROUP_BYTES = 4 * 1024 * 1024
@@ -83,18 +83,20 @@ class Capture:
         queue_records: rows that may wait; 64 MiB is the other limit.
         prices: of the teacher, for the cost of each answer.
         probe_s: seconds between tries while the disk is full.
-        breath_s: how long the writer lets the event loop run after every few rows; 0 where nobody's answers wait.
+        apart: nobody's answers are made in this process: the writer needs not pause for them, and rows wait a little longer
+            for others, since a commit of twenty costs each row half as much again as one of a hundred.
     """
 
     def __init__(
         self, store: Store, *, redactor: Redactor, mode: Mode = "group", queue_records: int = 10_000, prices: Prices | None = None,
-        probe_s: float = PROBE_S, breath_s: float = BREATH_S,
+        probe_s: float = PROBE_S, apart: bool = False,
     ) -> None:  # fmt: skip
         self.mode = mode
         self.state: State = "open"
         self.fault = ""
         """What the disk, or the database, last said; empty while all is well."""
-        self._log, self._redactor, self._prices, self._probe_s, self._breath_s = store.captured, redactor, prices, probe_s, breath_s
+        self._log, self._redactor, self._prices, self._probe_s = store.captured, redactor, prices, probe_s
+        self._breath_s, self._window_s = (0.0, WINDOW_APART_S) if apart else (BREATH_S, WINDOW_S)
         self._most = queue_records
         self._queue: deque[_Entry] = deque()
         self._chance: Callable[[], float] = random.random
@@ -284,7 +286,7 @@ class Capture:
             self._idle = False
             self._wake.clear()
             if self._queue and self._queue[0].future is None and not self._closing:
-                time.sleep(WINDOW_S)
+                time.sleep(self._window_s)
 
     def _load(self) -> None:
         size = 0

@@ -73,7 +73,7 @@ class Keeper(asyncio.Protocol):
         self._store = Store(Path(known.root))
         redactor = redactor_of(known.privacy, key=self._store.secret, keep=known.labels)
         self._capture = Capture(
-            self._store, redactor=redactor, mode=known.mode, queue_records=known.queue_records, prices=known.prices, breath_s=0
+            self._store, redactor=redactor, mode=known.mode, queue_records=known.queue_records, prices=known.prices, apart=True
         )
 
     def _take(self, word: Word) -> None:
