@@ -46,6 +46,7 @@ from overproof.settings import (
     TeacherTable,
     TrafficTable,
 )
+from overproof.settings_watch import NotifyTable, WatchTable
 from overproof.task import Classes, Task, Text, judge_fields, judge_task, output_of
 
 PRICES = ("price_in_usd_per_million", "price_out_usd_per_million")
@@ -61,6 +62,7 @@ TABLES: Mapping[str, type] = {
     "task": TaskTable, "owner": Owner, "traffic": TrafficTable, "privacy": PrivacyTable, "promptset": PromptSetTable,
     "teacher": TeacherTable, "bars": BarsTable, "serve": ServeTable, "proof": ProofTable,
     "fairness": FairnessTable, "gateway": GatewayTable, "judge": JudgeTable, "run": RunTable, "sizing": SizingTable, "costs": CostsTable,
+    "watch": WatchTable, "notify": NotifyTable,
 }  # fmt: skip
 LISTS = {"verify": "verifiers", "student": "students", "baseline": "baselines", "slice": "", "committee": ""}
 STAND_INS: Mapping[str, Any] = {"name": "x", "input": ["x"], "output": {}, "prompt": "", "use": "", "email": "x@x.xx"}
@@ -105,6 +107,8 @@ class Project:
     run: RunTable = field(default_factory=RunTable)
     costs: CostsTable = field(default_factory=CostsTable)
     gateway: GatewayTable = field(default_factory=GatewayTable)
+    watch: WatchTable = field(default_factory=WatchTable)
+    notify: NotifyTable = field(default_factory=NotifyTable)
     judge_prompt: str = ""
     """The judge's own instructions; empty for the built-in ones."""
 

@@ -50,5 +50,23 @@ from overproof.data.traffic import (
     Turn,
     digest_of,
 )
+from overproof.data.watch import (
+    ACTS,
+    OCCASIONS,
+    Act,
+    Alarm,
+    Audit,
+    AuditPlan,
+    AuditSource,
+    AuditState,
+    ExampleShown,
+    Hold,
+    Occasion,
+    Reading,
+    Signal,
+    SliceDraw,
+    Trigger,
+    WatchReport,
+)
 
-__all__ = ["ALL", "BY_STUDENT", "FEEDBACK", "GOLD_SOURCES", "REASONS", "STAGES", "Answered", "Answers", "Asking", "BatchResult", "BatchState", "CalibrationSet", "CanaryRound", "Clearance", "Committee", "Completeness", "Completion", "Dropped", "Example", "Folder", "Gap", "Judgement", "Labelled", "Member", "MixDistance", "Outcome", "PlannedStage", "Prediction", "PromptRow", "PromptSet", "RateLimits", "Reason", "Repeat", "Request", "RolloutState", "Route", "Served", "Skipped", "SliceMatch", "SliceShare", "Stage", "StageCounts", "TeacherPin", "TestSet", "ToolCall", "Traffic", "TrafficRecord", "TrainSet", "Turn", "digest_of", "planned_stages", "seconds_of", "stage_problems"]
+__all__ = ["ACTS", "ALL", "BY_STUDENT", "FEEDBACK", "GOLD_SOURCES", "OCCASIONS", "REASONS", "STAGES", "Act", "Alarm", "Answered", "Answers", "Asking", "Audit", "AuditPlan", "AuditSource", "AuditState", "BatchResult", "BatchState", "CalibrationSet", "CanaryRound", "Clearance", "Committee", "Completeness", "Completion", "Dropped", "Example", "ExampleShown", "Folder", "Gap", "Hold", "Judgement", "Labelled", "Member", "MixDistance", "Occasion", "Outcome", "PlannedStage", "Prediction", "PromptRow", "PromptSet", "RateLimits", "Reading", "Reason", "Repeat", "Request", "RolloutState", "Route", "Served", "Signal", "Skipped", "SliceDraw", "SliceMatch", "SliceShare", "Stage", "StageCounts", "TeacherPin", "TestSet", "ToolCall", "Traffic", "TrafficRecord", "TrainSet", "Trigger", "Turn", "WatchReport", "digest_of", "planned_stages", "seconds_of", "stage_problems"]

@@ -162,6 +162,39 @@ PROJECT_SCHEMA = (
         by_student INTEGER NOT NULL, student_failed INTEGER NOT NULL, by_teacher INTEGER NOT NULL,
         teacher_failed INTEGER NOT NULL, PRIMARY KEY(epoch, slice, slot)) STRICT, WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE audit_plan(
+        release_id TEXT NOT NULL, day TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY(release_id, day)) STRICT, WITHOUT ROWID;
+    CREATE TABLE audit(
+        release_id TEXT NOT NULL, request_id TEXT NOT NULL, source TEXT NOT NULL CHECK(source IN ('teacher','person')),
+        day TEXT NOT NULL, slice TEXT NOT NULL, pi REAL NOT NULL, said TEXT NOT NULL, confidence REAL NOT NULL,
+        state TEXT NOT NULL CHECK(state IN ('due','labelled','overdue','barred')), truth TEXT, wrong INTEGER, reason TEXT NOT NULL,
+        cost_micro INTEGER NOT NULL, at REAL NOT NULL, PRIMARY KEY(release_id, request_id, source)) STRICT, WITHOUT ROWID;
+    CREATE INDEX audit_of_day ON audit(release_id, day, slice);
+    CREATE TABLE monitor_day(
+        release_id TEXT NOT NULL, slice TEXT NOT NULL, signal TEXT NOT NULL, day TEXT NOT NULL, requests INTEGER NOT NULL,
+        audited INTEGER NOT NULL, unlabelled INTEGER NOT NULL, wrong_by_pi TEXT NOT NULL,
+        PRIMARY KEY(release_id, slice, signal, day)) STRICT, WITHOUT ROWID;
+    CREATE TABLE drift_day(
+        release_id TEXT NOT NULL, slice TEXT NOT NULL, day TEXT NOT NULL, body BLOB NOT NULL,
+        PRIMARY KEY(release_id, slice, day)) STRICT, WITHOUT ROWID;
+    CREATE TABLE alarm(
+        id TEXT PRIMARY KEY, task TEXT NOT NULL, release_id TEXT NOT NULL, at REAL NOT NULL, body TEXT NOT NULL,
+        closed REAL, closed_by TEXT, closed_why TEXT) STRICT;
+    CREATE TABLE watch_trigger(
+        id TEXT PRIMARY KEY, task TEXT NOT NULL, at REAL NOT NULL, body TEXT NOT NULL,
+        state TEXT NOT NULL CHECK(state IN ('open','done','dismissed')), outcome TEXT NOT NULL, ended REAL) STRICT;
+    CREATE TABLE held_rollout(
+        seq INTEGER PRIMARY KEY, task TEXT NOT NULL, since REAL NOT NULL, by TEXT NOT NULL, why TEXT NOT NULL, cause TEXT NOT NULL,
+        ended REAL, ended_by TEXT, ended_why TEXT) STRICT;
+    CREATE INDEX held_of_task ON held_rollout(task) WHERE ended IS NULL;
+    CREATE TABLE notice(
+        id TEXT PRIMARY KEY, task TEXT NOT NULL, at REAL NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE delivery(
+        notice TEXT NOT NULL REFERENCES notice(id), channel TEXT NOT NULL, tries INTEGER NOT NULL, next_at REAL, done REAL,
+        fault TEXT NOT NULL, PRIMARY KEY(notice, channel)) STRICT, WITHOUT ROWID;
+    CREATE TABLE watch_pass(task TEXT PRIMARY KEY, at REAL NOT NULL, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    """,
 )
 
 

@@ -1,0 +1,91 @@
+"""[watch] and [notify]: how a serving release is watched, and who is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from overproof.data import Act, Occasion
+from overproof.settings import STRICT, Count, Days, Money, Name
+
+ON: Mapping[Occasion, Act] = {
+    "drift": "alarm", "bar": "roll-back", "teacher_changed": "hold", "teacher_ends": "alarm", "review_overdue": "hold",
+    "attestation_expired": "hold", "starved": "alarm",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WatchTable:
+    """[watch]: which live answers are audited, what is watched besides, and what may follow."""
+
+    __pydantic_config__ = STRICT
+    audit_rate: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """Share of the student's answers that the teacher is asked about as well."""
+    floor_per_day: Annotated[int, Field(ge=0)] = 25
+    """Audits a day of each slice, however little traffic it has."""
+    critical_boost: Annotated[float, Field(ge=1, le=100)] = 3.0
+    """Factor on the rate of critical slices."""
+    audits_per_day: Count = 500
+    """The most audits of one day over all slices; above it every slice's rate is lowered alike."""
+    usd_per_month: Money = 10.0
+    """The most that audits and canary prompts may cost in a calendar month."""
+    ask: Literal["teacher", "person", "both"] = "teacher"
+    """Who says what would have been right; people answer in `overproof review --queue audit`."""
+    person_share: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of the audits that people judge, where they are asked too."""
+    deadline: Days = "7d"
+    """An audit without a word after so long counts as right, and is shown."""
+    false_alarms: Annotated[float, Field(gt=0, le=0.2)] = 0.05
+    """The chance that a release that keeps its bars is ever rolled back by an audit, over all slices together."""
+    false_page_every: Days = "365d"
+    """The least mean time between two pages about nothing, over all signals together."""
+    tolerance: Annotated[float, Field(gt=1, le=10)] = 1.25
+    """Factor by which a share may rise or fall before it is drift."""
+    drift: tuple[Literal["far_share", "ngram_far_share", "shares", "escalation", "confidence", "vocabulary", "clusters", "mmd_sketch"], ...] = (
+        "far_share", "ngram_far_share", "shares", "escalation", "confidence", "vocabulary", "clusters", "mmd_sketch",
+    )  # fmt: skip
+    """What is watched without labels."""
+    canaries: Annotated[str, Field(pattern=r"^(off|\d+[dh])$")] = "1d"
+    """How often the canary prompts are asked; "off" for never."""
+    ends_warning: Days = "60d"
+    """So long before the teacher's end of life the countdown begins."""
+    on: Mapping[Occasion, Act] = field(default_factory=lambda: dict(ON))
+    """What may follow, by occasion: drift, bar, teacher_changed, teacher_ends, review_overdue, attestation_expired, starved = "alarm", "hold", "roll-back" or "re-distil"."""
+    on_lapse: Literal["teacher", "hold"] = "teacher"
+    """What becomes of a release whose review is more than 30 days overdue: the teacher answers, or it serves on with an alarm a day."""
+    refresh_rows: Count = 2000
+    """The most new rows that one re-distillation labels."""
+    per_principal: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """The most of a re-distillation's new rows that one key or user may have sent."""
+    per_group: Count = 3
+    """The most new rows out of one group of near-duplicates."""
+
+    def act(self, occasion: Occasion) -> Act:
+        """What may follow from an occasion."""
+        return self.on.get(occasion, ON[occasion])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NotifyTable:
+    """[notify]: who is told of alarms, beside the log of notices that is always kept."""
+
+    __pydantic_config__ = STRICT
+    webhook: str = ""
+    """URL that gets a JSON body for each notice; https, and no address of this machine or the local network."""
+    webhook_allow_private: bool = False
+    """Admit plain http and private addresses as webhook."""
+    webhook_secret_env: str = ""
+    """Environment variable with the secret that signs the body, as X-Overproof-Signature."""
+    email_to: tuple[Name, ...] = ()
+    email_from: str = ""
+    smtp_host: str = ""
+    smtp_port: Annotated[int, Field(ge=1, le=65535)] = 587
+    smtp_security: Literal["starttls", "tls", "none"] = "starttls"
+    """"none" only for a relay on this machine."""
+    smtp_user_env: str = ""
+    smtp_password_env: str = ""
+    summary: Literal["daily", "off"] = "daily"
+    """Whether a summary goes out once a day."""
