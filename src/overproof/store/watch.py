@@ -51,6 +51,18 @@ class Delivery:
     """Of the last try."""
 
 
+def watch_budget(month: str) -> str:
+    """
+    Name of the budget that everything shares which the watch buys in a month.
+
+    Args:
+        month: as in "2026-11".
+
+    Returns: its name in the label ledger; people see it where the budget is used up.
+    """
+    return f"[watch] usd_per_month of {month}"
+
+
 class Watching:
     """
     The record of the watch.
@@ -142,6 +154,18 @@ class Watching:
         """What the audits of a month cost, all releases together; the month as in "2026-11"."""
         ((micro,),) = self._db.rows("SELECT coalesce(sum(cost_micro), 0) FROM audit WHERE substr(day, 1, 7)=?", (month,))
         return float(micro) / MICRO
+
+    def charged_usd(self, month: str) -> float:
+        """What the watch has bought in a month, and has set aside for calls in flight; retries, canary prompts and lost calls included."""
+        sql = "SELECT coalesce(sum(held_micro + spent_micro), 0) FROM budget WHERE name=?"
+        ((micro,),) = self._db.rows(sql, (watch_budget(month),))
+        return float(micro) / MICRO
+
+    def usual_cost_usd(self) -> float | None:
+        """The mean price of the newest 1,000 answers that the teacher was paid for; None where there is none."""
+        sql = "SELECT avg(cost_micro) FROM (SELECT cost_micro FROM attempt WHERE state IN ('ok', 'bad') ORDER BY id DESC LIMIT 1000)"
+        ((micro,),) = self._db.rows(sql)
+        return None if micro is None else float(micro) / MICRO
 
     def note_days(self, release_id: str, slice_name: str, signal: Signal, days: Sequence[AuditDay]) -> None:
         """
