@@ -150,6 +150,10 @@ class Watching:
             ORDER BY day, request_id, source"""  # noqa: S608 - constants
         return [_audit(row) for row in self._db.rows(query, (release_id, day, state))]
 
+    def audited_releases(self) -> list[str]:
+        """Releases with audits that are due."""
+        return [name for (name,) in self._db.rows("SELECT DISTINCT release_id FROM audit WHERE state='due' ORDER BY 1")]
+
     def spent_usd(self, month: str) -> float:
         """What the audits of a month cost, all releases together; the month as in "2026-11"."""
         ((micro,),) = self._db.rows("SELECT coalesce(sum(cost_micro), 0) FROM audit WHERE substr(day, 1, 7)=?", (month,))

@@ -191,14 +191,17 @@ def _volumes(store: Store, release: Release, days: list[date]) -> History:
 
 def _least_sure(history: History) -> tuple[float, float]:
     """The confidence below which about a tenth of the answers lie, and their share; 0 where no such line can be drawn."""
-    sure = sorted(pair for volume in history.slices.values() for pair in volume.sure)
-    total, below = sum(weight for _, weight in sure), 0.0
-    for confidence, weight in sure:
-        below += weight
-        if below >= LOW_SHARE * total:
-            share = sum(w for c, w in sure if c < confidence) / total
-            return (confidence, share) if share >= LOW_SHARE / 2 else (0.0, LOW_SHARE)
-    return 0.0, LOW_SHARE
+    total, below = sum(volume.requests for volume in history.slices.values()), 0.0
+    counts: dict[float, float] = {}
+    for volume in history.slices.values():
+        for confidence, weight in volume.sure:
+            counts[confidence] = counts.get(confidence, 0.0) + weight
+    lines: list[tuple[float, float]] = []
+    for confidence in sorted(counts):
+        lines.append((confidence, below / total))
+        below += counts[confidence]
+    near = min(lines, key=lambda line: abs(line[1] - LOW_SHARE), default=(0.0, 0.0))
+    return near if LOW_SHARE / 2 <= near[1] <= 3 * LOW_SHARE else (0.0, LOW_SHARE)
 
 
 def _boosted(
