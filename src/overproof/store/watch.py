@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import apsw
 
-from overproof.data import Alarm, Audit, AuditPlan, AuditState, Hold, Signal, Trigger, WatchReport
+from overproof.data import (
+    Alarm,
+    Audit,
+    AuditPlan,
+    AuditSource,
+    AuditState,
+    Hold,
+    Signal,
+    Trigger,
+    WatchReport,
+)
 from overproof.errors import StoreError
 from overproof.store.codec import decode, encode
 from overproof.store.local import Db, Row
@@ -149,6 +159,11 @@ class Watching:
         query = f"""SELECT {_AUDIT} FROM audit WHERE release_id=?1 AND (?2 IS NULL OR day=?2) AND (?3 IS NULL OR state=?3)
             ORDER BY day, request_id, source"""  # noqa: S608 - constants
         return [_audit(row) for row in self._db.rows(query, (release_id, day, state))]
+
+    def without_word(self, release_id: str) -> dict[tuple[str, AuditSource], int]:
+        """Audits of a release that have no word, by day and source; 0 where all have one."""
+        query = "SELECT day, source, sum(state <> 'labelled') FROM audit WHERE release_id=? GROUP BY day, source"
+        return {(day, source): int(n) for day, source, n in self._db.rows(query, (release_id,))}
 
     def audited_releases(self) -> list[str]:
         """Releases with audits that are due."""

@@ -219,14 +219,12 @@ def audit_pass(
             plan = plan_day(store, project, release, day)
         drawn += len(draw(store, project, release, day))
         notes += [plan.note] if plan.note else []
-    due = store.watching.audits(release.id, state="due")
-    by_teacher = [a for a in due if a.source == "teacher"]
+    by_teacher = [a for a in store.watching.audits(release.id, state="due") if a.source == "teacher"]
     asked = ask(store, project, by_teacher, now, most=most) if asking and by_teacher else AskedAudits()
     notes += [asked.fault] if asked.fault else []
     settled = settle(store, project, release, now)
-    for day in {*days, *(date.fromisoformat(a.day) for a in due)}:
-        if day < today:
-            count_day(store, release, day)
+    for day in {*(day for day in days if day < today), *_stale(store, release)}:
+        count_day(store, release, day)
     return AuditPass(
         drawn=drawn, labelled=asked.labelled + settled.labelled, barred=asked.barred + settled.barred, overdue=settled.overdue,
         due=settled.due, notes=tuple(notes),
@@ -251,6 +249,18 @@ def _open_days(store: Store, project: Project, release: Release, today: date) ->
     counted = [row.day for rows in store.watching.days(release.id).values() for row in rows]
     first = max(counted) + timedelta(days=1) if counted else today - timedelta(days=_days(project.watch.deadline))
     return [first + timedelta(days=n) for n in range((today - first).days + 1)]
+
+
+def _stale(store: Store, release: Release) -> set[date]:
+    """Counted days of which audits have changed since, in this pass or in one that was killed before it could count."""
+    now = store.watching.without_word(release.id)
+    counted = store.watching.days(release.id)
+    return {
+        row.day
+        for source, signal in SIGNAL_OF.items()
+        for row in counted.get((ALL, signal), ())
+        if now.get((row.day.isoformat(), source), row.unlabelled) != row.unlabelled
+    }
 
 
 def _counted(store: Store, release: Release, day: date) -> bool:
