@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import date
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,10 +36,11 @@ from overproof.steps.teach import Sampler
 from overproof.steps.terms import Terms, read_terms
 from overproof.store.artifacts import Artifact
 from overproof.store.batches import BatchCaller, BatchedTeacher
-from overproof.store.labels import Bound, Caller, LedgeredTeacher
+from overproof.store.labels import PURSE, Bound, Caller, LedgeredTeacher
 from overproof.store.money import Prices
 from overproof.store.pacing import Manners
 from overproof.store.project_store import Store
+from overproof.store.watch import watch_budget
 from overproof.students.weights import pinned
 from overproof.task import Task
 
@@ -133,6 +134,27 @@ def asks(part: Part) -> bool:
     return named or (":" in part.use and hasattr(registry.resolve("students", part.use), "attempt"))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Purse:
+    """A budget beside that of the project."""
+
+    name: str
+    usd: float
+
+
+def watch_purse(project: Project, today: date) -> Purse:
+    """
+    What audits and canary prompts of one calendar month share.
+
+    Args:
+        project: a loaded project.
+        today: a day of the month, in UTC.
+
+    Returns: the month's purse.
+    """
+    return Purse(name=watch_budget(today.isoformat()[:7]), usd=project.watch.usd_per_month)
+
+
 class Buyer:
     """
     Makes samplers that open a connection, a recording or the ledger only when a step really asks something.
@@ -142,12 +164,14 @@ class Buyer:
         project: names teacher, prices and budget.
         today: for the run's name.
         engine: where wire calls are made; the ledger is kept here.
+        purse: a second budget that every call must fit in as well, under its name in the ledger; see `watch_purse`.
     """
 
-    def __init__(self, *, store: Store, project: Project, today: date, engine: Engine = HERE) -> None:
+    def __init__(self, *, store: Store, project: Project, today: date, engine: Engine = HERE, purse: Purse | None = None) -> None:
         self._store = store
         self._project = project
-        self._run_id = f"{today.isoformat()}-{uuid.uuid4().hex[:8]}"
+        self._purse = purse
+        self._run_id = f"{today.isoformat()}-{uuid.uuid4().hex[:8]}{f'{PURSE}{purse.name}' if purse else ''}"
         self._opened = False
         self._engine = engine
 
@@ -264,7 +288,8 @@ class Buyer:
         *, around: Callable[[Caller], Caller] = lambda asked: asked,
     ) -> LedgeredTeacher:  # fmt: skip
         if not self._opened:
-            self._store.ledger.open_run(self._run_id, cap_usd=self._project.teacher.budget_usd)
+            most = self._purse.usd if self._purse else 0.0
+            self._store.ledger.open_run(self._run_id, cap_usd=self._project.teacher.budget_usd, purse_usd=most)
             self._opened = True
         part = registry.resolve("teachers", use)
         known = {f.name for f in fields(part.Options)}

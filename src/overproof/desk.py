@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from overproof.steps.teacher_errors import TEACHER_ERRORS, TeacherErrors, Teache
 from overproof.steps.text_judge import people_asked
 from overproof.store.artifacts import Artifact
 from overproof.store.project_store import Store
-from overproof.store.reviews import JUDGED, Queue, Review, Reviews
+from overproof.store.reviews import JUDGED, LIVE, Queue, Review, Reviews
 from overproof.task import RIGHT, WRONG, Classes, Output
 
 
@@ -78,8 +79,10 @@ class Desk:
             reviewer: who is asked; a second person gets the same draw from its start.
 
         Returns: the rows in order.
-        Raises: DataError where the fix queue has too little to go by.
+        Raises: DataError where the fix queue has too little to go by, or the split is "live".
         """
+        if split == "live":
+            raise DataError("live answers are reviewed without a run's rows", next_action="use `open_live_desk`")
         reviews = self._store.reviews.live()
         if queue == "audit":
             return audit_queue(self._filtered.value, reviews, split=split, seed=self._project.promptset.seed, reviewer=reviewer)
@@ -189,3 +192,67 @@ def open_desk(store: Store, project: Project) -> Desk:
     if filtered is None or prompts is None or not filtered.built or not prompts.built:
         raise DataError("the teacher's labels are not there yet, or are stale", next_action="run `overproof run --to filter` first")
     return Desk(store, project, prompts, filtered, road.artifacts.get("suspicion"))
+
+
+class LiveDesk(Desk):
+    """
+    Audited answers of the releases that serve: people say what is right, and see no model's answer; made by `open_live_desk`.
+
+    Args:
+        store: the project's store.
+        project: the checked project file.
+    """
+
+    def __init__(self, store: Store, project: Project) -> None:
+        self._store, self._project = store, project
+        self._known: dict[str, Asked] = {}
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the reviewers settled on so far."""
+        return settle(self._words())
+
+    def known(self) -> dict[str, Asked]:
+        """Audits that wait for a person, by the digest of their content, oldest day first."""
+        if not self._known:
+            names = self._store.watching.audited_releases()
+            due = [a for name in names for a in self._store.watching.audits(name, state="due") if a.source == "person"]
+            due.sort(key=lambda a: (a.day, hashlib.sha256(a.request_id.encode()).hexdigest()))
+            for row in self._store.traffic.find(a.request_id for a in due):
+                digest = LIVE + row.request.digest
+                asked = Asked(digest=digest, request_id=row.request.id, text=row.request.text, queue="audit", split="live")
+                self._known.setdefault(digest, asked)
+        return self._known
+
+    def queue(self, queue: Queue, split: Split, reviewer: str) -> tuple[Asked, ...]:
+        """Audits that this person has not spoken on; see `Desk.queue`."""
+        if queue != "audit" or split != "live":
+            raise DataError("live answers are in the audit queue alone: picked rows prove nothing", next_action="use --queue audit")
+        done = {r.digest for r in self._words().rows if reviewer in ("", r.reviewer)}
+        return tuple(row for digest, row in self.known().items() if digest not in done)
+
+    def conflicts(self, *, judged: bool = False) -> tuple[Asked, ...]:
+        """Audits on which reviewers differ."""
+        del judged
+        return tuple(self.known()[c.digest] for c in self.outcome.conflicts if c.digest in self.known())
+
+    def drawn(self, *, judged: bool = False) -> int:
+        """How many words there are on live answers."""
+        del judged
+        return len(self._words().rows)
+
+    def _words(self) -> Reviews:
+        return self._store.reviews.live(audited=True)
+
+
+def open_live_desk(store: Store, project: Project) -> LiveDesk:
+    """
+    The desk over audited live answers; needs no run, asks no teacher and costs nothing.
+
+    Args:
+        store: the project's store.
+        project: the checked project file.
+
+    Returns: the desk.
+    """
+    return LiveDesk(store, project)

@@ -14,8 +14,8 @@ from overproof.cli.door import Door, verb
 from overproof.errors import EXIT_PASS, DataError
 
 if TYPE_CHECKING:
-    from overproof.desk import Desk
-    from overproof.steps.queues import Asked
+    from overproof.desk import Desk, LiveDesk
+    from overproof.steps.queues import Asked, Split
     from overproof.task import Output
 
 KEYS = "a number or a label; s skip, u undo, q quit"
@@ -24,7 +24,7 @@ WRITTEN_KEYS = "the right answer; s skip, u undo, q quit"
 
 @click.command(short_help="Say what is true, row by row.")
 @click.option("--queue", type=click.Choice(["audit", "fix", "judge"]), default="audit", help="Rows drawn by chance, those worth most, or answers that [judge] reads.")
-@click.option("--rows", type=click.Choice(["train", "calibration", "sealed"]), default="train", help="Whose rows; sealed ones blind.")
+@click.option("--rows", type=click.Choice(["train", "calibration", "sealed", "live"]), default=None, help="Whose rows; sealed ones blind; live: audited answers of the serving release, which come first where any wait.")
 @click.option("--n", "most", type=click.IntRange(min=1), default=100, help="At most so many rows.")
 @click.option("--reviewer", default="", help="Your name; the owner's where absent.")
 @click.option("--adjudicate", is_flag=True, help="Decide rows on which reviewers differ.")
@@ -34,7 +34,7 @@ WRITTEN_KEYS = "the right answer; s skip, u undo, q quit"
 @verb
 def review(door: Door, **given: Any) -> int:
     """Label rows by hand; what is said is kept at once, and the next run uses it."""
-    from overproof.desk import open_desk
+    from overproof.desk import open_desk, open_live_desk
     from overproof.store.project_store import open_store
 
     asked_for = [name for name in ("out", "source", "only_status") if given[name]]
@@ -45,9 +45,11 @@ def review(door: Door, **given: Any) -> int:
         raise DataError("the project has no store yet", next_action="run `overproof import FILES` first")
     reviewer = given["reviewer"].strip() or (project.owner.name if project.owner else "")
     with open_store(project.root) as store:
-        desk = open_desk(store, project)
+        live = open_live_desk(store, project)
+        given["rows"] = given["rows"] or ("live" if _waits(live, given, reviewer) else "train")
+        desk = live if given["rows"] == "live" else open_desk(store, project)
         if given["only_status"]:
-            _status(door, desk)
+            _status(door, desk, live=given["rows"] == "live")
         elif given["source"]:
             _take(door, desk, given["source"], reviewer, judged=given["queue"] == "judge")
         else:
@@ -55,8 +57,19 @@ def review(door: Door, **given: Any) -> int:
     return EXIT_PASS
 
 
+def _waits(live: LiveDesk, given: dict[str, Any], reviewer: str) -> bool:
+    """Whether audited live answers are meant where nobody says whose rows."""
+    if given["queue"] != "audit" or given["only_status"]:
+        return False
+    if given["source"]:
+        from overproof.cli.sheet import of_live
+
+        return of_live(given["source"])
+    return bool(live.conflicts() if given["adjudicate"] else live.queue("audit", "live", reviewer))
+
+
 def _review_rows(door: Door, desk: Desk, given: dict[str, Any], reviewer: str) -> None:
-    split: Literal["train", "calibration", "test"] = "test" if given["rows"] == "sealed" else given["rows"]
+    split: Split = "test" if given["rows"] == "sealed" else given["rows"]
     if given["queue"] == "fix" and split != "train":
         raise DataError("only training rows are in the fix queue: picked rows prove nothing", next_action="use --queue audit")
     if given["queue"] == "fix" and not desk.output.labels:
@@ -79,9 +92,11 @@ def _review_rows(door: Door, desk: Desk, given: dict[str, Any], reviewer: str) -
         return
     if not reviewer:
         raise DataError("nobody is named as reviewer", next_action='write --reviewer "Your Name"')
+    if split == "live" and not door.as_json:
+        click.echo("answers that the release gave, drawn by chance; what it said is not shown")
     kind: Literal["review", "adjudication"] = "adjudication" if given["adjudicate"] else "review"
     done = _ask(desk, rows, reviewer, kind, judged=judged, quiet=door.as_json)
-    door.emit({"reviewed": done, "reviewer": reviewer}, f"{done} rows kept for {reviewer}; the next `overproof run` uses them")
+    door.emit({"reviewed": done, "reviewer": reviewer}, f"{done} rows kept for {reviewer}; the next `overproof {'watch' if split == 'live' else 'run'}` uses them")
 
 
 def _ask(
@@ -148,16 +163,17 @@ def _take(door: Door, desk: Desk, source: Path, reviewer: str, *, judged: bool) 
     from overproof.cli.sheet import read_sheet
 
     asked = {row.digest: row for row in desk.answers()} if judged else desk.known()
+    given_live = any(row.split == "live" for row in asked.values())
     reviews = read_sheet(source, asked=asked, output=desk.asked_for(judged=judged), reviewer=reviewer, drawn=desk.drawn(judged=judged))
     added = desk.add(reviews)
     body = {"file": source.name, "labelled": len(reviews), "new": added}
-    door.emit(body, f"{source.name}: {len(reviews)} rows with a label, {added} of them new; the next `overproof run` uses them")
+    door.emit(body, f"{source.name}: {len(reviews)} rows with a label, {added} of them new; the next `overproof {'watch' if given_live else 'run'}` uses them")
 
 
-def _status(door: Door, desk: Desk) -> None:
+def _status(door: Door, desk: Desk, *, live: bool) -> None:
     from overproof.cli.teacher_page import percent, teacher_lines
 
-    outcome, errors = desk.outcome, desk.errors() if desk.output.labels else None
+    outcome, errors = desk.outcome, desk.errors() if desk.output.labels and not live else None
     queues = {q: sum(s.queue == q for s in outcome.settled.values()) for q in ("audit", "fix")}
     agreed, kappa = outcome.agreement, outcome.kappa
     lines = [f"reviewed: {queues['audit']} drawn by chance (audit), {queues['fix']} picked (fix), {len(outcome.conflicts)} open conflicts"]
@@ -169,5 +185,6 @@ def _status(door: Door, desk: Desk) -> None:
     body = {"reviewed": queues, "conflicts": outcome.conflicts, "agreement": agreed, "kappa": kappa, "teacher": errors}
     from rich.markup import escape
 
-    said = teacher_lines(errors, short=True) if errors else ["the teacher's errors are told by label; this task has none"]
+    none = "words on live answers go to the audits: see `overproof watch`" if live else "the teacher's errors are told by label; this task has none"
+    said = teacher_lines(errors, short=True) if errors else [none]
     door.emit(body, *map(escape, lines), *map(escape, said))

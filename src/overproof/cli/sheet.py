@@ -11,7 +11,7 @@ from pathlib import Path
 from overproof import registry
 from overproof.errors import DataError
 from overproof.steps.queues import Asked
-from overproof.store.reviews import JUDGED, Review
+from overproof.store.reviews import JUDGED, LIVE, Review
 from overproof.task import Output
 
 COLUMNS = ("row", "text", "label", "reviewer", "seconds", "queue", "digest")
@@ -39,6 +39,19 @@ def write_sheet(path: Path, rows: Sequence[Asked], *, reviewer: str) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_bytes(b"\xef\xbb\xbf" + out.getvalue().encode("utf-8", "backslashreplace"))  # the mark is for Excel
     part.replace(path)
+
+
+def of_live(path: Path) -> bool:
+    """
+    Whether a sheet is about audited live answers.
+
+    Args:
+        path: of the sheet.
+
+    Returns: True where any of its rows is one.
+    Raises: DataError as `read_sheet`.
+    """
+    return any(line["digest"].strip().startswith(LIVE) for line in _lines(path))
 
 
 def read_sheet(path: Path, *, asked: Mapping[str, Asked], output: Output, reviewer: str, drawn: int) -> list[Review]:

@@ -49,7 +49,11 @@ class AuditPlan:
     low_below: float
     low_share: float
     person_share: float = 0.0
-    """Share of audited requests that a person judges as well."""
+    """Share of audited requests that a person judges; 1 where people alone are asked."""
+    ask: Literal["teacher", "person", "both"] = "teacher"
+    """Who is asked about what is drawn."""
+    note: str = ""
+    """What the reader should know of the plan: rates that were lowered, a budget that is used up. Without `slices` nothing is drawn."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,7 +16,8 @@ from overproof.steps.mend import Learned
 from overproof.steps.reviewing import AUDIT, FIX, Outcome
 from overproof.store.reviews import Queue, Reviews
 
-Split = Literal["train", "calibration", "test"]
+Split = Literal["train", "calibration", "test", "live"]
+"""Rows of a run's prompt set, or audited answers of the release that serves."""
 SPLITS: tuple[Split, ...] = ("train", "calibration", "test")
 
 

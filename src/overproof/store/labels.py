@@ -26,9 +26,7 @@ BAD_TRIES = 3
 KEPT_CHARACTERS = 2_000  # of an answer that is no label
 LONGEST_PAUSE_S = 60.0
 LONGEST_RETRY_AFTER_S = 600.0
-HOPELESS = (
-    5  # dropped rows among the first 100 that stop the run: it's the request that's wrong, not the rows
-)
+HOPELESS = 5  # dropped rows among the first 100 that stop the run: it's the request that's wrong, not the rows
 FIRST = 100
 
 _HOLD = """
@@ -36,8 +34,9 @@ _HOLD = """
 _RESERVE = "INSERT INTO attempt(run_id, key, state, max_micro) VALUES(?, ?, 'reserved', ?) RETURNING id"
 _SETTLE = """
     UPDATE attempt SET state=?, cost_micro=?, http_status=?, reason=?, model=?, fingerprint=?, provider_request_id=?,
-        answer=? WHERE id=? AND state='reserved' RETURNING key, max_micro"""
+        answer=? WHERE id=? AND state='reserved' RETURNING key, max_micro, run_id"""
 _RELEASE = "UPDATE budget SET held_micro=held_micro-?, spent_micro=spent_micro+? WHERE name=?"
+PURSE = "@"  # in a run's id before the name of a second budget that its calls must fit in as well
 _BUDGET = "SELECT cap_micro, held_micro, spent_micro FROM budget WHERE name=?"
 SET_ASIDE = "quarantined: bought under a clearance that no present terms record takes over"
 _LABEL = "INSERT OR IGNORE INTO label VALUES(?, ?, ?, ?)"
@@ -137,13 +136,14 @@ class LabelLedger:
         """Clearance id to labels that were bought under it."""
         return dict(self._db.rows("SELECT clearance_id, count(*) FROM label GROUP BY clearance_id ORDER BY 1"))
 
-    def open_run(self, run_id: str, *, cap_usd: float | None) -> int:
+    def open_run(self, run_id: str, *, cap_usd: float | None, purse_usd: float = 0.0) -> int:
         """
         Begin: set the cap, and charge calls that were in flight when a process died at their maximum.
 
         Args:
             run_id: for the record only.
             cap_usd: the most that this project may ever spend on its teacher; None admits no paid call.
+            purse_usd: the most that runs with the same purse may spend, where the id names one.
 
         Returns: how many calls were lost.
         Raises: StoreError unless this process holds the role "run": only then is nobody else in flight.
@@ -154,20 +154,21 @@ class LabelLedger:
                 next_action='open the ledger inside `store.role("run")`',
             )
         with self._db.write() as connection:
-            connection.execute(
-                "INSERT INTO budget VALUES(?, ?, 0, 0) ON CONFLICT(name) DO UPDATE SET cap_micro=excluded.cap_micro",
-                (BUDGET, to_micro(cap_usd or 0.0, up=False)),
-            )
+            for name in _budgets(run_id):
+                connection.execute(
+                    "INSERT INTO budget VALUES(?, ?, 0, 0) ON CONFLICT(name) DO UPDATE SET cap_micro=excluded.cap_micro",
+                    (name, to_micro((cap_usd or 0.0) if name == BUDGET else purse_usd, up=False)),
+                )
             # Rows of a batch are not lost: the batch is still there to be asked for, see `store.batches`.
             lost: list[Row] = connection.execute(
                 "UPDATE attempt SET state='lost', cost_micro=max_micro WHERE state='reserved'"
-                " AND id NOT IN (SELECT attempt FROM batch_row) RETURNING max_micro"
+                " AND id NOT IN (SELECT attempt FROM batch_row) RETURNING max_micro, run_id"
             ).fetchall()
-            connection.execute(
-                "UPDATE budget SET held_micro=(SELECT coalesce(sum(max_micro), 0) FROM attempt WHERE state='reserved'),"
-                " spent_micro=spent_micro+? WHERE name=?",
-                (sum(int(row[0]) for row in lost), BUDGET),
-            )
+            open_calls: list[Row] = connection.execute("SELECT max_micro, run_id FROM attempt WHERE state='reserved'").fetchall()
+            names: list[Row] = connection.execute("SELECT name FROM budget").fetchall()
+            for (name,) in names:
+                held, gone = (sum(int(most) for most, run in calls if name in _budgets(run)) for calls in (open_calls, lost))
+                connection.execute("UPDATE budget SET held_micro=?, spent_micro=spent_micro+? WHERE name=?", (held, gone, name))
         return len(lost)
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[Row]:
@@ -209,13 +210,15 @@ class LabelLedger:
 
     def reserve_in(self, connection: apsw.Connection, key: str, *, run_id: str, max_micro: int) -> int:
         """`reserve` inside a transaction of the caller's."""
-        if connection.execute(_HOLD, {"m": max_micro, "n": BUDGET}).get is None:
-            row: list[Row] = connection.execute(_BUDGET, (BUDGET,)).fetchall()
+        for name in _budgets(run_id):
+            if connection.execute(_HOLD, {"m": max_micro, "n": name}).get is not None:
+                continue
+            row: list[Row] = connection.execute(_BUDGET, (name,)).fetchall()
             cap, held, spent = row[0] if row else (0, 0, 0)
             raise BudgetExceeded(
                 f"the next call can cost ${max_micro / 1e6:.6f}; of the cap of ${cap / 1e6:.2f}"
                 f" ${spent / 1e6:.6f} is spent and ${held / 1e6:.6f} set aside",
-                next_action="raise [teacher] budget_usd, then run again: answers that are paid for are kept",
+                next_action=f"raise {'[teacher] budget_usd' if name == BUDGET else name}, then run again: answers that are paid for are kept",
             )
         return int(connection.execute(_RESERVE, (run_id, key, max_micro)).get)
 
@@ -227,7 +230,7 @@ class LabelLedger:
     def settle_in(self, connection: apsw.Connection, settlement: Settlement) -> None:
         """`settle` inside a transaction of the caller's."""
         s, answer = settlement, settlement.completion
-        rows = connection.execute(
+        rows: list[Row] = connection.execute(
             _SETTLE,
             (
                 s.state,
@@ -243,8 +246,9 @@ class LabelLedger:
         ).fetchall()
         if not rows:
             raise StoreError(f"call {s.attempt} is not open", next_action="run again")
-        key, max_micro = rows[0]
-        connection.execute(_RELEASE, (max_micro, s.cost_micro, BUDGET))
+        key, max_micro, run_id = rows[0]
+        for name in _budgets(run_id):
+            connection.execute(_RELEASE, (max_micro, s.cost_micro, name))
         if s.state == "ok":
             if answer is None or answer.value is None:
                 raise StoreError(
@@ -583,6 +587,12 @@ class LedgeredTeacher:
             f"the teacher {self._pin.model!r} stopped the run: {outcome.reason}",
             next_action="mend [teacher] or the account, then run again: answers that are paid for are kept",
         )
+
+
+def _budgets(run_id: str) -> tuple[str, ...]:
+    """The budgets that a run's calls must fit in."""
+    purse = run_id.partition(PURSE)[2]
+    return (BUDGET, purse) if purse else (BUDGET,)
 
 
 def _clean(text: str) -> str:

@@ -288,6 +288,11 @@ class Db:
         """From now on every write first checks that this process still holds the role."""
         self._fence = (role, token)
 
+    @property
+    def fenced(self) -> tuple[str, int] | None:
+        """The role and token that writes of this handle are made under."""
+        return self._fence
+
     def unfence(self) -> None:
         """Writes check no role any more."""
         self._fence = None
@@ -396,6 +401,7 @@ class Role:
         self._name = name
         self._db = db
         self._handle = -1
+        self._outer: tuple[str, int] | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -423,10 +429,13 @@ class Role:
 
     def __exit__(self, *_: object) -> None:
         self._db().unfence()
+        if self._outer is not None:  # the watch is also the run while it buys
+            self._db().fence(*self._outer)
         self._free()
 
     def _take_token(self) -> None:
         db = self._db()
+        self._outer = db.fenced
         with db.write() as connection:
             sql = """INSERT INTO role VALUES(?, 1) ON CONFLICT(name) DO UPDATE SET token=token+1 RETURNING token"""
             token = connection.execute(sql, (self._name,)).get

@@ -188,6 +188,38 @@ class TrafficLog:
                 "rows of the traffic log were replaced while it was read", next_action="run again"
             )
 
+    def between(self, start: datetime, end: datetime) -> Iterator[TrafficRecord]:
+        """
+        The rows of a span of time, in its order, without contexts.
+
+        Args:
+            start: first moment, in UTC.
+            end: first moment after it.
+
+        Returns: the rows, lazily.
+        """
+        shared, query = _Shared(), (
+            "SELECT body, source FROM record WHERE at_us IS NULL = 0 AND at_us>=? AND at_us<? ORDER BY at_us, seq"
+        )
+        for body, source in self._db.stream(query, tuple(_microseconds(one.isoformat()) for one in (start, end))):
+            yield _record_of(body, source, context=False, shared=shared)
+
+    def find(self, ids: Iterable[str]) -> list[TrafficRecord]:
+        """
+        Rows by their ids.
+
+        Args:
+            ids: of requests; what is not in the log is left out.
+
+        Returns: the rows, in the order of `ids`, without context.
+        """
+        shared = _Shared()
+        return [
+            _record_of(body, source, context=False, shared=shared)
+            for identity in ids
+            for body, source in self._db.rows("SELECT body, source FROM record WHERE id=?", (identity,))
+        ]
+
     def skipped(self) -> Iterator[Skipped]:
         """Rows that could not be read, as they came."""
         for place, reason, raw in self._db.stream("SELECT place, reason, raw FROM skipped ORDER BY seq"):

@@ -16,13 +16,16 @@ Kind = Literal["review", "adjudication", "withdrawn"]
 JUDGED = "judged "
 """Before the digest of a word on an answer, right or wrong: it says nothing of what the row's true answer is."""
 
+LIVE = "live "
+"""Before the digest of a word on an audited live request: it counts for the audit, and for no set of rows that a run has drawn."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Review:
     """One person's word on one row."""
 
     digest: str
-    """Digest of the request's fields: the word holds for every row with the same content. After `JUDGED`: of message, reference and answer."""
+    """Digest of the request's fields: the word holds for every row with the same content. After `JUDGED`: of message, reference and answer; after `LIVE`: of a live request's fields."""
     request_id: str
     """The row that was shown."""
     label: str
@@ -90,13 +93,22 @@ class ReviewLog:
                 added += 1
         return added
 
-    def live(self, *, judged: bool = False) -> Reviews:
-        """The last word of each person on each row and queue, in the order in which they were said; on rows, or on `judged` answers."""
+    def live(self, *, judged: bool = False, audited: bool = False) -> Reviews:
+        """
+        The last word of each person on each row and queue, in the order in which they were said.
+
+        Args:
+            judged: words on judged answers, instead of on rows.
+            audited: words on audited live requests, instead of on rows.
+
+        Returns: the words.
+        """
         query = f"""SELECT {_COLUMNS} FROM review r WHERE seq = (
             SELECT max(seq) FROM review WHERE digest=r.digest AND reviewer=r.reviewer AND queue=r.queue)
             AND kind <> 'withdrawn' ORDER BY seq"""  # noqa: S608 - a constant
         words = (_review(row) for row in self._db.rows(query))
-        return Reviews(rows=tuple(word for word in words if word.digest.startswith(JUDGED) == judged))
+        wanted = (judged, audited)
+        return Reviews(rows=tuple(word for word in words if (word.digest.startswith(JUDGED), word.digest.startswith(LIVE)) == wanted))
 
     def history(self) -> Sequence[Review]:
         """Every word ever said, withdrawn ones included, oldest first."""
