@@ -162,17 +162,10 @@ def rollback(store: Store, project: Project, *, by: str, why: str = "", now: flo
     Raises: DataError where the teacher answers alone already.
     """
     now = time.time() if now is None else now
-    for _ in range(100):  # a gateway may move at the same moment
-        state = store.rollouts.current(project.task.name)
-        if state.release_id is None:
-            raise DataError("the teacher answers alone already: there is nothing to roll back", next_action=LOOK)
-        moved = store.rollouts.move(
-            state, release_id=state.release_id, stage="teacher-only", share=0.0, by=by, why=why or "rolled back by hand",
-            evidence={"epoch": state.epoch, "stage": state.stage, "by_hand": True}, at=now,
-        )  # fmt: skip
-        if moved is not None:
-            return moved
-    raise StoreError("the rollout moved each time that it was to be rolled back", next_action="run it again")
+    state = store.rollouts.give_back(project.task.name, by=by, why=why or "rolled back by hand", evidence={"by_hand": True}, at=now)
+    if state is None:
+        raise DataError("the teacher answers alone already: there is nothing to roll back", next_action=LOOK)
+    return state
 
 
 def rollout_stages(project: Project) -> tuple[PlannedStage, ...]:
