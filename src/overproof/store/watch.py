@@ -312,6 +312,11 @@ class Watching:
                 decide_on(connection, "hold-released", actor=by, subject=task, body=body)
             return len(ended)
 
+    def lifted(self, task: str) -> dict[str, str]:
+        """Triggers whose holds have ended, with who ended the last of each."""
+        query = "SELECT cause, ended_by FROM held_rollout WHERE task=? AND ended IS NOT NULL ORDER BY seq"
+        return dict(self._db.rows(query, (task,)))
+
     def holds(self, task: str) -> list[Hold]:
         """What holds a rollout, oldest first."""
         query = f"SELECT {_HOLD} FROM held_rollout WHERE task=? AND ended IS NULL ORDER BY seq"  # noqa: S608 - constants
