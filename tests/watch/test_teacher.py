@@ -13,7 +13,7 @@ from overproof.errors import TermsError
 from overproof.project import load_project
 from overproof.store.logs import AnsweredBy
 from overproof.store.project_store import open_store
-from overproof.testing import hashed_labels
+from overproof.testing import Faults, hashed_labels
 from overproof.testing_batch import BatchProvider
 from overproof.watch.teacher import REFERENCE_ROUNDS, chosen, renamed, watch_teacher
 
@@ -29,10 +29,10 @@ def turned(text: str) -> str:
 class World:
     """One project, a provider, and a store that stays open."""
 
-    def __init__(self, root, provider, **project):
+    def __init__(self, root, provider, n=30, **project):
         self.provider = provider
         self.root = root
-        self.project = write_project(root, url=provider.base_url, canaries=30, **project)
+        self.project = write_project(root, url=provider.base_url, canaries=n, **project)
 
     def look(self, store, days):
         return watch_teacher(store, self.project, release=None, now=after(days))
@@ -81,23 +81,23 @@ def test_many_changed_answers_are_seen_in_one_round(world) -> None:
 def test_money_and_outages_make_a_round_wait_and_are_said(tmp_path) -> None:
     """The month's cap stops before it is passed; a round cut short goes on where it stopped, and buys nothing twice."""
     with BatchProvider(SAME, model=MODEL) as provider, open_store(tmp_path) as store:
-        world = World(tmp_path, provider, watch="usd_per_month = 0.005")
+        world = World(tmp_path, provider, n=12, watch="usd_per_month = 0.002")
         found = world.look(store, 0)
         assert 0 < found.rounds < REFERENCE_ROUNDS
-        assert 0 < found.spent_usd <= 0.005
+        assert 0 < found.spent_usd <= 0.002
         assert "a month are spent" in " ".join(found.notes)
         assert "reference rounds are there" in " ".join(found.notes)
         rounds = found.rounds
         bought = provider.stats.wire
         next_month = world.look(store, 31)
         assert next_month.rounds > rounds
-        assert provider.stats.wire == bought + 30 * (next_month.rounds - rounds)
+        assert provider.stats.wire == bought + 12 * (next_month.rounds - rounds)
         with store.role("run"):
             busy = world.look(store, 62)
         assert (busy.asked, "waits: another" in " ".join(busy.notes)) == (0, True)
-    with open_store(tmp_path) as store:
-        gone = world.look(store, 62)
-        assert "the canary round waits" in " ".join(gone.notes)
+        provider.faults = Faults(rates={"401": 1.0})
+        refused = world.look(store, 62)
+        assert (refused.asked, "waits: the teacher" in " ".join(refused.notes)) == (0, True)
 
 
 def test_nothing_is_asked_without_permission_or_of_a_recording_or_when_off(world) -> None:
@@ -116,6 +116,7 @@ def test_nothing_is_asked_without_permission_or_of_a_recording_or_when_off(world
 
 def test_a_new_fingerprint_is_told_at_once_with_both_and_since_when(world) -> None:
     """In labels and in the gateway's log, each by itself; the same news is told once."""
+    world = World(world.root, world.provider, n=12)
     with open_store(world.root) as store:
         world.provider.system = "fp-a"
         world.look(store, 0)
@@ -168,6 +169,7 @@ def test_answers_that_are_not_the_labels_are_seen_in_the_first_rounds(world, mon
     labels = replace(labels, train=tuple(
         replace(one, completions=(replace(one.completions[0], value=SAME(f"canary {i}")),)) for i, one in enumerate(labels.train)
     ))  # fmt: skip
+    monkeypatch.setattr("overproof.watch.teacher.REFERENCE_ROUNDS", 1)  # the first round is what it is about
     canaries = chosen(labels, salt="x")
     turned_rows = {one.text for one in canaries.prompts[:changed]}
     world.provider._answer = lambda text: next((("bug" if SAME(one) != "bug" else "safety") for one in turned_rows if text.endswith(one)), SAME(text))
@@ -182,6 +184,7 @@ def test_answers_that_are_not_the_labels_are_seen_in_the_first_rounds(world, mon
 
 def test_an_end_of_life_counts_down_and_names_its_source(world) -> None:
     """Silent before the warning, counted inside it, past on the day after; a date without a source is refused."""
+    world.project = replace(world.project, watch=replace(world.project.watch, canaries="off"))
     with open_store(world.root) as store:
         assert world.look(store, 0).ends == ()
         write_terms(world.root, url=world.provider.base_url, ends='ends = 2031-06-01\nends_source = "the provider\'s page of 2031-02-01"')
