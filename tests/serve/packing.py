@@ -77,7 +77,7 @@ def gated(store, folder: Path, thresholds, *, name="r1", task="routing", alpha=0
         window=(None, None), expires=ends, supports="G4",
     )  # fmt: skip
     bundle = store.memo().source("bundle", Folder(path=folder)).value
-    made = Release(id=name, task=task, findings=(), headline="h", candidate="small", bundle=bundle, certificate=certificate, owner="Dana",
+    made = Release(id=name, task=task, findings=(), headline="h", candidate="small", bundle=bundle, certificate=certificate, owner="Dana Ruiz",
                    review_due=due)  # fmt: skip
     store.releases.record(made, stage="candidate", by="gate")
     return made

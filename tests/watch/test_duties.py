@@ -47,7 +47,7 @@ def test_each_state_of_the_review_begins_on_its_day(store) -> None:
 
 def test_an_owner_who_never_signed_is_overdue_at_once(store) -> None:
     """A new name in the file is overdue until that person signs; no owner is overdue as well."""
-    made = replace(released(store, due=due_on(90)), owner="Dana Ruiz")
+    made = released(store, due=due_on(90))
     assert review_state(made, [], None, START).word == "overdue"
     new = replace(DANA, name="Bo Li")
     assert review_state(made, [], new, START).word == "overdue"

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
 
 from overproof.errors import MeasureError
@@ -153,7 +152,8 @@ def _tails(gains: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _lme(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(scipy.special.logsumexp(values, axis=-1) - np.log(values.shape[-1]))
+    most = values.max(axis=-1, keepdims=True)
+    return np.asarray(most[..., 0] + np.log(np.exp(values - most).mean(axis=-1)))
 
 
 def _mean(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
