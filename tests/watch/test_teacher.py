@@ -9,7 +9,6 @@ from overproof.asking import terms_of
 from overproof.data import Answered, Answers, Completion, PromptRow, Repeat, Request
 from overproof.data.answers import Asking
 from overproof.errors import TermsError
-
 from overproof.project import load_project
 from overproof.store.logs import AnsweredBy
 from overproof.store.project_store import open_store
