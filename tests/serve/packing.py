@@ -65,7 +65,7 @@ def pack(
     return sha256_of(folder / MANIFEST)
 
 
-def gated(store, folder: Path, thresholds, *, name="r1", task="routing", alpha=0.05, ends="2999-01-01"):
+def gated(store, folder: Path, thresholds, *, name="r1", task="routing", alpha=0.05, ends="2999-01-01", due="2999-01-01"):
     """A release of the files in `folder` as the gate makes one, recorded as a candidate; a slice without a threshold stays with the teacher."""
     parts = tuple(
         SliceCertificate(slice=one, alpha=alpha, delta=0.02, threshold=threshold, n=400, kept=300, wrong=3, upper=0.04,
@@ -77,7 +77,7 @@ def gated(store, folder: Path, thresholds, *, name="r1", task="routing", alpha=0
         window=(None, None), expires=ends, supports="G4",
     )  # fmt: skip
     bundle = store.memo().source("bundle", Folder(path=folder)).value
-    made = Release(id=name, task=task, findings=(), headline="h", candidate="small", bundle=bundle, certificate=certificate, owner="Dana",
-                   review_due="2999-01-01")  # fmt: skip
+    made = Release(id=name, task=task, findings=(), headline="h", candidate="small", bundle=bundle, certificate=certificate, owner="Dana Ruiz",
+                   review_due=due)  # fmt: skip
     store.releases.record(made, stage="candidate", by="gate")
     return made

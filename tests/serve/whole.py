@@ -155,13 +155,13 @@ def project(folder, upstream, *, task="routing", gateway=""):
     return folder
 
 
-def release(folder, name, *, seed=0):
+def release(folder, name, *, seed=0, due="2999-01-01"):
     """A candidate in the project's store, with a linear student."""
     with tempfile.TemporaryDirectory() as scratch, open_store(folder) as store:
         pack(Path(scratch) / "b", seed=seed)
         kept = store.root / f"made-{name}"
         shutil.copytree(Path(scratch) / "b", kept)
-        gated(store, kept, {"paying": 0.4, "other": 0.4}, name=name, alpha=0.1)
+        gated(store, kept, {"paying": 0.4, "other": 0.4}, name=name, alpha=0.1, due=due)
 
 
 def put_at(folder, name, stage):

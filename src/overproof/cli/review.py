@@ -31,6 +31,7 @@ WRITTEN_KEYS = "the right answer; s skip, u undo, q quit"
 @click.option("--export", "out", type=click.Path(path_type=Path), default=None, help="Write a CSV file instead of asking.")
 @click.option("--import", "source", type=click.Path(path_type=Path), default=None, help="Take a CSV file that was filled in.")
 @click.option("--status", "only_status", is_flag=True, help="Say what was reviewed, and what more would buy.")
+@click.option("--sign-off", "decision", type=click.Choice(["keep", "redistil", "retire"]), default=None, help="Write the owner's review of the serving release down.")
 @verb
 def review(door: Door, **given: Any) -> int:
     """Label rows by hand; what is said is kept at once, and the next run uses it."""
@@ -44,6 +45,10 @@ def review(door: Door, **given: Any) -> int:
     if not (project.root / ".overproof").is_dir():
         raise DataError("the project has no store yet", next_action="run `overproof import FILES` first")
     reviewer = given["reviewer"].strip() or (project.owner.name if project.owner else "")
+    if given["decision"]:
+        from overproof.cli.signing import sign
+
+        return sign(door, project, decision=given["decision"], by=given["reviewer"].strip())
     with open_store(project.root) as store:
         live = open_live_desk(store, project)
         given["rows"] = given["rows"] or ("live" if _waits(live, given, reviewer) else "train")

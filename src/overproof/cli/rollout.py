@@ -82,7 +82,7 @@ def rollout_body(view: RolloutView) -> dict[str, Any]:
     d = view.decision
     return {
         **_state(view.state), "candidate": view.candidate, "next": view.after.name if view.after else None, "suspended": view.suspended,
-        "move": d.move, "ready": d.ready, "why": d.why, "evidence_digest": d.evidence_digest, "bars": bars,
+        "holds": [{"since": _at(h.since), "by": h.by, "why": h.why, "trigger": h.trigger} for h in view.holds], "move": d.move, "ready": d.ready, "why": d.why, "evidence_digest": d.evidence_digest, "bars": bars,
     }  # fmt: skip
 
 
@@ -100,6 +100,7 @@ def rollout_lines(view: RolloutView) -> Iterator[Any]:
     from overproof.cli.tables import grid
 
     state, d = view.state, view.decision
+    yield from (f"[bold yellow]held[/] since {_at(one.since)} by {escape(one.by)}: {escape(one.why)}" for one in view.holds)
     if state.release_id is None:
         if state.last_release is not None:
             yield f"[bold]teacher-only[/] since {_at(state.since)} by {escape(state.by)}: {escape(state.why)}"

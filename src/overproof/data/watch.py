@@ -13,9 +13,10 @@ AuditState = Literal["due", "labelled", "overdue", "barred"]
 judged (refused, cut, off the form), which counts as overdue."""
 Signal = Literal[
     "disagreement", "error", "far_share", "ngram_far_share", "slice_share", "label_share", "escalation", "confidence", "vocabulary",
-    "clusters", "mmd_sketch",
+    "clusters", "mmd_sketch", "canaries", "teacher_agreement", "teacher_identity",
 ]  # fmt: skip
-""""disagreement" is with the teacher, "error" with people; the others need no label."""
+""""disagreement" is with the teacher, "error" with people; the others need no label. The last three are of the teacher:
+canary prompts against its usual answers, its answers against the labels that it gave, and the names that it answers under."""
 Occasion = Literal["drift", "bar", "teacher_changed", "teacher_ends", "review_overdue", "attestation_expired", "starved"]
 """Why something has to happen."""
 Act = Literal["alarm", "hold", "roll-back", "re-distil"]

@@ -30,6 +30,8 @@ class Answer:
     model: Any = None
     tokens_in: Any = None
     tokens_out: Any = None
+    fingerprint: Any = None
+    """The provider's mark of the system that answered."""
 
     def verdict(self) -> Verdict:
         """Whether the answer may become a label."""
@@ -130,6 +132,7 @@ def _figures(body: Mapping[str, Any], usage: Mapping[str, Any]) -> Answer:
         tokens_in += sum(one for one in cached if isinstance(one, int))
     return Answer(
         said=None,
+        fingerprint=body.get("system_fingerprint"),
         id=body.get("id"),
         at=_first(body, "created", "created_at", "createdAt"),
         model=_first(body, "model", "modelVersion"),

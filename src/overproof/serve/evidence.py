@@ -11,6 +11,7 @@ from typing import Literal
 from overproof.data import RolloutState, StageCounts
 from overproof.data.rollout import COUNTS
 from overproof.measure.slices import OTHER
+from overproof.serve.moves import held_by
 from overproof.serve.rollout import Compare, Decision, Evidence, RolloutPlan, decide
 from overproof.store.project_store import Store
 from overproof.store.rollout import Slots
@@ -144,6 +145,8 @@ class Tick:
             self._plans = {state.release_id: self._plan_of(state.release_id)}
         plan, now = self._plans[state.release_id], self._clock()
         self.last = decide(plan, state, self._evidence(state), now)
+        if self.last.move == "promote" and (held := held_by(self._store, self._task, state.release_id)):
+            self.last = replace(self.last, move="hold", why=held)
         facts = self.last.evidence or {}
         if self.last.move == "suspend-slice":
             rollouts.suspend(state, self.last.slices or {}, by=GATEWAY, evidence=facts, at=now)

@@ -481,7 +481,7 @@ class Gateway:
             return headers_of(routed, Shown(request_id=one.id))
         return headers_of(routed, Shown(
             request_id=one.id, task=one.recognised.task, stage=position.stage, release=position.release or "",
-            slice="" if said is None else said.slice, confidence=None if said is None else said.confidence,
+            slice="" if said is None else said.slice, confidence=None if said is None else said.confidence, review=one.station.review_word,
         ))  # fmt: skip
 
     def _served(self, one: Exchange, routed: Routed, status: int, latency_s: float, first_s: float | None) -> Served:

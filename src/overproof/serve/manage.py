@@ -118,6 +118,7 @@ class Manage:
         metrics, current = self._metrics, one.live.current
         metrics.set("overproof_shadow_silent", float(one.shadow_silent), one.name)
         metrics.stage(one.name, current.position.stage, current.position.share)
+        metrics.review(one.name, one.review_word, "" if one.review is None else one.review.due)
         card = current.card
         metrics.release(one.name, current.position.release or "", student=card.use if card else "", engine=card.candidate if card else "")
         self._grow("overproof_captured_total", one.capture.written, one.name)

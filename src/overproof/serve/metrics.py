@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.metadata import version
 from typing import Any, Final, Literal, get_args
 
@@ -14,9 +15,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from overproof.data import REASONS, STAGES
+from overproof.runs import ReviewWord
 from overproof.store.captured import Drop
 from overproof.store.local import engine_version
 
+REVIEW_WORDS: Final[tuple[ReviewWord, ...]] = get_args(ReviewWord)
 CONTENT_TYPE: Final = prometheus_client.CONTENT_TYPE_PLAIN_0_0_4
 OTHER: Final = "other"
 UNMATCHED: Final = "unmatched"
@@ -171,6 +174,19 @@ class Metrics:
         for one in STAGES:
             self.set("overproof_stage", float(one == stage), task, one)
         self.set("overproof_canary_fraction", fraction, task)
+
+    def review(self, task: str, word: str, due: str) -> None:
+        """
+        Say where the owner's review stands.
+
+        Args:
+            task: its name.
+            word: of `runs.ReviewWord`; empty where nothing serves.
+            due: ISO date of the next one; empty likewise.
+        """
+        for one in REVIEW_WORDS:
+            self.set("overproof_review_state", float(one == word), task, one)
+        self.set("overproof_review_due_timestamp_seconds", datetime.fromisoformat(f"{due}T00:00:00+00:00").timestamp() if due else 0.0, task)
 
     def release(self, task: str, release: str, *, student: str, engine: str) -> None:
         """

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from overproof.data import PlannedStage, RolloutState, planned_stages
+from overproof.data import Hold, Occasion, PlannedStage, RolloutState, planned_stages
 from overproof.errors import DataError, StoreError
 from overproof.evidence import Release
 from overproof.project import Project
@@ -25,6 +25,10 @@ from overproof.serve.rollout import (
 from overproof.store.project_store import Store
 
 LOOK = "look at `overproof status`"
+OWED: tuple[Occasion, ...] = ("review_overdue", "attestation_expired")
+"""What people owe: a rollout that is held for it goes on once they have done it, and for no reason before."""
+SEEN: tuple[Occasion, ...] = ("drift", "bar", "starved")
+"""What was seen of one release."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +45,8 @@ class RolloutView:
     """A release that waits to be taken to its first stage."""
     suspended: Mapping[str, str]
     """Slice to the reason."""
+    holds: tuple[Hold, ...] = ()
+    """What keeps it from going on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,17 +94,18 @@ def view(store: Store, project: Project, *, now: float | None = None) -> Rollout
     """
     now = time.time() if now is None else now
     state = store.rollouts.current(project.task.name)
-    candidate = _candidate(store, state)
+    candidate, holds = _candidate(store, state), tuple(store.watching.holds(state.task))
     if state.release_id is None:
         after = rollout_stages(project)[0] if candidate else None
         return RolloutView(
             state=state, decision=Decision(move="hold", why=state.why or "no release was taken to a stage"), bars=(), after=after,
-            candidate=candidate, suspended={},
+            candidate=candidate, suspended={}, holds=holds,
         )  # fmt: skip
     plan, evidence = plan_of(store, project)(state.release_id), _evidence(store, state)
     return RolloutView(
         state=state, decision=decide(plan, state, evidence, now), bars=bars_of(plan, state, evidence), after=next_stage(plan, state),
         candidate=candidate, suspended=store.rollouts.suspensions(state.release_id),
+        holds=holds,
     )  # fmt: skip
 
 
@@ -138,11 +145,15 @@ def promote(
     if target is None or (going_on and target.share == state.share and target.stage == state.stage):
         raise DataError(f"release {release.id!r} is at {state.stage} already", next_action=LOOK)
     proven = decision.move == "promote" and decision.to == target
+    if held := held_by(store, state.task, release.id, force=force):
+        return Promotion(moved=False, state=state, to=target, why=held)
     if decision.breach or not (proven or force):
         why = decision.why if decision.breach or target == ordinary else f"{target.name} is not the next stage"
         return Promotion(moved=False, state=state, to=target, why=why)
     why = decision.why if proven else f"forced: {force} (evidence: {decision.why})"
     facts = {**(decision.evidence or {}), "forced": not proven}
+    if passed := held_by(store, state.task, release.id):
+        why, facts = f"{why}; forced: {force}; {passed}" if proven else f"{why}; {passed}", {**facts, "forced": True, "held": passed}
     after = _done(store, state, release.id, target, by=by, why=why, evidence=facts, at=now)
     return Promotion(moved=True, state=after, to=target, why=why)
 
@@ -162,17 +173,10 @@ def rollback(store: Store, project: Project, *, by: str, why: str = "", now: flo
     Raises: DataError where the teacher answers alone already.
     """
     now = time.time() if now is None else now
-    for _ in range(100):  # a gateway may move at the same moment
-        state = store.rollouts.current(project.task.name)
-        if state.release_id is None:
-            raise DataError("the teacher answers alone already: there is nothing to roll back", next_action=LOOK)
-        moved = store.rollouts.move(
-            state, release_id=state.release_id, stage="teacher-only", share=0.0, by=by, why=why or "rolled back by hand",
-            evidence={"epoch": state.epoch, "stage": state.stage, "by_hand": True}, at=now,
-        )  # fmt: skip
-        if moved is not None:
-            return moved
-    raise StoreError("the rollout moved each time that it was to be rolled back", next_action="run it again")
+    state = store.rollouts.give_back(project.task.name, by=by, why=why or "rolled back by hand", evidence={"by_hand": True}, at=now)
+    if state is None:
+        raise DataError("the teacher answers alone already: there is nothing to roll back", next_action=LOOK)
+    return state
 
 
 def rollout_stages(project: Project) -> tuple[PlannedStage, ...]:
@@ -185,6 +189,31 @@ def rollout_stages(project: Project) -> tuple[PlannedStage, ...]:
     Returns: its stages.
     """
     return planned_stages(project.serve.stages)
+
+
+def held_by(store: Store, task: str, release_id: str, *, force: str = "") -> str:
+    """
+    Why a release may not go on.
+
+    Args:
+        store: the project's store.
+        task: name of the task.
+        release_id: which one; what was seen of another release does not hold it, or nothing could ever take that one's place.
+        force: a reason passes what the watch has seen, and not what people owe.
+
+    Returns: in a few words; empty where nothing holds it.
+    """
+    holds = store.watching.holds(task)
+    if not holds:
+        return ""
+    about = {one.id: one for one in store.watching.triggers(task, open_only=False)}
+    owed = tuple(f"{name}-" for name in OWED)
+    binding = [
+        one for one in holds
+        if (not force or one.trigger.startswith(owed))
+        and ((cause := about.get(one.trigger)) is None or cause.occasion not in SEEN or cause.release_id in ("", release_id))
+    ]  # fmt: skip
+    return "; ".join(f"held since {_day(one.since)} by {one.by}: {one.why}" for one in binding)
 
 
 def _evidence(store: Store, state: RolloutState) -> Evidence:
@@ -210,7 +239,7 @@ def _first_stage(store: Store, plan: RolloutPlan, release: Release, now: float) 
         "plan_hash": release.certificate.plan_hash, "sealed_digest": release.certificate.sealed_digest,
         "slices": [{"slice": p.slice, "n": p.n, "kept": p.kept, "wrong": p.wrong, "upper": p.upper} for p in parts],
     }  # fmt: skip
-    day = time.strftime("%Y-%m-%d", time.gmtime(now))
+    day = _day(now)
     problem = ""
     if seen and seen[-1] != "candidate":
         problem = f"release {release.id!r} was {seen[-1]} before; coming back takes a new certificate"
@@ -239,3 +268,7 @@ def _done(
     if after is None:
         raise StoreError("the rollout was moved by somebody else at the same time; nothing was done", next_action=LOOK)
     return after
+
+
+def _day(at: float) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(at))

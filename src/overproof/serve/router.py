@@ -199,6 +199,8 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     release: str = ""
     slice: str = ""
     confidence: float | None = None
+    review: str = ""
+    """Where the owner's review stands; said once it is overdue."""
 
 
 def headers_of(routed: Routed, shown: Shown) -> list[tuple[bytes, bytes]]:
@@ -221,6 +223,8 @@ def headers_of(routed: Routed, shown: Shown) -> list[tuple[bytes, bytes]]:
             found.append((name, _kept(text)))
     if shown.confidence is not None and math.isfinite(shown.confidence):
         found.append((b"x-overproof-confidence", b"%.4f" % shown.confidence))
+    if shown.review in ("overdue", "lapsed"):
+        found.append((b"x-overproof-review", shown.review.encode()))
     if routed.degraded:
         found.append((b"x-overproof-degraded", b"true"))
     return found

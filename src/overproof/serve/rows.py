@@ -207,7 +207,8 @@ def _joined(raw: bytes) -> dict[str, Any]:
     refused = any(isinstance(delta := _choice(one).get("delta"), dict) and delta.get("refusal") for one in events)
     if refused:
         whole["choices"][0]["message"]["refusal"] = "refused"
-    return {**whole, "model": named.get("model"), "id": named.get("id"), "created": named.get("created")}
+    mark = next((one["system_fingerprint"] for one in events if one.get("system_fingerprint")), None)  # one event may lack it
+    return {**whole, "model": named.get("model"), "id": named.get("id"), "created": named.get("created"), "system_fingerprint": mark}
 
 
 def _choice(event: Any) -> dict[str, Any]:
@@ -231,6 +232,7 @@ def _completion(row: Row, answer: Answer, *, asked_of: Any, prices: Prices | Non
         latency_s=row.served.latency_s,
         cost_usd=cost,
         reason=verdict.reason,
+        fingerprint=scalar_text(answer.fingerprint) or None,
     )
 
 

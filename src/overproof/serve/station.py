@@ -7,11 +7,14 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from overproof.data import RolloutState
 from overproof.errors import OverproofError, ProjectError, StoreError
+from overproof.evidence import Release
 from overproof.outputs import Output
 from overproof.project import Project
+from overproof.runs import ReviewState, clock_of, review_state
 from overproof.serve.breaker import Breaker
 from overproof.serve.evidence import Tally, Tick
 from overproof.serve.keeping import Keeping, Log, LogProcess
@@ -23,6 +26,7 @@ from overproof.store.money import Prices
 from overproof.store.project_store import Store
 
 TICK_S = 1.0
+REVIEW_S = 60.0  # a review is a matter of days
 END_S = 5.0
 OPENAI = "https://api.openai.com/v1"
 
@@ -64,6 +68,10 @@ class Station:
             store.secret()  # made now, not when the disk may be full
         self.capture = keep(keeping)
         self.tally = Tally(critical_slices(project.slices, [one.name for one in project.slices]))
+        self.review: ReviewState | None = None
+        """Of the release that serves; None where none does."""
+        self._serving: Release | None = None
+        self._reviewed_at = -REVIEW_S
         self.trouble = ""
         """Why the rollout can't be followed now; empty where it can."""
         loading = Loading(workers=table.workers, shadow_mb=table.shadow_mb, breaker=lambda: Breaker.for_student(clock=now))
@@ -116,12 +124,28 @@ class Station:
             self._wake.wait(TICK_S)
             self._wake.clear()
             try:
-                self.tick.run()
+                state = self.tick.run()
+                self._look_at_review(state.release_id)
                 self.trouble = ""
             except OverproofError as error:
                 self.trouble = error.what
             except Exception as error:  # noqa: BLE001 - a thread that dies here would leave a bad release where it is, in silence
                 self.trouble = f"{type(error).__name__}: {error}"[:300]
+
+    def _look_at_review(self, release_id: str | None) -> None:
+        moved = release_id != (None if self._serving is None else self._serving.id)
+        if not moved and time.monotonic() - self._reviewed_at < REVIEW_S:
+            return
+        if moved:  # reading one verifies its bundle, which is too much for every minute
+            self._serving = None if release_id is None else self.store.releases.get(release_id)
+        known, clock = self._serving, clock_of(self.store, datetime.now(UTC))
+        self.review = None if known is None else review_state(known, self.store.decisions.read(), self.project.owner, clock)
+        self._reviewed_at = time.monotonic()
+
+    @property
+    def review_word(self) -> str:
+        """Where the owner's review stands, in one word; empty where nothing serves."""
+        return "" if self.review is None else self.review.word
 
     async def close(self) -> None:
         """Commit what was captured and counted, end the student."""

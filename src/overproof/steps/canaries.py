@@ -11,6 +11,7 @@ from typing import Protocol
 from overproof.data import CanaryRound, Completion, Request, digest_of
 from overproof.errors import DataError, PinMismatch
 from overproof.measure.intervals import cp_upper, p_pass
+from overproof.measure.rounds import least_alarm
 
 FIRST_INDEX = 1_000_000  # of samples that are canary rounds; labels never come so far
 REFERENCE_ROUNDS = 3  # asked at the first run: the first sets the answers, the others show how much they flicker
@@ -132,7 +133,7 @@ def alarm_at(n: int, noise: float) -> int:
 
     Returns: smallest c with P(Binomial(n, noise) >= c) at most 1/30; n + 1 where there is none.
     """
-    return next((c for c in range(1, n + 1) if _tail(c, n, noise) <= FALSE_ALARM), n + 1)
+    return least_alarm(n, noise, FALSE_ALARM)
 
 
 def _tail(c: int, n: int, noise: float) -> float:

@@ -231,6 +231,10 @@ class Attestation:
     expires: str = ""
     supersedes: tuple[str, ...] = ()
     """Ids of earlier records whose labels this one takes over."""
+    ends: str = ""
+    """ISO date on which the provider stops serving the model; empty where none is known."""
+    ends_source: str = ""
+    """Where that date was read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -493,6 +497,10 @@ def _attestation(raw: Mapping[str, Any], folder: Path) -> Attestation:
     texts = [f.name for f in dataclasses.fields(record) if f.type == "str" and not isinstance(getattr(record, f.name), str)]
     if texts:
         raise ValueError(f"{texts[0]!r} must be text in quotes")
+    if record.ends:
+        date.fromisoformat(record.ends)
+        if not record.ends_source.strip():
+            raise ValueError("ends without ends_source: say where the date was read")
     return record
 
 

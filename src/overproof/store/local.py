@@ -193,6 +193,9 @@ PROJECT_SCHEMA = (
     CREATE TABLE delivery(
         notice TEXT NOT NULL REFERENCES notice(id), channel TEXT NOT NULL, tries INTEGER NOT NULL, next_at REAL, done REAL,
         fault TEXT NOT NULL, PRIMARY KEY(notice, channel)) STRICT, WITHOUT ROWID;
+    CREATE TABLE teacher_round(
+        pin TEXT NOT NULL, prompts TEXT NOT NULL, round INTEGER NOT NULL, at REAL NOT NULL, cost_micro INTEGER NOT NULL,
+        body TEXT NOT NULL, PRIMARY KEY(pin, prompts, round)) STRICT, WITHOUT ROWID;
     CREATE TABLE watch_pass(task TEXT PRIMARY KEY, at REAL NOT NULL, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
     """,
 )

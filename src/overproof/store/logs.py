@@ -87,6 +87,17 @@ class LogCounts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AnsweredBy:
+    """A model that answered, as the provider named it."""
+
+    since: str
+    """When it was seen first, ISO 8601 in UTC."""
+    model: str
+    fingerprint: str
+    """Empty where the provider names none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Line:
     """A record as the database holds it."""
 
@@ -219,6 +230,24 @@ class TrafficLog:
             for identity in ids
             for body, source in self._db.rows("SELECT body, source FROM record WHERE id=?", (identity,))
         ]
+
+    def answered_by(self, task: str, *, since: float) -> list[AnsweredBy]:
+        """
+        Models and fingerprints of the teacher's own answers through the gateway, in the order in which they were first seen.
+
+        Args:
+            task: name of the task.
+            since: seconds since 1970; earlier rows are not looked at.
+
+        Returns: one entry for each pair.
+        """
+        query = """SELECT min(at_us), coalesce(body ->> '$.completion.model', '') AS model,
+            coalesce(body ->> '$.completion.fingerprint', '') AS mark FROM record
+            WHERE (at_us IS NULL) = 0 AND at_us >= ? AND body ->> '$.served.route' = 'teacher' AND body ->> '$.served.task' = ?
+            AND body ->> '$.completion.finish' = 'stop' GROUP BY model, mark ORDER BY min(at_us)"""
+        rows = self._db.rows(query, (round(since * 1e6), task))
+        first = [datetime.fromtimestamp(row[0] / 1e6, UTC).isoformat(timespec="seconds") for row in rows]
+        return [AnsweredBy(since=at, model=model, fingerprint=mark) for at, (_, model, mark) in zip(first, rows, strict=True)]
 
     def skipped(self) -> Iterator[Skipped]:
         """Rows that could not be read, as they came."""

@@ -134,6 +134,30 @@ class Rollouts:
             _stages(connection, before, release_id, "rolled-back" if stage == "teacher-only" else stage, by=by, why=why)
         return self.current(before.task)
 
+    def give_back(self, task: str, *, by: str, why: str, evidence: Mapping[str, Any], at: float) -> RolloutState | None:
+        """
+        Give all requests to the teacher, from whatever stage it is in; a gateway that moves at the same moment changes nothing.
+
+        Args:
+            task: name of the task.
+            by: who decided.
+            why: in a few words.
+            evidence: what it rests on, as JSON can say it; epoch and stage are added.
+            at: seconds since 1970.
+
+        Returns: the new state; None where the teacher answers alone already.
+        Raises: StoreError where others move without end.
+        """
+        for _ in range(100):
+            state = self.current(task)
+            if state.release_id is None:
+                return None
+            facts = {**evidence, "epoch": state.epoch, "stage": state.stage}
+            moved = self.move(state, release_id=state.release_id, stage="teacher-only", share=0.0, by=by, why=why, evidence=facts, at=at)
+            if moved is not None:
+                return moved
+        raise StoreError("the rollout moved each time that it was to be rolled back", next_action="run it again")
+
     def suspend(
         self, state: RolloutState, slices: Mapping[str, str], *, by: str, evidence: Mapping[str, Any], at: float
     ) -> tuple[str, ...]:

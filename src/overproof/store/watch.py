@@ -333,7 +333,7 @@ class Watching:
             decide_on(connection, "hold", actor=by, subject=task, body={"why": why, "trigger": cause})
             return True
 
-    def release_hold(self, task: str, *, by: str, why: str, at: float) -> int:
+    def release_hold(self, task: str, *, by: str, why: str, at: float, cause: str | None = None) -> int:
         """
         Let a rollout go on; durable on return, with its entry in the decisions log.
 
@@ -342,16 +342,23 @@ class Watching:
             by: who decided.
             why: in a few words.
             at: seconds since 1970.
+            cause: the trigger whose hold alone ends; None for all.
 
         Returns: how many holds ended; 0 where it was not held.
         """
         with self._db.write() as connection:
-            sql = "UPDATE held_rollout SET ended=?, ended_by=?, ended_why=? WHERE task=? AND ended IS NULL RETURNING cause"
-            ended: list[Row] = connection.execute(sql, (at, by, why, task)).fetchall()
+            sql = """UPDATE held_rollout SET ended=?, ended_by=?, ended_why=? WHERE task=? AND ended IS NULL
+                AND (?5 IS NULL OR cause=?5) RETURNING cause"""
+            ended: list[Row] = connection.execute(sql, (at, by, why, task, cause)).fetchall()
             if ended:
                 body = {"why": why, "triggers": [cause for (cause,) in ended if cause]}
                 decide_on(connection, "hold-released", actor=by, subject=task, body=body)
             return len(ended)
+
+    def lifted(self, task: str) -> dict[str, str]:
+        """Triggers whose holds have ended, with who ended the last of each."""
+        query = "SELECT cause, ended_by FROM held_rollout WHERE task=? AND ended IS NOT NULL ORDER BY seq"
+        return dict(self._db.rows(query, (task,)))
 
     def holds(self, task: str) -> list[Hold]:
         """What holds a rollout, oldest first."""
