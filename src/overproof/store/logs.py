@@ -185,6 +185,22 @@ class TrafficLog:
                 "rows of the traffic log were replaced while it was read", next_action="run again"
             )
 
+    def find(self, ids: Iterable[str]) -> list[TrafficRecord]:
+        """
+        Rows by their ids.
+
+        Args:
+            ids: of requests; what is not in the log is left out.
+
+        Returns: the rows, in the order of `ids`, without context.
+        """
+        shared = _Shared()
+        return [
+            _record_of(body, source, context=False, shared=shared)
+            for identity in ids
+            for body, source in self._db.rows("SELECT body, source FROM record WHERE id=?", (identity,))
+        ]
+
     def skipped(self) -> Iterator[Skipped]:
         """Rows that could not be read, as they came."""
         for place, reason, raw in self._db.stream("SELECT place, reason, raw FROM skipped ORDER BY seq"):
