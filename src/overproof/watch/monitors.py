@@ -217,7 +217,7 @@ def read_stream(stream: Stream, *, today: date, deadline_days: int, delta: float
     level = alarm_level(delta, weight=stream.weight)
     page = pager_level(page_days, weight=PAGE_SHARE * stream.weight)
     gains = np.array([day_gain(day, stream.bar) for day in days])
-    life = fold_days(gains, "restart") if days else np.zeros(0)
+    life = fold_days(gains, "life") if days else np.zeros(0)
     return Watched(
         stream=stream, settled=ready, days=days, unplanned=len(ready.ready) - len(days), level=level,
         log_e=float(life[-1]) if days else 0.0, episodes=_episodes(gains, life, level, page),
