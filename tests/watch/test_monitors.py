@@ -94,7 +94,7 @@ def test_an_alarm_says_where_how_much_since_when_how_sure_and_shows_messages(wor
     live(store, release, breaks("paying", 10, to=0.5), days=20)
     found = read_monitors(store, project, release, now=at(20))
     life = next(alarm for alarm in found.alarms if alarm.kind == "life")
-    for part in ("In slice 'paying'", "does not answer as the teacher would", "September 2026", "where at most 5 % is allowed", "in at most 0.05 of all releases"):
+    for part in ("In slice 'paying'", "does not answer as the teacher would", "September 2026", "where at most 5 % is allowed", "at most 5 % of the releases that keep their bars"):
         assert part in life.words, life.words
     assert 1 <= len(life.examples) <= 5
     for one in life.examples:

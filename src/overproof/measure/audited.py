@@ -39,7 +39,9 @@ class Counted:
     """A settled day with its draw."""
 
     row: AuditDay
+    """What was counted."""
     draw: Draw
+    """How it was drawn."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,13 +49,17 @@ class Rate:
     """The share of wrong answers among all requests of some days."""
 
     value: float
+    """The estimate, in [0, 1]."""
     low: float
+    """Lower end of an interval that may be read after every day and is right at all of them at once."""
     high: float
-    """The interval may be read after every day and is right at all of them at once."""
+    """Its upper end."""
     audits: int
     """Audited answers behind it."""
     wrong: int
+    """Wrong ones among these."""
     method: str
+    """How it was made, in words."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,8 +69,9 @@ class Since:
     first: int
     """The day from which on the evidence is largest."""
     earliest: int
+    """The first day that fits nearly as well."""
     latest: int
-    """Days in between that fit nearly as well."""
+    """The last one that does."""
 
 
 def audit_bets(bar: float, draw: Draw) -> Vector:
@@ -88,7 +95,7 @@ def audit_bets(bar: float, draw: Draw) -> Vector:
     low, high = (1.0, 1.0) if draw.even else (draw.low, draw.high)
     near = low * np.array(_EXCESS)
     far = np.geomspace(near[-1], max(near[-1], 20.0 * high), 13 - len(near))[1:]
-    return np.minimum(np.concatenate([near, far]), 0.98 / bar)
+    return np.asarray(np.minimum(np.concatenate([near, far]), 0.98 / bar))
 
 
 def day_gain(day: Counted, bar: float) -> Vector:
@@ -114,7 +121,7 @@ def day_gain(day: Counted, bar: float) -> Vector:
     (row,) = merged([row])  # says which counts can't be
     bet = audit_bets(bar, draw)
     if draw.even:
-        return row.wrong * np.log1p(bet * (1.0 - bar)) + (row.audited - row.wrong) * np.log1p(-bet * bar)
+        return np.asarray(row.wrong * np.log1p(bet * (1.0 - bar)) + (row.audited - row.wrong) * np.log1p(-bet * bar))
     quiet = (row.requests - row.wrong) * np.log1p(-bet * bar)
     seen = [count * np.log1p(bet * (1.0 / max(pi, draw.low) - bar)) for pi, count in row.wrong_by_pi]
     return np.asarray(np.sum([quiet, *seen], axis=0))
@@ -146,11 +153,11 @@ def audited_rate(days: Sequence[Counted], d: float) -> Rate:
     audits, wrong = (sum(getattr(day.row, name) for day in days) for name in ("audited", "wrong"))
     if len({day.draw.low for day in days if day.draw.even}) == 1 and all(day.draw.even for day in days) and audits:
         both, value = confidence_sequence(wrong, audits, d), wrong / audits
-        method = f"confidence sequence, {100 * (1 - d):g} %, of {audits} audits drawn alike"
+        method = f"confidence sequence of {audits} audits drawn alike"
     else:
         both = _betting(days, d)
         value = min(1.0, math.fsum(count / pi for day in days for pi, count in day.row.wrong_by_pi) / requests)
-        method = f"Horvitz-Thompson over {requests} requests, betting confidence sequence, {100 * (1 - d):g} %, of {audits} weighted audits"
+        method = f"Horvitz-Thompson over {requests} requests, betting confidence sequence of {audits} weighted audits"
     return Rate(value=value, low=both.low, high=both.high, audits=audits, wrong=wrong, method=method)
 
 

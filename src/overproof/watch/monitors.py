@@ -297,6 +297,7 @@ def _reading(one: Watched, release_id: str, today: date, deadline_days: int) -> 
     rate = _rate(one, 0, CONFIDENCE)
     if standing is not None:
         rate = _of_alarm(one, standing)
+    window = "since launch" if standing is None else "since the alarm's first day, whichever that is"
     judged = 0 if rate is None else rate.audits - sum(day.row.unlabelled for day in one.days)
     late = [day for day in one.settled.starved if (today - day).days <= 2 * deadline_days]
     audited = sum(day.row.audited for day in one.days)
@@ -314,7 +315,7 @@ def _reading(one: Watched, release_id: str, today: date, deadline_days: int) -> 
         day=one.days[-1].row.day.isoformat() if one.days else "",
         value=None if nothing or rate is None else rate.value, low=None if nothing or rate is None else rate.low,
         high=None if nothing or rate is None else rate.high, reference=stream.bar, n=0 if rate is None else rate.audits,
-        method="no settled day" if rate is None else rate.method, log_e=one.log_e, level=one.level,
+        method="no settled day" if rate is None else f"{rate.method}, {100 * (1 - CONFIDENCE):g} % at all looks, {window}", log_e=one.log_e, level=one.level,
     )  # fmt: skip
 
 
@@ -338,9 +339,9 @@ def _words(one: Watched, episode: Episode, rate: Rate, project: Project) -> str:
     if earliest != latest:
         when += f" (any day from {_date(earliest)} to {_date(latest)} fits nearly as well)"
     sure = (
-        f"an alarm like this comes in at most {project.watch.false_alarms:.2g} of all releases that keep their bars"
+        f"at most {_percent(project.watch.false_alarms)} of the releases that keep their bars ever see an alarm like this"
         if episode.kind == "life"
-        else f"pages about nothing come at most once in {project.watch.false_page_every} on average"
+        else f"a page like this about nothing comes at most once in {seconds_of(project.watch.false_page_every) / 86_400.0:g} days on average"
     )
     return (
         f"{where[0].upper()}{where[1:]} the student {what} in {_percent(rate.value)} of its answers {when}, where at most "
