@@ -373,11 +373,11 @@ def fold_days(increments: ArrayLike, rule: Rule) -> Vector:
             next_action="stack the increments of the days",
         )
     state: Vector | None = None
-    found = np.empty(gains.shape[:-1])
+    states = np.empty(gains.shape)
     for number in range(gains.shape[-2]):
         state = _step(state, gains[..., number, :], _start(rule, number + 1))
-        found[..., number] = _log_e(state, rule, number + 1)
-    return found
+        states[..., number, :] = state
+    return _log_e(states, rule, np.arange(1, gains.shape[-2] + 1))
 
 
 def alarm_level(delta: float, *, weight: float = 1.0) -> float:
@@ -514,16 +514,17 @@ def _start(rule: Rule, number: int) -> float | None:
     """Log weight of a fresh start on the day of that number; None where the only start is the launch."""
     if rule == "mixture":
         return None
-    return 0.0 if rule == "pager" else math.log(_unbet(rule, number - 1) - _unbet(rule, number))
+    return 0.0 if rule == "pager" else math.log(float(_unbet(rule, number - 1) - _unbet(rule, number)))
 
 
-def _unbet(rule: Rule, number: int) -> float:
+def _unbet(rule: Rule, number: ArrayLike) -> Vector:
     """Wealth that a life alarm has not bet after so many days: what is left for later starts."""
+    days = np.asarray(number, dtype=np.float64)
     if rule == "restart":
-        return 1.0 / (number + 1)
+        return np.asarray(1.0 / (days + 1.0))
     most = 1.0 - _EARLY - _LATE
-    late = most * (1.0 - number / _LIFE) + _LATE if number <= _LIFE else _LATE * _LIFE / number
-    return _EARLY / (number + 1) + late
+    late = np.where(days <= _LIFE, most * (1.0 - days / _LIFE) + _LATE, _LATE * _LIFE / np.maximum(days, 1.0))
+    return np.asarray(_EARLY / (days + 1.0) + late)
 
 
 def _step(state: Vector | None, gain: Vector, start: float | None) -> Vector:
@@ -538,10 +539,10 @@ def _step(state: Vector | None, gain: Vector, start: float | None) -> Vector:
     return np.asarray(np.logaddexp(-np.inf if state is None else state, start) + gain)
 
 
-def _log_e(state: Vector, rule: Rule, number: int) -> Vector:
+def _log_e(state: Vector, rule: Rule, number: ArrayLike) -> Vector:
     """Log of the mean over the bets; a life alarm also holds the wealth that has not been bet yet."""
     mean = scipy.special.logsumexp(state, axis=-1) - math.log(_BETS)
-    return np.asarray(np.logaddexp(mean, math.log(_unbet(rule, number))) if rule in {"restart", "life"} else mean)
+    return np.asarray(np.logaddexp(mean, np.log(_unbet(rule, number))) if rule in {"restart", "life"} else mean)
 
 
 def _fold(before: Fold | None, day: Sequence[float] | Vector, rule: Rule) -> Fold:

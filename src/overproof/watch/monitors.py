@@ -233,10 +233,13 @@ def _episodes(gains: np.ndarray, life: np.ndarray, level: float, page: float) ->
         found.append(Episode(kind="life", at=ever, since=since.first, earliest=since.earliest, latest=since.latest, last=len(gains) - 1))
     pages: list[Episode] = []
     fold: Fold | None = None
-    for at, gain in enumerate(gains):
-        fold = fold_pager(fold, gain)
-        if fold.log_e < page:
-            continue
+    loud = fold_days(gains, "pager") >= page if len(gains) else np.zeros(0, dtype=bool)
+    first = int(loud.argmax()) if bool(loud.any()) else len(gains)
+    for at in range(first, len(gains)):
+        if at > first:
+            fold = fold_pager(fold, gains[at])
+            if fold.log_e < page:
+                continue
         fold = None
         last = min(at + PAGE_LASTS, len(gains) - 1)
         if pages and at <= pages[-1].last:
