@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check bench bench-data bench-students bench-gateway prove clean
+.PHONY: help demo test test-slow check bench bench-data bench-students bench-gateway bench-watch prove clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -56,6 +56,10 @@ LITELLM ?=
 INFINITY ?=
 bench-gateway: $(STAMP) ## the gateway beside LiteLLM, a bare pass-through, the student's own pass; restarts, memory, canary
 	$(BIN)/python benchmarks/gateway/run.py --data '$(DATA)' $(if $(LITELLM),--litellm '$(LITELLM)') $(if $(INFINITY),--infinity '$(INFINITY)')
+
+# DATA holds banking77/ and inbox/.
+bench-watch: $(STAMP) ## monitors of a serving release: false alarms, delay, a rare slice, what audits cost
+	$(BIN)/python -m benchmarks.watch.run --data '$(DATA)'
 
 # TRIALS=200 for a glance, which leaves the page as it is.
 TRIALS ?= 2000

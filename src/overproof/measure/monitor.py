@@ -20,7 +20,8 @@ from overproof.measure.slices import hash_unit
 _BETS = 12
 _STARVED = 0.02  # above this share of a day's audits past their deadline, a quiet monitor says nothing
 Vector = NDArray[np.float64]
-Rule = Literal["mixture", "restart", "pager"]
+_LIFE, _EARLY, _LATE = 90, 0.25, 0.05  # days of a usual life; weight of an early start, and of one after such a life
+Rule = Literal["mixture", "restart", "life", "pager"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -355,7 +356,8 @@ def fold_days(increments: ArrayLike, rule: Rule) -> Vector:
 
     Args:
         increments: shape (..., days, 12), one increment a day.
-        rule: "mixture", "restart" or "pager", as in the function `fold_` of that name.
+        rule: "mixture", "restart" or "pager", as in the function `fold_` of that name; "life" is a restart whose starting
+            days weigh about the same over 90 days, the usual life of a certificate: a late fault is found sooner.
 
     Returns: shape (..., days), `Fold.log_e` after each day.
     Raises: MeasureError for increments of another shape.
@@ -371,11 +373,11 @@ def fold_days(increments: ArrayLike, rule: Rule) -> Vector:
             next_action="stack the increments of the days",
         )
     state: Vector | None = None
-    found = np.empty(gains.shape[:-1])
+    states = np.empty(gains.shape)
     for number in range(gains.shape[-2]):
         state = _step(state, gains[..., number, :], _start(rule, number + 1))
-        found[..., number] = _log_e(state, rule, number + 1)
-    return found
+        states[..., number, :] = state
+    return _log_e(states, rule, np.arange(1, gains.shape[-2] + 1))
 
 
 def alarm_level(delta: float, *, weight: float = 1.0) -> float:
@@ -510,7 +512,19 @@ def settled(
 
 def _start(rule: Rule, number: int) -> float | None:
     """Log weight of a fresh start on the day of that number; None where the only start is the launch."""
-    return {"mixture": None, "restart": -math.log(number * (number + 1)), "pager": 0.0}[rule]
+    if rule == "mixture":
+        return None
+    return 0.0 if rule == "pager" else math.log(float(_unbet(rule, number - 1) - _unbet(rule, number)))
+
+
+def _unbet(rule: Rule, number: ArrayLike) -> Vector:
+    """Wealth that a life alarm has not bet after so many days: what is left for later starts."""
+    days = np.asarray(number, dtype=np.float64)
+    if rule == "restart":
+        return np.asarray(1.0 / (days + 1.0))
+    most = 1.0 - _EARLY - _LATE
+    late = np.where(days <= _LIFE, most * (1.0 - days / _LIFE) + _LATE, _LATE * _LIFE / np.maximum(days, 1.0))
+    return np.asarray(_EARLY / (days + 1.0) + late)
 
 
 def _step(state: Vector | None, gain: Vector, start: float | None) -> Vector:
@@ -525,10 +539,10 @@ def _step(state: Vector | None, gain: Vector, start: float | None) -> Vector:
     return np.asarray(np.logaddexp(-np.inf if state is None else state, start) + gain)
 
 
-def _log_e(state: Vector, rule: Rule, number: int) -> Vector:
+def _log_e(state: Vector, rule: Rule, number: ArrayLike) -> Vector:
     """Log of the mean over the bets; a life alarm also holds the wealth that has not been bet yet."""
     mean = scipy.special.logsumexp(state, axis=-1) - math.log(_BETS)
-    return np.asarray(np.logaddexp(mean, -math.log(number + 1)) if rule == "restart" else mean)
+    return np.asarray(np.logaddexp(mean, np.log(_unbet(rule, number))) if rule in {"restart", "life"} else mean)
 
 
 def _fold(before: Fold | None, day: Sequence[float] | Vector, rule: Rule) -> Fold:
