@@ -185,6 +185,50 @@ class TrafficLog:
                 "rows of the traffic log were replaced while it was read", next_action="run again"
             )
 
+    def between(self, start: datetime, end: datetime) -> Iterator[TrafficRecord]:
+        """
+        The rows of a span of time, in its order, without contexts.
+
+        Args:
+            start: first moment, in UTC.
+            end: first moment after it.
+
+        Returns: the rows, lazily.
+        """
+        shared, query = _Shared(), (
+            "SELECT body, source FROM record WHERE at_us IS NULL = 0 AND at_us>=? AND at_us<? ORDER BY at_us, seq"
+        )
+        for body, source in self._db.stream(query, tuple(_microseconds(one.isoformat()) for one in (start, end))):
+            yield _record_of(body, source, context=False, shared=shared)
+
+    def with_ids(self, ids: Iterable[str]) -> dict[str, TrafficRecord]:
+        """
+        Single rows, without contexts.
+
+        Args:
+            ids: of requests.
+
+        Returns: by id, those that the log has.
+        """
+        shared, found = _Shared(), {}
+        for one in dict.fromkeys(ids):
+            for body, source in self._db.rows("SELECT body, source FROM record WHERE id=?", (one,)):
+                found[one] = _record_of(body, source, context=False, shared=shared)
+        return found
+
+    def first_asked(self, release_id: str) -> datetime | None:
+        """
+        When a release was first asked, in shadow too; reads the whole log.
+
+        Args:
+            release_id: which.
+
+        Returns: the time of the request; None where it never was.
+        """
+        query = "SELECT min(at_us) FROM record WHERE at_us IS NULL = 0 AND json_extract(body, '$.served.release')=?"
+        ((at_us,),) = self._db.rows(query, (release_id,))
+        return None if at_us is None else datetime.fromtimestamp(at_us / 1_000_000, UTC)
+
     def skipped(self) -> Iterator[Skipped]:
         """Rows that could not be read, as they came."""
         for place, reason, raw in self._db.stream("SELECT place, reason, raw FROM skipped ORDER BY seq"):
