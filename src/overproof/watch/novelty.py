@@ -14,9 +14,9 @@ from overproof.data import ALL, ExampleShown
 from overproof.measure.clusters import new_clusters
 from overproof.measure.drift import Sketch, SketchPlan, Weeks, sketch, weekly_shift
 from overproof.measure.words import WordCounts, new_words
-from overproof.steps.usual import OWN, Usual
+from overproof.steps.usual import Usual
 from overproof.store.project_store import Store
-from overproof.watch.daybook import SHOWN, WINDOW, Daybook, DaySlice, Sample, vector_of
+from overproof.watch.daybook import SHOWN, WINDOW, Daybook, DaySlice, Sample, sketch_of, vector_of
 
 Kind = Literal["vocabulary", "clusters", "mmd_sketch"]
 TEXT = 300
@@ -90,9 +90,8 @@ def week_of(book: Daybook, usual: Usual, monday: date, levels: WeekLevels, plan:
         found = tuple(Found(**{**one, "ids": tuple(one["ids"])}) for one in known["found"])
         return WeekFound(monday=monday, found=found, looked=known["looked"])
     first, last = book.days[0], monday + timedelta(days=6)
-    windows = []
-    for start in dict.fromkeys((monday, max(first, last - timedelta(days=WINDOW - 1)))):
-        windows.append([start + timedelta(days=at) for at in range((last - start).days + 1)])
+    starts = dict.fromkeys((monday, max(first, last - timedelta(days=WINDOW - 1))))
+    windows = [[start + timedelta(days=at) for at in range((last - start).days + 1)] for start in starts]
     names = (*usual.slices, ALL) if len(usual.slices) > 1 else (ALL,)
     new: dict[tuple[str, str, str], Found] = {}
     looked: dict[str, dict[str, int]] = {}
@@ -224,8 +223,6 @@ def _named(part: Sequence[tuple[date, DaySlice]], ids: frozenset[str]) -> str:
 
 
 def _shift(book: Daybook, usual: Usual, days: Sequence[date], plan: SketchPlan, level: float) -> list[Found]:
-    from overproof.watch.daybook import sketch_of
-
     features = 2 * plan.weights.shape[1]
     reference = _reference_weeks(usual, plan)
     weeks = {}
@@ -256,7 +253,7 @@ def _reference_weeks(usual: Usual, plan: SketchPlan) -> dict[str, tuple[tuple[Sk
         return {}
     last = max(known) + timedelta(days=1)
     monday = last - timedelta(days=last.weekday() + 7)
-    mondays = []
+    mondays: list[date] = []
     while monday >= min(known) and len(mondays) < WEEKS:
         mondays.append(monday)
         monday -= timedelta(days=7)
@@ -292,15 +289,3 @@ def _attributed(found: Iterable[Found]) -> tuple[Found, ...]:
 
 def _plain(one: Found) -> dict[str, Any]:
     return {name: getattr(one, name) for name in Found.__slots__}
-
-
-def by_own_features(usual: Usual) -> bool:
-    """
-    Whether groups and distances are by the student's own features.
-
-    Args:
-        usual: the reference.
-
-    Returns: False where they are by hashed n-grams.
-    """
-    return usual.vectors == OWN
