@@ -134,14 +134,14 @@ def read_lane(
 
 def would_see(rows: float, bound: float, *, level: float) -> bool:
     """
-    Whether a share of twice its bound, or halfway to all where that is less, would be seen in so many rows.
+    Whether a share of twice its bound, or five points above it where that is more, would be seen in so many rows.
 
     Args:
         rows: live rows of a slice, at least 0.
         bound: the upper bound, in (0, 1].
         level: log evidence of a page.
 
-    Returns: False where quiet would mean nothing.
+    Returns: False where quiet would mean nothing. Where that is above half of the way to all, half of the way counts.
     Raises: MeasureError as `increment`.
     Source: the evidence of the expected count; a reading that could not have paged is no good news.
 
@@ -150,7 +150,7 @@ def would_see(rows: float, bound: float, *, level: float) -> bool:
     """
     if bound >= MOST or rows <= 0:
         return False
-    gain = increment(rows * min(2.0 * bound, (1.0 + bound) / 2.0), rows, bound)
+    gain = increment(rows * min(max(2.0 * bound, bound + 0.05), (1.0 + bound) / 2.0), rows, bound)
     return bool(scipy.special.logsumexp(gain) - math.log(gain.size) >= level)
 
 

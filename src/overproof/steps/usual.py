@@ -10,7 +10,7 @@ from datetime import date
 import numpy as np
 from numpy.typing import NDArray
 
-from overproof.data import Folder, PromptRow, PromptSet, Request
+from overproof.data import ALL, Folder, PromptRow, PromptSet, Request
 from overproof.measure.clusters import GRAMS, gram_places, gram_vectors, usual_distance
 from overproof.measure.drift import FarReference, SketchPlan, far, far_reference, sketch_plan
 from overproof.measure.slices import hash_unit
@@ -75,6 +75,7 @@ class Usual:
     width: int
     near: bytes
     """Training rows as float16, (a, width), of length 1."""
+    near_slices: tuple[str, ...]
     held_vectors: bytes
     """Held rows likewise."""
     held: tuple[HeldRow, ...]
@@ -95,6 +96,17 @@ class Usual:
     def held_rows(self) -> NDArray[np.float32]:
         """Shape (held, width)."""
         return _floats(self.held_vectors, self.width)
+
+    def compared(self, name: str) -> NDArray[np.float32]:
+        """
+        Rows that live ones of a slice (`ALL` for all) are compared with by density: where the student's own features could
+        be sharper on rows that it was fitted on, those are left out.
+        """
+        held = np.array([name in (ALL, row.slice) for row in self.held], dtype=np.bool_)
+        if self.vectors == OWN:
+            return self.held_rows()[held]
+        near = np.array([name in (ALL, one) for one in self.near_slices], dtype=np.bool_)
+        return np.vstack([self.held_rows()[held], self.near_rows()[near]])
 
     def far_rule(self) -> FarReference | None:
         """What tells far rows; None where nothing does."""
@@ -147,7 +159,7 @@ def usual(prompts: PromptSet, bundle: Folder, recipe: UsualRecipe) -> Usual:
     everything = (*learned, *fair)
     return Usual(
         slices=tuple(one.slice.name for one in asked.card.thresholds), labels=labels, vectors=placed.kind, width=near.shape[1],
-        near=near.astype(np.float16).tobytes(), held_vectors=held.astype(np.float16).tobytes(),
+        near=near.astype(np.float16).tobytes(), near_slices=tuple(asked.slices_of([row.request for row in learned])), held_vectors=held.astype(np.float16).tobytes(),
         held=tuple(
             HeldRow(
                 slice=answer.slice, at=row.request.at, guess=answer.guess if labels else None,

@@ -344,15 +344,14 @@ class _Told:
 def _weekly(look: _Look, weeks: Sequence[WeekFound]) -> _Told:
     """Readings of the last week's tests, and an alarm for each slice, signal and week that brought something new."""
     told = _Told(readings=[], alarms=[], examples={})
-    known: dict[tuple[Signal, str], set[str]] = {}
+    known: dict[Signal, set[str]] = {}
     for week in weeks:
         news: dict[tuple[Signal, str], list[Found]] = {}
         for one in week.found:
-            before = known.setdefault((one.kind, one.slice), set())
-            marks = _marks(one, week.monday)
-            if not marks & before:
+            if not _marks(one, week.monday) & known.get(one.kind, set()):
                 news.setdefault((one.kind, one.slice), []).append(one)
-            before |= marks | _marks(one, week.monday + timedelta(days=7))
+        for one in week.found:
+            known.setdefault(one.kind, set()).update(_marks(one, week.monday + timedelta(days=7)))
         if (look.days[-1] - week.last).days >= EPISODE:
             continue
         for (signal, name), found in news.items():
@@ -364,8 +363,8 @@ def _weekly(look: _Look, weeks: Sequence[WeekFound]) -> _Told:
 
 
 def _marks(one: Found, monday: date) -> set[str]:
-    """By what a finding is known again: its words; a shift of the whole by following one of the week before."""
-    return set(one.name.split(", ")) if one.name else {monday.isoformat()}
+    """By what a finding is known again: its words, in whichever slice; a shift of the whole by the week before it."""
+    return set(one.name.split(", ")) if one.name else {f"{one.slice} {monday}"}
 
 
 def _weekly_reading(look: _Look, week: WeekFound | None, signal: Signal, name: str) -> Reading:
@@ -387,7 +386,7 @@ def _able(look: _Look, signal: Signal, name: str, n: int) -> bool:
     """Whether something in a tenth of the rows, that the reference lacks, would have been named."""
     if signal == "mmd_sketch":
         return n > 0
-    m = sum(one.rows for part, one in look.usual.words.items() if name in (ALL, part)) if signal == "vocabulary" else look.held(name)
+    m = sum(one.rows for part, one in look.usual.words.items() if name in (ALL, part)) if signal == "vocabulary" else len(look.usual.compared(name))
     if n < 10 or not m:
         return False
     q = look.project.watch.tolerance * n / (look.project.watch.tolerance * n + m)

@@ -191,22 +191,23 @@ def _reference_words(usual: Usual, name: str) -> WordCounts:
 
 
 def _groups(parts: Mapping[str, Sequence[tuple[date, DaySlice]]], usual: Usual, *, level: float, tolerance: float) -> list[Found]:
-    held, found = usual.held_rows(), []
+    found = []
+    radii = sorted({usual.reach, usual.radius or usual.reach})
     for name, part in parts.items():
-        mine = np.array([name in (ALL, row.slice) for row in usual.held], dtype=np.bool_)
+        compared = usual.compared(name)
         kept: dict[str, tuple[date, Sample]] = {}  # one row of each conversation and each text
         for day, one in part:
             for sample in one.samples:
                 kept.setdefault(sample.likeness, (day, sample))
         rows = list(kept.values())
-        if len(rows) < 2 or not mine.any():
+        if len(rows) < 2 or not len(compared):
             continue
         live = np.stack([vector_of(sample, usual.width) for _, sample in rows])
-        for group in new_clusters(live, held[mine], radius=usual.reach, tolerance=tolerance, level=level, tries=len(parts)):
+        for group in new_clusters(live, compared, radii=radii, tolerance=tolerance, level=level, tries=len(parts)):
             ids = tuple(rows[at][1].id for at in group.rows)
             found.append(
                 Found(kind="clusters", slice=name, name=_named(part, frozenset(ids)), k=len(ids), n=len(rows), k_reference=group.k_reference,
-                      n_reference=int(mine.sum()), p_value=group.p_value, since=min(rows[at][0] for at in group.rows).isoformat(), ids=ids[:SHOWN])
+                      n_reference=len(compared), p_value=group.p_value, since=min(rows[at][0] for at in group.rows).isoformat(), ids=ids[:SHOWN])
             )  # fmt: skip
     return found
 
