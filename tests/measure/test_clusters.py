@@ -34,7 +34,9 @@ def test_a_tenth_of_new_content_is_one_group_of_its_own_rows(centres):
     usual, elsewhere = around(rng, centres, 800), -centres[:1]
     live = np.vstack([around(rng, centres, 180), around(rng, elsewhere, 20, spread=0.2)])
     found = new_clusters(live, usual, radii=[usual_distance(usual), usual_distance(usual, quantile=0.95)], tolerance=1.25, level=0.003)
-    assert found and set(found[0].rows) <= set(range(180, 200)) and len(found[0].rows) >= 15
+    assert found
+    assert set(found[0].rows) <= set(range(180, 200))
+    assert len(found[0].rows) >= 15
     assert found[0].k_reference == 0
 
 

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -42,7 +44,8 @@ def test_a_year_without_drift_pages_no_oftener_than_claimed(share, per_day):
 def test_the_bar_of_a_small_reference_is_its_own_interval():
     """Twelve rows say little: nothing within what they admit is drift, and a large reference leaves the tolerance."""
     small, large = share_bounds(1, 12, tolerance=1.25, d=0.001), share_bounds(5_000, 100_000, tolerance=1.25, d=0.001)
-    assert small.high > 0.4 and small.low < 0.001
+    assert small.high > 0.4
+    assert small.low < 0.001
     assert large == ShareBounds(low=0.04, high=0.0625)
 
 
@@ -52,8 +55,10 @@ def test_a_doubled_share_is_found_and_dated():
     first = {}
     for page in found:
         first.setdefault(page.stream, page)
-    assert set(first) == set(range(8)) and all(page.up for page in first.values())
-    assert max(page.at for page in first.values()) <= 90 and min(page.since for page in first.values()) >= 50
+    assert set(first) == set(range(8))
+    assert all(page.up for page in first.values())
+    assert max(page.at for page in first.values()) <= 90
+    assert min(page.since for page in first.values()) >= 50
 
 
 def test_a_share_that_falls_is_found_where_falls_are_read():
@@ -61,7 +66,8 @@ def test_a_share_that_falls_is_found_where_falls_are_read():
     known, k, n = worlds(5, streams=1, days=84, share=0.3, shift=(42, 1 / 3))
     bounds = [share_bounds(int(known[0]), 600, tolerance=1.25, d=0.001)]
     falls, rises = (read_lane(k, n, bounds, lane=SLOW, weights=[1.0], falls=[read]) for read in (True, False))
-    assert falls.pages and not falls.pages[0].up
+    assert falls.pages
+    assert not falls.pages[0].up
     assert not rises.pages
 
 
@@ -69,7 +75,7 @@ def test_after_a_page_the_stream_starts_afresh():
     """A share that stays high pages again later, dated after the first page."""
     found = read_lane([[5] * 7 + [40] * 30], [[100] * 37], [ShareBounds(low=0.02, high=0.1)], lane=FAST, weights=[1.0], falls=[False]).pages
     assert len(found) > 1
-    assert all(later.since > earlier.at for earlier, later in zip(found, found[1:], strict=False))
+    assert all(later.since > earlier.at for earlier, later in itertools.pairwise(found))
 
 
 @given(st.integers(0, 60), st.integers(1, 400), st.floats(1.05, 3.0), st.floats(1e-5, 0.4))
@@ -78,7 +84,8 @@ def test_bounds_hold_the_reference_share(k, m, tolerance, d):
     """Whatever the counts, the share that was seen lies within its own bounds."""
     k = min(k, m)
     found = share_bounds(k, m, tolerance=tolerance, d=d)
-    assert 0.0 <= found.low <= max(k / m, 1e-6) and min(k / m, 1 - 1e-6) <= found.high <= 1.0
+    assert 0.0 <= found.low <= max(k / m, 1e-6)
+    assert min(k / m, 1 - 1e-6) <= found.high <= 1.0
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(9, 40)), min_size=7, max_size=30))
