@@ -27,7 +27,18 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
-from overproof.data import ALL, Alarm, Completion, Example, PromptRow, PromptSet, Request, Served, TrafficRecord, TrainSet
+from overproof.data import (
+    ALL,
+    Alarm,
+    Completion,
+    Example,
+    PromptRow,
+    PromptSet,
+    Request,
+    Served,
+    TrafficRecord,
+    TrainSet,
+)
 from overproof.evidence import Calibrator, Certificate, Confidence, Release, SliceCertificate
 from overproof.measure.drift import psi
 from overproof.measure.intervals import figure

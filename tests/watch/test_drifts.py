@@ -28,11 +28,11 @@ def live(tmp_path):
         yield made
 
 
-def test_five_quiet_weeks_with_a_weekly_swing_page_nobody(live):
+def test_four_quiet_weeks_with_a_weekly_swing_page_nobody(live):
     """Every signal and slice is read, and nothing is said to have moved."""
-    end = live.days(BEGIN, 35, 40)
+    end = live.days(BEGIN, 28, 40)
     found = look(live, end)
-    assert found.days_read == 35
+    assert found.days_read == 28
     assert not found.alarms
     assert not found.examples
     assert {one.signal for one in found.readings} == {
@@ -84,7 +84,7 @@ def test_a_label_whose_share_doubles_is_named(live):
 def test_a_slice_that_grows_is_named(live):
     """German goes from 30 to 75 % of the traffic; the slice says so, and English that it shrank."""
     changed = live.days(BEGIN, 14, 60)
-    found = look(live, live.days(changed, 14, 60, german=0.75))
+    found = look(live, live.days(changed, 7, 60, german=0.75))
     moved = {one.slice: one.words for one in found.alarms if one.signal == "slice_share"}
     assert "rose" in moved["german"]
     assert "fell" in moved["english"]
@@ -92,8 +92,8 @@ def test_a_slice_that_grows_is_named(live):
 
 def test_the_student_gives_away_more_and_the_reason_is_said(live):
     """Requests that it can't read are under its threshold: the share given away pages, confidence asks for audits."""
-    changed = live.days(BEGIN, 14, 60)
-    end = live.days(changed, 14, 60, new=0.4, news=("qxzj", "wvkq", "zzxq", "jqwx", "kxqz", "vwqj"))
+    changed = live.days(BEGIN, 7, 60)
+    end = live.days(changed, 7, 60, new=0.4, news=("qxzj", "wvkq", "zzxq", "jqwx", "kxqz", "vwqj"))
     found = look(live, end)
     assert found.audit_more >= {ALL}
     away = [one for one in found.alarms if one.signal == "escalation"]
@@ -105,21 +105,21 @@ def test_the_student_gives_away_more_and_the_reason_is_said(live):
 
 def test_a_second_look_reads_only_what_is_new_and_says_the_same(live, monkeypatch):
     """Closed days are read from the log once; the alarms keep their ids."""
-    changed = live.days(BEGIN, 14, 40)
-    end = live.days(changed, 10, 40, new=0.3, news=NEWS)
+    changed = live.days(BEGIN, 7, 40)
+    end = live.days(changed, 7, 40, new=0.3, news=NEWS)
     spans = []
     between = TrafficLog.between
     monkeypatch.setattr(TrafficLog, "between", lambda self, start, stop: spans.append(start.date()) or between(self, start, stop))
     first = look(live, end)
-    assert len(spans) == 24
+    assert len(spans) == 14
     again = look(live, end)
-    assert len(spans) == 24
+    assert len(spans) == 14
     assert again.days_read == 0
     assert [one.id for one in again.alarms] == [one.id for one in first.alarms]
     assert again.readings == first.readings
     live.days(end, 1, 40, new=0.3, news=NEWS)
     later = look(live, end + timedelta(days=1))
-    assert spans[24:] == [end]
+    assert spans[14:] == [end]
     assert {one.id for one in first.alarms} <= {one.id for one in later.alarms}
 
 
@@ -131,7 +131,7 @@ def test_day_by_day_is_as_all_at_once(tmp_path):
         made = Living(tmp_path / name, seed=4)
         with made.store:
             day = BEGIN
-            for _ in range(16):
+            for _ in range(9):
                 day = made.days(day, 1, 30, new=0.15, news=NEWS)
                 if name == "daily":
                     look(made, day)
@@ -196,7 +196,7 @@ def test_one_conversation_counts_once_a_day(live):
 
 def test_signals_that_are_not_asked_for_are_not_read(live):
     """[watch] drift says which; the others share the false pages."""
-    end = live.days(BEGIN, 14, 30)
+    end = live.days(BEGIN, 3, 30)
     few, all_of_them = look(live, end, drift=("shares",)), look(live, end)
     assert {one.signal for one in few.readings} == {"slice_share", "label_share"}
     level = {name: next(one.level for one in found.readings if one.part == "login" and one.slice == ALL) for name, found in (("few", few), ("all", all_of_them))}

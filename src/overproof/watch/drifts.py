@@ -28,6 +28,8 @@ EPISODE = 28
 """Days without a page after which a later page is of something else."""
 LOWER = 2.0
 """Standard errors by which mean confidence must fall before more is audited."""
+LEAST_SKETCHED = 100
+"""Rows of a week, below which its sketch is mostly noise."""
 WEEKLY: tuple[Signal, ...] = ("vocabulary", "clusters", "mmd_sketch")
 SAID: Mapping[str, str] = {
     "far_share": "share of requests unlike all that it was trained on", "ngram_far_share": "share of requests with many new n-grams",
@@ -385,7 +387,7 @@ def _weekly_reading(look: _Look, week: WeekFound | None, signal: Signal, name: s
 def _able(look: _Look, signal: Signal, name: str, n: int) -> bool:
     """Whether something in a tenth of the rows, that the reference lacks, would have been named."""
     if signal == "mmd_sketch":
-        return n > 0
+        return n >= LEAST_SKETCHED
     m = sum(one.rows for part, one in look.usual.words.items() if name in (ALL, part)) if signal == "vocabulary" else len(look.usual.compared(name))
     if n < 10 or not m:
         return False
