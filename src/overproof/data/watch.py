@@ -117,6 +117,8 @@ class Reading:
     level: float | None = None
     state: Literal["quiet", "alarm", "starved", "not enough"] = "quiet"
     """"not enough" is never good news."""
+    part: str = ""
+    """Which share, where a signal has several: the label."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,6 +145,8 @@ class Alarm:
     words: str
     """One sentence: slice, size, since when, how sure."""
     examples: tuple[ExampleShown, ...] = ()
+    part: str = ""
+    """As in `Reading`; for "vocabulary" the surest word."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

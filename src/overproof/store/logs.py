@@ -249,6 +249,19 @@ class TrafficLog:
         first = [datetime.fromtimestamp(row[0] / 1e6, UTC).isoformat(timespec="seconds") for row in rows]
         return [AnsweredBy(since=at, model=model, fingerprint=mark) for at, (_, model, mark) in zip(first, rows, strict=True)]
 
+    def first_asked(self, release_id: str) -> datetime | None:
+        """
+        When a release was first asked, in shadow too; reads the whole log.
+
+        Args:
+            release_id: which.
+
+        Returns: the time of the request; None where it never was.
+        """
+        query = "SELECT min(at_us) FROM record WHERE at_us IS NULL = 0 AND json_extract(body, '$.served.release')=?"
+        ((at_us,),) = self._db.rows(query, (release_id,))
+        return None if at_us is None else datetime.fromtimestamp(at_us / 1_000_000, UTC)
+
     def skipped(self) -> Iterator[Skipped]:
         """Rows that could not be read, as they came."""
         for place, reason, raw in self._db.stream("SELECT place, reason, raw FROM skipped ORDER BY seq"):

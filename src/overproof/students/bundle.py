@@ -28,7 +28,7 @@ from overproof.students.files import MAX_SETTINGS_BYTES, read_json
 from overproof.students.generated import write_answers
 from overproof.students.parts import load_part
 from overproof.students.runtimes import STREAMS
-from overproof.students.seen import Batches, Batching, look_at
+from overproof.students.seen import Batches, Batching, Features, look_at
 from overproof.students.weights import sha256_of
 
 MANIFEST, STUDENT = "manifest.json", "student"
@@ -187,6 +187,29 @@ class Bundle:
         least = np.array([np.inf if one.threshold is None else one.threshold for one in self.card.thresholds])
         kept = (look.read.confidence >= least[part.index]) & ~look.read.foreign
         return tuple(guess if keep else None for guess, keep in zip(look.guesses, kept, strict=True))
+
+    def features(self, requests: Sequence[Request]) -> NDArray[np.float32] | None:
+        """
+        Where requests lie for the student, by vectors of its own.
+
+        Args:
+            requests: any number.
+
+        Returns: shape (n, d); None where it has no such vectors.
+        """
+        return self._student.features(requests) if isinstance(self._student, Features) else None
+
+    def slices_of(self, requests: Sequence[Request]) -> list[str]:
+        """
+        The slice whose threshold holds for each request.
+
+        Args:
+            requests: any number.
+
+        Returns: one name each, out of the card's thresholds.
+        """
+        part = partition(self._slices, requests)
+        return [part.names[at] for at in part.index]
 
     def _request(self, fields: Mapping[str, str], attributes: Mapping[str, str]) -> Request:
         names = self.card.input

@@ -415,6 +415,20 @@ class EncoderStudent:
         columns = {name: column for one in self._near for name, column in one.columns(features).items()}
         return Seen(logits=self._joined(logits, requests), columns=columns)
 
+    def features(self, requests: Sequence[Request]) -> NDArray[np.float32] | None:
+        """
+        The encoder's embeddings; see `seen.Features`.
+
+        Args:
+            requests: any number.
+
+        Returns: shape (n, d); None where the graph has no such output.
+        Raises: DataError before `fit`.
+        """
+        runner = self._fitted()
+        texts = [text_of(request, self.normaliser) for request in requests]
+        return runner.run_all(texts, widths={EMBEDDING: self._width}, what=READING)[0] if self._width else None
+
     @property
     def batching(self) -> Batching:
         """How serving puts requests together."""

@@ -57,6 +57,21 @@ class Batches(Protocol):
 
 
 @runtime_checkable
+class Features(Protocol):
+    """A student that reads a request into a vector of its own before it answers."""
+
+    def features(self, requests: Sequence[Request]) -> NDArray[np.float32] | None:
+        """
+        Where requests lie for the student.
+
+        Args:
+            requests: any number.
+
+        Returns: shape (n, d); None where this one's files give no such vectors.
+        """
+
+
+@runtime_checkable
 class Looks(Protocol):
     """A student that gives out-of-scope scores of its own in the pass that makes the logits."""
 

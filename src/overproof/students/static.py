@@ -205,6 +205,18 @@ class StaticStudent:
         features, logits = self._answer([text_of(request, self.normaliser) for request in requests])
         return Seen(logits=logits, columns=self._near.columns(features) if self._near is not None else {})
 
+    def features(self, requests: Sequence[Request]) -> NDArray[np.float32]:
+        """
+        The mean of the vectors of each request's tokens; see `seen.Features`.
+
+        Args:
+            requests: any number.
+
+        Returns: shape (n, d); zeros where no token is known.
+        Raises: DataError before `fit`.
+        """
+        return self._answer([text_of(request, self.normaliser) for request in requests])[0]
+
     def _answer(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         if self._model is None:
             raise DataError("static.v1 was not fitted yet", next_action="call fit, or load a fitted folder")
