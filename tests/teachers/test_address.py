@@ -8,7 +8,7 @@ import pytest
 from overproof.data import Request
 from overproof.errors import TeacherError
 from overproof.task import Classes, Task
-from overproof.teachers.address import check_base_url, is_public
+from overproof.address import check_base_url, is_public
 from overproof.teachers.openai import OpenAIOptions, OpenAITeacher
 
 INWARD = [

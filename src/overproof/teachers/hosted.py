@@ -13,7 +13,7 @@ from overproof.data import BatchResult, BatchState, Completion, Outcome, Request
 from overproof.errors import TeacherError
 from overproof.task import Task
 from overproof.teachers import TokenBound, messages_for
-from overproof.teachers.address import check_base_url
+from overproof.address import check_base_url
 from overproof.teachers.batch import Batches
 from overproof.teachers.replies import (
     Answer,

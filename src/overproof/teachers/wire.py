@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from overproof.data import Outcome
 from overproof.errors import MissingExtra
-from overproof.teachers.address import PrivateAddress
+from overproof.address import PrivateAddress
 from overproof.teachers.replies import Kind, Reply, limits_of
 
 try:
