@@ -13,9 +13,10 @@ AuditState = Literal["due", "labelled", "overdue", "barred"]
 judged (refused, cut, off the form), which counts as overdue."""
 Signal = Literal[
     "disagreement", "error", "far_share", "ngram_far_share", "slice_share", "label_share", "escalation", "confidence", "vocabulary",
-    "clusters", "mmd_sketch",
+    "clusters", "mmd_sketch", "blind",
 ]  # fmt: skip
-""""disagreement" is with the teacher, "error" with people; the others need no label."""
+""""disagreement" is with the teacher, "error" with people, the others need no label; "blind" is about the watch itself, its slice the
+part that failed."""
 Occasion = Literal["drift", "bar", "teacher_changed", "teacher_ends", "review_overdue", "attestation_expired", "starved"]
 """Why something has to happen."""
 Act = Literal["alarm", "hold", "roll-back", "re-distil"]
@@ -195,3 +196,5 @@ class WatchReport:
     """What the reader should know: an overspent cap, a countdown, days that wait."""
     examples: Mapping[str, tuple[ExampleShown, ...]] = field(default_factory=dict)
     """What is new, by cluster or word."""
+    blind: tuple[str, ...] = ()
+    """Parts that failed; there is an alarm for each."""

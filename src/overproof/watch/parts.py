@@ -1,0 +1,140 @@
+"""The parts of a pass: what each is given and says, and where the real ones are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from overproof.data import Alarm, ExampleShown, Reading, Trigger, WatchReport
+from overproof.evidence import Release
+from overproof.project import Project
+from overproof.store.project_store import Store
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """What one part says."""
+
+    readings: tuple[Reading, ...] = ()
+    alarms: tuple[Alarm, ...] = ()
+    notes: tuple[str, ...] = ()
+    examples: Mapping[str, tuple[ExampleShown, ...]] = field(default_factory=dict)
+    drawn: int = 0
+    """Audits."""
+    labelled: int = 0
+    said: Any = None
+    """What the triggers need of it besides: the duties, or how the teacher stands."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Followed:
+    """What the triggers did."""
+
+    triggers: tuple[Trigger, ...] = ()
+    """Those that this pass opened or dealt with."""
+    notes: tuple[str, ...] = ()
+
+
+class OfRelease(Protocol):
+    """A part that looks at the release that serves."""
+
+    def __call__(self, store: Store, project: Project, release: Release, *, now: datetime) -> Found:
+        """Look."""
+
+
+class OfProject(Protocol):
+    """A part that looks at what there is with or without a release."""
+
+    def __call__(self, store: Store, project: Project, *, now: datetime) -> Found:
+        """Look."""
+
+
+class Auditing(Protocol):
+    """Plan, draw, ask, settle."""
+
+    def __call__(self, store: Store, project: Project, release: Release, *, now: datetime, most: int | None, ask: bool) -> Found:
+        """Look."""
+
+
+class Acting(Protocol):
+    """What follows from alarms, the duties and the teacher."""
+
+    def __call__(self, store: Store, project: Project, *, alarms: Sequence[Alarm], duties: Found, teacher: Found, now: datetime) -> Followed:
+        """Act."""
+
+
+class Telling(Protocol):
+    """Write down what people have to be told, and deliver it."""
+
+    def __call__(self, store: Store, project: Project, report: WatchReport, *, now: datetime) -> tuple[str, ...]:
+        """Tell; says what could not be delivered."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parts:
+    """The parts of a pass."""
+
+    audits: Auditing
+    monitors: OfRelease
+    drifts: OfRelease
+    teacher: OfProject
+    duties: OfProject
+    triggers: Acting
+    notices: Telling
+
+
+# the real ones, each imported in its turn: one that can't be imported blinds itself alone
+
+
+def _audits(store: Store, project: Project, release: Release, *, now: datetime, most: int | None, ask: bool) -> Found:
+    from overproof.watch import audits
+
+    del audits
+    return Found()
+
+
+def _monitors(store: Store, project: Project, release: Release, *, now: datetime) -> Found:
+    from overproof.watch.monitors import read_monitors
+
+    seen = read_monitors(store, project, release, now=now)
+    return Found(readings=tuple(seen.readings), alarms=tuple(seen.alarms), notes=tuple(seen.notes))
+
+
+def _drifts(store: Store, project: Project, release: Release, *, now: datetime) -> Found:
+    from overproof.watch.drifts import read_drift
+
+    seen = read_drift(store, project, release, now=now)
+    return Found(readings=tuple(seen.readings), alarms=tuple(seen.alarms), notes=tuple(seen.notes), examples=seen.examples)
+
+
+def _teacher(store: Store, project: Project, *, now: datetime) -> Found:
+    from overproof.watch.teacher import check_teacher
+
+    seen = check_teacher(store, project, now=now)
+    return Found(readings=tuple(seen.readings), alarms=tuple(seen.alarms), notes=tuple(seen.notes), said=seen)
+
+
+def _duties(store: Store, project: Project, *, now: datetime) -> Found:
+    from overproof.watch.duties import duties
+
+    seen = duties(store, project, now=now)
+    return Found(notes=tuple(seen.notes), said=seen)
+
+
+def _triggers(store: Store, project: Project, *, alarms: Sequence[Alarm], duties: Found, teacher: Found, now: datetime) -> Followed:
+    from overproof.watch.triggers import act, fire
+
+    fired = fire(store, project, alarms=alarms, duties=duties.said, teacher=teacher.said, now=now)
+    return Followed(triggers=tuple(act(store, project, fired, now=now)))
+
+
+def _notices(store: Store, project: Project, report: WatchReport, *, now: datetime) -> tuple[str, ...]:
+    from overproof.watch.notices import tell
+
+    return tell(store, project, report, now=now)
+
+
+REAL = Parts(audits=_audits, monitors=_monitors, drifts=_drifts, teacher=_teacher, duties=_duties, triggers=_triggers, notices=_notices)
+"""What `watch_once` goes through."""
