@@ -8,8 +8,8 @@ from tests.serve.packing import FRENCH, PAYING, gated, pack
 from overproof.data import ALL, Alarm, ExampleShown, Reading, Trigger
 from overproof.project import Project, load_project
 from overproof.store.project_store import Store, open_store
-from overproof.watch.parts import Followed, Found, Parts
 from overproof.watch.notices import tell
+from overproof.watch.parts import Followed, Found, Parts
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 FILE = """
@@ -48,21 +48,22 @@ def serve_release(store: Store, folder: Path, name: str = "r1", at: datetime = N
 
 
 def alarm(name: str = "a1", release: str = "r1", **given) -> Alarm:
-    rest = dict(
-        id=name, task="routing", release_id=release, slice="paying", signal="disagreement", at="2026-11-19", since="2026-11-12", kind="page",
-        value=0.09, low=0.06, high=0.13, reference=0.05, n=310, words="Among paying customers the student errs too often.",
-        examples=(ExampleShown(request_id="q1", text="battery hot, call +49 151 23456789", said="delivery", truth="billing"),),
-    )  # fmt: skip
+    rest = {
+        "id": name, "task": "routing", "release_id": release, "slice": "paying", "signal": "disagreement", "at": "2026-11-19",
+        "since": "2026-11-12", "kind": "page", "value": 0.09, "low": 0.06, "high": 0.13, "reference": 0.05, "n": 310,
+        "words": "Among paying customers the student errs too often.",
+        "examples": (ExampleShown(request_id="q1", text="battery hot, call +49 151 23456789", said="delivery", truth="billing"),),
+    }  # fmt: skip
     return Alarm(**{**rest, **given})
 
 
 def trigger(name: str = "t1", **given) -> Trigger:
-    rest = dict(id=name, task="routing", occasion="bar", act="hold", at="2026-11-20T12:00:00+00:00", why="paying crossed its bar", release_id="r1", alarms=("a1",))
+    rest = {"id": name, "task": "routing", "occasion": "bar", "act": "hold", "at": "2026-11-20T12:00:00+00:00", "why": "paying crossed its bar", "release_id": "r1", "alarms": ("a1",)}
     return Trigger(**{**rest, **given})
 
 
 def reading(**given) -> Reading:
-    rest = dict(release_id="r1", slice=ALL, signal="disagreement", day="2026-11-19", value=0.03, low=0.02, high=0.05, reference=0.05, n=500, method="test")
+    rest = {"release_id": "r1", "slice": ALL, "signal": "disagreement", "day": "2026-11-19", "value": 0.03, "low": 0.02, "high": 0.05, "reference": 0.05, "n": 500, "method": "test"}
     return Reading(**{**rest, **given})
 
 

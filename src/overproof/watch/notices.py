@@ -179,7 +179,7 @@ def summary_body(report: WatchReport, day: str) -> dict[str, Any]:
     Returns: subject and text.
     """
     serving = f"release {report.release_id}" if report.release_id else "the teacher alone"
-    lines = [f"{day}: {serving} answers. {len(report.alarms)} alarms and {sum(t.state == 'open' for t in report.triggers)} triggers are open."]
+    lines = [f"{day}: {serving} answers; {count(len(report.alarms), 'alarm')} open, {count(sum(t.state == 'open' for t in report.triggers), 'trigger')} open."]
     lines += [f"- {alarm.words}" for alarm in report.alarms]
     lines += [f"- {t.occasion.replace('_', ' ')}: {t.outcome or t.why}" for t in report.triggers]
     lines += ["", "Figures", *(f"- {reading_words(r)}" for r in report.readings[:MOST_ROWS])]
@@ -190,8 +190,20 @@ def summary_body(report: WatchReport, day: str) -> dict[str, Any]:
             lines += [f"- {name}", *_shown(shown)]
     lines += ["", *report.notes]
     lines.append(f"Audits: {report.audits_drawn} drawn and {report.audits_labelled} answered in this pass, {report.audits_due} due; {report.spent_usd:.2f} USD this month.")
-    alarms = f"{len(report.alarms)} alarm{'s' if len(report.alarms) != 1 else ''}" if report.alarms else "quiet"
-    return {"subject": f"{report.task}: {alarms} on {day}", "text": "\n".join(lines)}
+    return {"subject": f"{report.task}: {count(len(report.alarms), 'alarm')} open on {day}", "text": "\n".join(lines)}
+
+
+def count(n: int, what: str) -> str:
+    """
+    A number with its noun.
+
+    Args:
+        n: how many.
+        what: the noun in the singular.
+
+    Returns: "no alarm", "1 alarm" or "2 alarms".
+    """
+    return f"{n or 'no'} {what}{'s' if n > 1 else ''}"
 
 
 def reading_words(reading: Reading) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -47,7 +47,14 @@ class OfRelease(Protocol):
 class OfProject(Protocol):
     """A part that looks at what there is with or without a release."""
 
-    def __call__(self, store: Store, project: Project, *, now: datetime) -> Found:
+    def __call__(self, store: Store, project: Project, *, release: Release | None, now: datetime) -> Found:
+        """Look."""
+
+
+class OfTeacher(Protocol):
+    """A part that may ask the teacher, with or without a release."""
+
+    def __call__(self, store: Store, project: Project, *, release: Release | None, now: datetime, ask: bool) -> Found:
         """Look."""
 
 
@@ -79,7 +86,7 @@ class Parts:
     audits: Auditing
     monitors: OfRelease
     drifts: OfRelease
-    teacher: OfProject
+    teacher: OfTeacher
     duties: OfProject
     triggers: Acting
     notices: Telling
@@ -89,38 +96,39 @@ class Parts:
 
 
 def _audits(store: Store, project: Project, release: Release, *, now: datetime, most: int | None, ask: bool) -> Found:
-    from overproof.watch import audits
+    from overproof.watch.audits import audit_pass
 
-    del audits
-    return Found()
+    done = audit_pass(store, project, release, now=now, most=most, asking=ask)
+    return Found(notes=done.notes, drawn=done.drawn, labelled=done.labelled)
 
 
 def _monitors(store: Store, project: Project, release: Release, *, now: datetime) -> Found:
     from overproof.watch.monitors import read_monitors
 
     seen = read_monitors(store, project, release, now=now)
-    return Found(readings=tuple(seen.readings), alarms=tuple(seen.alarms), notes=tuple(seen.notes))
+    return Found(readings=seen.readings, alarms=seen.alarms, notes=seen.notes)
 
 
 def _drifts(store: Store, project: Project, release: Release, *, now: datetime) -> Found:
     from overproof.watch.drifts import read_drift
 
     seen = read_drift(store, project, release, now=now)
-    return Found(readings=tuple(seen.readings), alarms=tuple(seen.alarms), notes=tuple(seen.notes), examples=seen.examples)
+    return Found(readings=seen.readings, alarms=seen.alarms, notes=seen.notes, examples=seen.examples)
 
 
-def _teacher(store: Store, project: Project, *, now: datetime) -> Found:
-    from overproof.watch.teacher import check_teacher
+def _teacher(store: Store, project: Project, *, release: Release | None, now: datetime, ask: bool) -> Found:
+    from overproof.watch.teacher import watch_teacher
 
-    seen = check_teacher(store, project, now=now)
-    return Found(readings=tuple(seen.readings), alarms=tuple(seen.alarms), notes=tuple(seen.notes), said=seen)
+    silent = project if ask else replace(project, watch=replace(project.watch, canaries="off"))
+    seen = watch_teacher(store, silent, release=release, now=now)
+    return Found(readings=seen.readings, alarms=seen.alarms, notes=seen.notes, said=seen)
 
 
-def _duties(store: Store, project: Project, *, now: datetime) -> Found:
-    from overproof.watch.duties import duties
+def _duties(store: Store, project: Project, *, release: Release | None, now: datetime) -> Found:
+    from overproof.watch.duties import duties_of
 
-    seen = duties(store, project, now=now)
-    return Found(notes=tuple(seen.notes), said=seen)
+    seen = duties_of(store, project, release=release, now=now)
+    return Found(notes=seen.notes, said=seen)
 
 
 def _triggers(store: Store, project: Project, *, alarms: Sequence[Alarm], duties: Found, teacher: Found, now: datetime) -> Followed:

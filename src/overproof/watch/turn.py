@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from overproof.data import ALL, Alarm, Reading, WatchReport
+from overproof.data import ALL, Alarm, Reading, Signal, WatchReport
 from overproof.errors import DataError, OverproofError
 from overproof.evidence import Release
 from overproof.progress import track
@@ -15,7 +15,7 @@ from overproof.store.project_store import Store
 from overproof.watch.parts import REAL, Followed, Found, Parts
 
 T = TypeVar("T")
-BLIND = "blind"
+BLIND: Signal = "blind"
 DOES = {
     "audits": "nobody checks its answers", "monitors": "what the audits say is not read", "drifts": "changes of the traffic are not seen",
     "teacher": "a teacher that changes is not seen", "duties": "the owner's review and the attestation are not looked at",
@@ -68,8 +68,8 @@ class _Pass:
             look["audits"] = lambda: parts.audits(s, p, one, now=now, most=most, ask=ask)
             look["monitors"] = lambda: parts.monitors(s, p, one, now=now)
             look["drifts"] = lambda: parts.drifts(s, p, one, now=now)
-        look["teacher"] = lambda: parts.teacher(s, p, now=now)
-        look["duties"] = lambda: parts.duties(s, p, now=now)
+        look["teacher"] = lambda: parts.teacher(s, p, release=release, now=now, ask=ask)
+        look["duties"] = lambda: parts.duties(s, p, release=release, now=now)
         for name in track(list(look), "the watch", total=len(look)):
             found[name] = self.attempt(name, look[name], Found())
             self.keep(found[name].alarms)
@@ -80,7 +80,8 @@ class _Pass:
         )
         self.mark_blind()
         report = self.report(found, followed)
-        told = self.attempt("notices", lambda: parts.notices(s, p, report, now=now), ())
+        nobody: tuple[str, ...] = ()
+        told = self.attempt("notices", lambda: parts.notices(s, p, report, now=now), nobody)
         self.mark_blind()
         report = self.report(found, Followed(triggers=followed.triggers, notes=(*followed.notes, *told)))
         s.watching.note_pass(report, at=self.at)
