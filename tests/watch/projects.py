@@ -77,5 +77,3 @@ def parts(**given) -> Parts:
     return Parts(**{**rest, "triggers": lambda *_, **__: Followed(), "notices": tell, **given})
 
 
-def opened(folder: Path) -> Store:
-    return open_store(folder)

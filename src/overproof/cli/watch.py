@@ -192,7 +192,7 @@ def _end(door: Door, project: Project, *, close: str, dismiss: str, why: str, by
         else:
             done = watching.end_trigger(dismiss, state="dismissed", outcome=f"{who}: {why}", at=at)
             known = [t.id for t in watching.triggers(task)]
-            if done and all(hold.trigger == dismiss for hold in watching.holds(task)):
+            if done and all(hold.trigger and hold.trigger not in known for hold in watching.holds(task)):
                 freed = watching.release_hold(task, by=who, why=why, at=at)
     if not done:
         from overproof.registry import suggest
