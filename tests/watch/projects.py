@@ -7,7 +7,7 @@ from tests.serve.packing import FRENCH, PAYING, gated, pack
 
 from overproof.data import ALL, Alarm, ExampleShown, Reading, Trigger
 from overproof.project import Project, load_project
-from overproof.store.project_store import Store, open_store
+from overproof.store.project_store import Store
 from overproof.watch.notices import tell
 from overproof.watch.parts import Followed, Found, Parts
 

@@ -85,26 +85,20 @@ def test_alarms_and_triggers_end_with_a_reason_and_a_name(run, tmp_path) -> None
     assert run("watch", "--close", "a7", "--why", "x")[0] == 2
     assert run("watch", "--close", "a1", "--dismiss", "t1", "--why", "x")[0] == 2
     assert run("watch", "--close", "a1", "--why", "a known campaign", "--by", "Dana")[0] == 0
-    code, out, _ = run("watch", "--dismiss", "t1", "--why", "fixed", "--by", "Dana", "--json")
-    assert (code, json.loads(out)["holds_released"]) == (0, 0)
-    code, out, _ = run("watch", "--dismiss", "t2", "--why", "fixed", "--by", "Dana", "--json")
-    assert (code, json.loads(out)["holds_released"]) == (0, 2)
+    assert run("watch", "--dismiss", "t1", "--why", "fixed", "--by", "Dana")[0] == 0
+    assert run("watch", "--dismiss", "t1", "--why", "fixed", "--by", "Dana")[0] == 2
+    assert run("watch", "--dismiss", "t2", "--why", "fixed", "--by", "Dana")[0] == 0
+    code, out, _ = run("watch", "--alarms")
+    assert (code, out.count("held by")) == (1, 2)
+    assert run("watch", "--unhold")[0] == 2
+    code, out, _ = run("watch", "--unhold", "--why", "fixed", "--by", "Dana", "--json")
+    assert (code, json.loads(out)) == (0, {"ended": "hold", "by": "Dana", "why": "fixed"})
+    assert run("watch", "--unhold", "--why", "fixed", "--by", "Dana")[0] == 2
     assert run("watch", "--alarms")[0] == 0
     with open_store(tmp_path) as store:
         said = [(d.kind, d.actor, d.body.get("why", d.body.get("outcome"))) for d in store.decisions.read()][-4:]
         assert said == [("alarm-closed", "Dana", "a known campaign"), ("trigger", "watch", "Dana: fixed"), ("trigger", "watch", "Dana: fixed"),
                         ("hold-released", "Dana", "fixed")]  # fmt: skip
-
-
-def test_a_hold_of_a_person_outlives_a_trigger(run, tmp_path) -> None:
-    """Dismissing what the watch found lets nothing go on that somebody holds by hand."""
-    with open_store(tmp_path) as store:
-        store.watching.open_trigger(trigger(), at=1.0)
-        store.watching.hold("routing", by="Dana", why="holiday", cause="", at=1.0)
-        store.watching.hold("routing", by="watch", why="bar", cause="t1", at=1.0)
-    assert run("watch", "--dismiss", "t1", "--why", "fixed", "--by", "Dana")[0] == 0
-    with open_store(tmp_path) as store:
-        assert len(store.watching.holds("routing")) == 2
 
 
 def test_channels_can_be_tried_out(run, tmp_path) -> None:

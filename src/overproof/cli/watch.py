@@ -42,20 +42,21 @@ class Asked:
 @click.option("--no-ask", is_flag=True, help="Ask no teacher in this pass: what is due stays due, and nothing is paid.")
 @click.option("--alarms", "show_alarms", is_flag=True, help="Show what is open, and watch nothing.")
 @click.option("--close", "close", default="", metavar="ALARM", help="Close an alarm; needs --why.")
-@click.option("--dismiss", default="", metavar="TRIGGER", help="Dismiss a trigger, with the hold that it caused; needs --why.")
+@click.option("--dismiss", default="", metavar="TRIGGER", help="Dismiss a trigger; needs --why.")
+@click.option("--unhold", is_flag=True, help="Let the rollout go on, whatever holds it; needs --why.")
 @click.option("--why", default="", metavar="TEXT", help="The reason, for the log of decisions.")
 @click.option("--by", default="", metavar="NAME", help="Who decides; the user of this machine where absent.")
 @click.option("--test-notify", is_flag=True, help="Send one harmless notice through every channel.")
 @verb
 def watch(door: Door, *, every: str, most: int | None, close: str, dismiss: str, why: str, by: str, **given: bool) -> int:
     """Look at the audits, the drift, the teacher and the owner's duties; say what is wrong; do what [watch.on] allows."""
-    chosen = [name for name, asked in (("--close", close), ("--dismiss", dismiss), ("--alarms", given["show_alarms"]),
+    chosen = [name for name, asked in (("--close", close), ("--dismiss", dismiss), ("--unhold", given["unhold"]), ("--alarms", given["show_alarms"]),
               ("--test-notify", given["test_notify"]), ("--once", given["once"])) if asked]  # fmt: skip
     if len(chosen) > 1:
         raise DataError(f"{' and '.join(chosen)} are two things", next_action="ask for one of them")
     asked = Asked(once=given["once"], every_s=seconds_of(every), ask=not given["no_ask"], most=most)
     project = door.load()
-    if close or dismiss:
+    if close or dismiss or given["unhold"]:
         return _end(door, project, close=close, dismiss=dismiss, why=why.strip(), by=by)
     if given["show_alarms"]:
         return _open_ones(door, project)
@@ -175,29 +176,33 @@ def _try_out(door: Door, project: Project) -> int:
 
 
 def _end(door: Door, project: Project, *, close: str, dismiss: str, why: str, by: str) -> int:
+    """An alarm, a trigger, or where neither is named all that holds the rollout."""
     from rich.markup import escape
 
     from overproof.cli.rollout import user
+    from overproof.registry import suggest
     from overproof.store.project_store import open_store
 
-    what = "alarm" if close else "trigger"
+    named = close or dismiss
+    what = f"alarm {named!r}" if close else f"trigger {named!r}" if dismiss else "the hold"
     if not why:
-        raise DataError(f"a reason is missing for ending {what} {close or dismiss!r}", next_action="say --why TEXT: it goes into the log of decisions")
-    who, at, freed = by or user(), time.time(), 0
+        raise DataError(f"a reason is missing for ending {what}", next_action="say --why TEXT: it goes into the log of decisions")
+    who, at = by or user(), time.time()
     with open_store(project.root) as store:
         watching, task = store.watching, project.task.name
         if close:
             done = watching.close_alarm(close, by=who, why=why, at=at)
             known = [a.id for a in watching.alarms(task)]
-        else:
+        elif dismiss:
             done = watching.end_trigger(dismiss, state="dismissed", outcome=f"{who}: {why}", at=at)
             known = [t.id for t in watching.triggers(task)]
-            if done and all(hold.trigger and hold.trigger not in known for hold in watching.holds(task)):
-                freed = watching.release_hold(task, by=who, why=why, at=at)
+        else:
+            done, known = watching.release_hold(task, by=who, why=why, at=at) > 0, []
     if not done:
-        from overproof.registry import suggest
-
-        raise DataError(f"no {what} {close or dismiss!r} is open", next_action=f"take one of those that are. {suggest(close or dismiss, known)}")
-    then = "; the rollout may go on" if freed else ""
-    door.emit({"ended": close or dismiss, "by": who, "why": why, "holds_released": freed}, f"{what} {escape(close or dismiss)} is {'closed' if close else 'dismissed'}{then}")
+        raise DataError(
+            f"{what[:1].upper()}{what[1:]} is not open" if named else f"nothing holds {task!r}",
+            next_action=f"take one that is open. {suggest(named, known)}" if named else "look at `overproof watch --alarms`",
+        )
+    then = "; a hold that it caused ends with the next pass" if close else ""
+    door.emit({"ended": named or "hold", "by": who, "why": why}, f"{escape(what)} is {'closed' if close else 'dismissed' if dismiss else 'lifted'}{then}")
     return EXIT_PASS
