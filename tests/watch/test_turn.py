@@ -112,6 +112,22 @@ def test_an_alarm_ends_when_another_release_serves_and_not_when_the_teacher_does
         assert watch_once(store, project, now=NOON + timedelta(hours=3), parts=parts()).alarms == ()
 
 
+def test_nothing_follows_from_blindness_but_being_told(tmp_path) -> None:
+    """A part that fails moves no release: the triggers see what the others found."""
+    project, seen = project_in(tmp_path), []
+
+    def follow(store, project, *, alarms, **_):
+        seen.append([a.id for a in alarms])
+        return Followed()
+
+    with open_store(tmp_path) as store:
+        serve_release(store, tmp_path)
+        look = parts(monitors=lambda *_, **__: Found(alarms=(alarm(),)), drifts=raising(ValueError("odd")), triggers=follow)
+        for hours in range(2):
+            watch_once(store, project, now=NOON + timedelta(hours=hours), parts=look)
+    assert seen == [["a1"], ["a1"]]
+
+
 def test_an_alarm_that_somebody_closed_stays_closed(tmp_path) -> None:
     """The monitors find it again each day; nobody is asked twice."""
     project = project_in(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import smtplib
 import socket
@@ -121,7 +122,10 @@ def _open(relay: Relay, timeout_s: float) -> smtplib.SMTP:
     addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
     if not addresses or not all(ipaddress.ip_address(one.partition("%")[0]).is_loopback for one in addresses):
         raise NoticeError(f'{relay.host!r} is not this machine; smtp_security = "none" sends nothing there', next_action=_FIX)
-    return smtplib.SMTP(addresses[0], relay.port, timeout=timeout_s)
+    for address in addresses[:-1]:
+        with contextlib.suppress(OSError):
+            return smtplib.SMTP(address, relay.port, timeout=timeout_s)
+    return smtplib.SMTP(addresses[-1], relay.port, timeout=timeout_s)
 
 
 def _address(text: str) -> Address:
