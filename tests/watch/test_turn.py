@@ -23,8 +23,8 @@ def test_what_the_parts_find_is_one_report_and_the_last_pass(tmp_path) -> None:
     """Readings, alarms, notes, examples and counts of all parts; the triggers see the alarms; the store keeps it."""
     project, seen = project_in(tmp_path), {}
 
-    def follow(store, project, *, alarms, duties, teacher, now):
-        seen.update(alarms=[a.id for a in alarms], duties=duties.said, teacher=teacher.said, now=now)
+    def follow(store, project, found, *, alarms, now):
+        seen.update(alarms=[a.id for a in alarms], duties=found["duties"].said, teacher=found["teacher"].said, now=now)
         store.watching.open_trigger(trigger(), at=now.timestamp())
         return Followed(triggers=(trigger(),))
 
@@ -35,9 +35,10 @@ def test_what_the_parts_find_is_one_report_and_the_last_pass(tmp_path) -> None:
             audits=lambda *_, **__: Found(drawn=7, labelled=5, notes=("a note",)),
             monitors=lambda *_, **__: Found(readings=(reading(),), alarms=(alarm(),)),
             drifts=lambda *_, **__: Found(readings=(reading(slice="paying", state="starved", value=None),), notes=("a note",), examples=new),
-            teacher=lambda *_, **__: Found(said="teacher"), duties=lambda *_, **__: Found(said="duties"), triggers=follow,
+            teacher=lambda *_, **__: Found(said="teacher", spent_usd=0.25), duties=lambda *_, **__: Found(said="duties"), triggers=follow,
         ))  # fmt: skip
         assert store.watching.last_pass("routing") == report
+    assert report.spent_usd == 0.25
     assert (report.release_id, report.at) == ("r1", "2026-11-20T12:00:00+00:00")
     assert (report.audits_drawn, report.audits_labelled, report.notes, report.blind) == (7, 5, ("a note",), ())
     assert ([a.id for a in report.alarms], [t.id for t in report.triggers], dict(report.examples)) == (["a1"], ["t1"], new)
@@ -116,7 +117,8 @@ def test_nothing_follows_from_blindness_but_being_told(tmp_path) -> None:
     """A part that fails moves no release: the triggers see what the others found."""
     project, seen = project_in(tmp_path), []
 
-    def follow(store, project, *, alarms, **_):
+    def follow(store, project, found, *, alarms, now):
+        assert "drifts" not in found
         seen.append([a.id for a in alarms])
         return Followed()
 

@@ -191,7 +191,7 @@ class WatchReport:
     audits_labelled: int = 0
     audits_due: int = 0
     spent_usd: float = 0.0
-    """By audits of this month."""
+    """By audits and canary prompts of this month."""
     notes: tuple[str, ...] = ()
     """What the reader should know: an overspent cap, a countdown, days that wait."""
     examples: Mapping[str, tuple[ExampleShown, ...]] = field(default_factory=dict)

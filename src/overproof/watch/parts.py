@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
 
-from overproof.data import Alarm, ExampleShown, Reading, Trigger, WatchReport
+from overproof.data import Alarm, ExampleShown, Occasion, Reading, Trigger, WatchReport
 from overproof.evidence import Release
 from overproof.project import Project
 from overproof.store.project_store import Store
@@ -24,6 +24,8 @@ class Found:
     drawn: int = 0
     """Audits."""
     labelled: int = 0
+    spent_usd: float = 0.0
+    """This month, beside what audits cost."""
     said: Any = None
     """What the triggers need of it besides: the duties, or how the teacher stands."""
 
@@ -68,8 +70,8 @@ class Auditing(Protocol):
 class Acting(Protocol):
     """What follows from alarms, the duties and the teacher."""
 
-    def __call__(self, store: Store, project: Project, *, alarms: Sequence[Alarm], duties: Found, teacher: Found, now: datetime) -> Followed:
-        """Act."""
+    def __call__(self, store: Store, project: Project, found: Mapping[str, Found], *, alarms: Sequence[Alarm], now: datetime) -> Followed:
+        """Act; a part that failed is not in `found`, and what was held for it stays held."""
 
 
 class Telling(Protocol):
@@ -92,6 +94,12 @@ class Parts:
     notices: Telling
 
 
+READS: Mapping[str, tuple[Occasion, ...]] = {
+    "duties": ("review_overdue", "attestation_expired"), "teacher": ("teacher_ends",), "monitors": ("starved",),
+}  # fmt: skip
+"""Occasions that only this part can see; those of alarms are in the store."""
+
+
 # the real ones, each imported in its turn: one that can't be imported blinds itself alone
 
 
@@ -110,9 +118,9 @@ def _monitors(store: Store, project: Project, release: Release, *, now: datetime
 
 
 def _drifts(store: Store, project: Project, release: Release, *, now: datetime) -> Found:
-    from overproof.watch.drifts import read_drift
+    from overproof.watch.drifts import look_for_drift
 
-    seen = read_drift(store, project, release, now=now)
+    seen = look_for_drift(store, project, release, now=now)
     return Found(readings=seen.readings, alarms=seen.alarms, notes=seen.notes, examples=seen.examples)
 
 
@@ -121,7 +129,7 @@ def _teacher(store: Store, project: Project, *, release: Release | None, now: da
 
     silent = project if ask else replace(project, watch=replace(project.watch, canaries="off"))
     seen = watch_teacher(store, silent, release=release, now=now)
-    return Found(readings=seen.readings, alarms=seen.alarms, notes=seen.notes, said=seen)
+    return Found(readings=seen.readings, alarms=seen.alarms, notes=seen.notes, spent_usd=seen.spent_usd, said=seen)
 
 
 def _duties(store: Store, project: Project, *, release: Release | None, now: datetime) -> Found:
@@ -131,11 +139,17 @@ def _duties(store: Store, project: Project, *, release: Release | None, now: dat
     return Found(notes=seen.notes, said=seen)
 
 
-def _triggers(store: Store, project: Project, *, alarms: Sequence[Alarm], duties: Found, teacher: Found, now: datetime) -> Followed:
+def _triggers(store: Store, project: Project, found: Mapping[str, Found], *, alarms: Sequence[Alarm], now: datetime) -> Followed:
+    from overproof.watch.duties import Duties
+    from overproof.watch.teacher import TeacherState
     from overproof.watch.triggers import act, fire
 
-    fired = fire(store, project, alarms=alarms, duties=duties.said, teacher=teacher.said, now=now)
-    return Followed(triggers=tuple(act(store, project, fired, now=now)))
+    duties = found["duties"].said if "duties" in found else Duties(review=None, attestations=())
+    teacher = found["teacher"].said if "teacher" in found else TeacherState()
+    readings = [r for part in found.values() for r in part.readings]
+    unseen = [occasion for name, occasions in READS.items() if name not in found for occasion in occasions]
+    fired = fire(store, project, alarms=alarms, duties=duties, teacher=teacher, readings=readings, unseen=unseen, now=now)
+    return Followed(triggers=act(store, project, fired, now=now))
 
 
 def _notices(store: Store, project: Project, report: WatchReport, *, now: datetime) -> tuple[str, ...]:

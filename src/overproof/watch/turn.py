@@ -15,6 +15,7 @@ from overproof.store.project_store import Store
 from overproof.watch.parts import REAL, Followed, Found, Parts
 
 T = TypeVar("T")
+D = TypeVar("D")
 BLIND: Signal = "blind"
 DOES = {
     "audits": "nobody checks its answers", "monitors": "what the audits say is not read", "drifts": "changes of the traffic are not seen",
@@ -71,23 +72,22 @@ class _Pass:
         look["teacher"] = lambda: parts.teacher(s, p, release=release, now=now, ask=ask)
         look["duties"] = lambda: parts.duties(s, p, release=release, now=now)
         for name in track(list(look), "the watch", total=len(look)):
-            found[name] = self.attempt(name, look[name], Found())
-            self.keep(found[name].alarms)
+            one_found = self.attempt(name, look[name], None)
+            if one_found is not None:
+                found[name] = one_found
+                self.keep(one_found.alarms)
         self.forget_replaced()
         known = [a for a in s.watching.alarms(self.task) if a.signal != BLIND]
-        followed = self.attempt(
-            "triggers", lambda: parts.triggers(s, p, alarms=known, duties=found["duties"], teacher=found["teacher"], now=now), Followed()
-        )
+        followed = self.attempt("triggers", lambda: parts.triggers(s, p, found, alarms=known, now=now), Followed())
         self.mark_blind()
         report = self.report(found, followed)
-        nobody: tuple[str, ...] = ()
-        told = self.attempt("notices", lambda: parts.notices(s, p, report, now=now), nobody)
+        told = self.attempt("notices", lambda: parts.notices(s, p, report, now=now), ())
         self.mark_blind()
         report = self.report(found, Followed(triggers=followed.triggers, notes=(*followed.notes, *told)))
         s.watching.note_pass(report, at=self.at)
         return report
 
-    def attempt(self, name: str, work: Callable[[], T], otherwise: T) -> T:
+    def attempt(self, name: str, work: Callable[[], T], otherwise: D) -> T | D:
         """A part on its own; a store that can't be written ends the pass when the fault itself is written down."""
         self.done.append(name)
         try:
@@ -144,7 +144,7 @@ class _Pass:
             alarms=tuple(watching.alarms(self.task)), triggers=tuple({**known, **ended}.values()),
             audits_drawn=sum(part.drawn for part in found.values()), audits_labelled=sum(part.labelled for part in found.values()),
             audits_due=len(watching.audits(release_id, state="due")) if release_id is not None else 0,
-            spent_usd=watching.spent_usd(self.now.strftime("%Y-%m")), blind=tuple(self.faults),
+            spent_usd=watching.spent_usd(self.now.strftime("%Y-%m")) + sum(part.spent_usd for part in found.values()), blind=tuple(self.faults),
             notes=tuple(dict.fromkeys([*(n for part in found.values() for n in part.notes), *followed.notes])),
             examples={key: shown for part in found.values() for key, shown in part.examples.items()},
         )  # fmt: skip
