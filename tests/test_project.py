@@ -286,3 +286,55 @@ def test_an_out_of_scope_label_has_to_be_a_class(tmp_path: Path) -> None:
     assert load_project(tmp_path / "overproof.toml", overrides=[f'task.out_of_scope="{first}"']).task.out_of_scope == first
     (found,) = problems(tmp_path, GOOD, 'task.out_of_scope="nowhere"')
     assert "out_of_scope names no class 'nowhere'" in found
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ('[watch.on]\ndrfit = "alarm"', "[watch]: on has no 'drfit'. ... Did you mean 'drift'"),
+        ('[watch.on]\ndrift = "rollback"', "[watch]: on.drift = 'rollback'. ... Did you mean 'roll-back'"),
+        ('[watch]\ndeadline = "0d"', "deadline = '0d'; from 1d to 60d"),
+        ('[watch]\ncanaries = "0h"', "canaries = '0h'"),
+        ('[watch]\ncanaries = "daily"', "canaries = 'daily'"),
+        ("[watch]\nfloor_per_day = 600", "floor_per_day = 600 for each slice is more than"),
+        ('[notify]\nwebhook = "http://hooks.example.com/x"', "webhook is not encrypted"),
+        ('[notify]\nwebhook = "https://u:pw@hooks.example.com/x"', "webhook carries a user name or password"),
+        ('[notify]\nwebhook = "https://2130706433/x"', "a private address"),
+        ('[notify]\nwebhook = "https://hooks.example.com:22/x"', "goes to port 22"),
+        ('[notify]\nwebhook_secret_env = "SECRET"', "webhook is missing"),
+        ('[notify]\nwebhook = "https://hooks.example.com/"\nwebhook_secret_env = "s3cr3t"', "webhook_secret_env must be the NAME"),
+        ('[notify]\nemail_to = ["ana@shop.example"]\nemail_from = "o@shop.example"', "smtp_host is missing; email_to needs it"),
+        ('[notify]\nsmtp_host = "mail.shop.example"', "email_to is missing"),
+        ('[notify]\nemail_to = ["ana"]\nemail_from = "o@shop.example"\nsmtp_host = "m.example"', "email_to 'ana' is not an address"),
+        ('[notify]\nemail_to = ["a@b.example\\r\\nBcc: x@y.example"]\nemail_from = "o@shop.example"\nsmtp_host = "m.example"', "is not an address"),
+        ('[notify]\nemail_to = ["a@b.example"]\nemail_from = "o@shop.example"\nsmtp_host = "m.example"\nsmtp_security = "none"', "in the clear"),
+        ('[notify]\nemail_to = ["a@b.example"]\nemail_from = "o@shop.example"\nsmtp_host = "m.example"\nsmtp_user_env = "U"', "belong together"),
+    ],
+)
+def test_what_the_watch_and_its_notices_can_not_mean_is_told(tmp_path: Path, lines: str, told: str) -> None:
+    """Unknown words get a suggestion; what would reach nobody, or travel in the clear, is refused; no secret is repeated."""
+    found = problems(tmp_path, f"{GOOD}\n{lines}\n")
+    assert len(found) == 1, found
+    assert all(part in found[0] for part in told.split("..."))
+    assert "pw@" not in found[0]
+    assert "s3cr3t" not in found[0]
+
+
+def test_a_watch_that_says_everything_is_admitted(tmp_path: Path) -> None:
+    """Webhooks keep their query, a relay on this machine needs no encryption."""
+    text = """
+[watch]
+deadline = "3d"
+canaries = "off"
+on = { drift = "re-distil", bar = "hold" }
+[notify]
+webhook = "https://hooks.example.com/services/T0?sig=abc"
+webhook_secret_env = "HOOK_SECRET"
+email_to = ["ana@shop.example", "dana@shop.example"]
+email_from = "overproof@shop.example"
+smtp_host = "127.0.0.1"
+smtp_security = "none"
+"""
+    project = load_project(write(tmp_path, GOOD + text))
+    assert (project.watch.act("drift"), project.watch.act("bar"), project.watch.act("starved")) == ("re-distil", "hold", "alarm")
+    assert project.notify.webhook.endswith("sig=abc")

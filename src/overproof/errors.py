@@ -133,6 +133,12 @@ class PinMismatch(TeacherError):
     """The teacher that answered is not the one that the project pins."""
 
 
+class NoticeError(OverproofError):
+    """A notice did not reach whom it was for; never names more of a webhook than its host."""
+
+    exit_code = EXIT_OUTSIDE_WORLD
+
+
 class BudgetExceeded(TeacherError):
     """The next call could cost more than the cap leaves; no call was made."""
 

@@ -46,7 +46,7 @@ from overproof.settings import (
     TeacherTable,
     TrafficTable,
 )
-from overproof.settings_watch import NotifyTable, WatchTable
+from overproof.settings_watch import NotifyTable, WatchTable, notify_problems, watch_problems
 from overproof.task import Classes, Task, Text, judge_fields, judge_task, output_of
 
 PRICES = ("price_in_usd_per_million", "price_out_usd_per_million")
@@ -542,6 +542,8 @@ class _Reading:
         both = dials is not None and None not in (dials.accuracy_when_confident, dials.wrong_when_served)
         self.say("[serve]", {"accuracy_when_confident and wrong_when_served are two dials for one thing; keep one": both})
         self.say("[serve]", dict.fromkeys(stage_problems(dials.stages) if dials is not None else (), True))
+        self.say("[watch]", dict.fromkeys(watch_problems(tables["watch"]) if tables["watch"] is not None else (), True))
+        self.say("[notify]", dict.fromkeys(notify_problems(tables["notify"]) if tables["notify"] is not None else (), True))
         proof = tables["proof"]
         if proof is not None and dials is not None:
             budget = dials.wrong_when_served is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,10 @@ def lines_of(errors: Sequence[Mapping[str, Any]], kind: type, where: str) -> lis
     lines: dict[str, str] = {}
     for item in errors:
         key = str(item["loc"][0]) if item["loc"] else ""
+        if item["type"] == "literal_error" and len(item["loc"]) > 1 and isinstance(item["loc"][1], str):
+            place, line = _in_mapping(item, where)  # one line for each of its keys
+            lines.setdefault(place, line)
+            continue
         got = f"{where}: {key} = {item['input']!r}; "
         texts = {
             "unexpected_keyword_argument": f"{where}: unknown key {key!r}. {registry.suggest(key, known)}",
@@ -36,3 +41,13 @@ def lines_of(errors: Sequence[Mapping[str, Any]], kind: type, where: str) -> lis
         line = texts.get(item["type"], got + item["msg"].replace("Input should", "should"))
         lines.setdefault(key, line)  # a union reports one mistake once per member
     return list(lines.values())
+
+
+def _in_mapping(item: Mapping[str, Any], where: str) -> list[str]:
+    """A key or a value of a table in a table that is none of the words admitted there, and the line that says so."""
+    table, key, *rest = (str(part) for part in item["loc"])
+    words = re.findall(r"'([^']*)'", item["ctx"]["expected"])
+    suggestion = registry.suggest(str(item["input"]), words)
+    if rest:
+        return [f"{table}.{key}.key", f"{where}: {table} has no {key!r}. {suggestion}"]
+    return [f"{table}.{key}", f"{where}: {table}.{key} = {item['input']!r}. {suggestion}"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from overproof.address import webhook_problem
 from overproof.data import Act, Occasion
 from overproof.settings import STRICT, Count, Days, Money, Name
 
@@ -15,6 +18,10 @@ ON: Mapping[Occasion, Act] = {
     "drift": "alarm", "bar": "roll-back", "teacher_changed": "hold", "teacher_ends": "alarm", "review_overdue": "hold",
     "attestation_expired": "hold", "starved": "alarm",
 }  # fmt: skip
+
+ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
+HOST = re.compile(r"[A-Za-z0-9._:-]+")
+VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,3 +96,70 @@ class NotifyTable:
     smtp_password_env: str = ""
     summary: Literal["daily", "off"] = "daily"
     """Whether a summary goes out once a day."""
+
+
+def watch_problems(watch: WatchTable) -> Iterator[str]:
+    """
+    What no single key of [watch] shows.
+
+    Args:
+        watch: the table.
+
+    Returns: one line each.
+    """
+    spans = {"deadline": (watch.deadline, 1, 60), "false_page_every": (watch.false_page_every, 7, 3650), "ends_warning": (watch.ends_warning, 1, 730)}
+    for key, (text, least, most) in spans.items():
+        if not least <= int(text[:-1]) <= most:
+            yield f"{key} = {text!r}; from {least}d to {most}d"
+    if re.fullmatch(r"0+[dh]", watch.canaries):
+        yield f'canaries = {watch.canaries!r}; write "off" for never, or a time as "1d"'
+    if watch.floor_per_day > watch.audits_per_day:
+        yield f"floor_per_day = {watch.floor_per_day} for each slice is more than audits_per_day = {watch.audits_per_day} for all"
+
+
+def notify_problems(notify: NotifyTable) -> Iterator[str]:
+    """
+    What no single key of [notify] shows; a webhook's URL is never repeated, since it is often a secret.
+
+    Args:
+        notify: the table.
+
+    Returns: one line each.
+    """
+    if notify.webhook and (why := webhook_problem(notify.webhook, allow_private=notify.webhook_allow_private)) is not None:
+        yield f"webhook {why}"
+    if not notify.webhook and (notify.webhook_secret_env or notify.webhook_allow_private):
+        yield "webhook is missing; its other keys have no effect without it"
+    for key in ("webhook_secret_env", "smtp_user_env", "smtp_password_env"):
+        if (name := getattr(notify, key)) and not VARIABLE.fullmatch(name):
+            yield f"{key} must be the NAME of a variable in capitals, never the secret itself"
+    yield from _mail_problems(notify)
+
+
+def _mail_problems(notify: NotifyTable) -> Iterator[str]:
+    if not notify.email_to:
+        if notify.smtp_host or notify.email_from:
+            yield "email_to is missing; nobody would get mail"
+        return
+    for key in ("smtp_host", "email_from"):
+        if not getattr(notify, key):
+            yield f"{key} is missing; email_to needs it"
+    senders = [("email_from", notify.email_from)] if notify.email_from else []
+    for key, address in [*(("email_to", one) for one in notify.email_to), *senders]:
+        if not ADDRESS.fullmatch(address):
+            yield f"{key} {address!r} is not an address; write it as ana@shop.example"
+    if len(set(notify.email_to)) < len(notify.email_to):
+        yield "email_to names somebody twice"
+    if notify.smtp_host and not HOST.fullmatch(notify.smtp_host):
+        yield f"smtp_host = {notify.smtp_host!r}; write a name or an address, without port"
+    elif notify.smtp_security == "none" and notify.smtp_host and not _is_here(notify.smtp_host):
+        yield f'smtp_security = "none" would send to {notify.smtp_host!r} in the clear; only a relay on this machine may have it'
+    if bool(notify.smtp_user_env) != bool(notify.smtp_password_env):
+        yield "smtp_user_env and smtp_password_env belong together"
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.casefold().rstrip(".") == "localhost"

@@ -39,6 +39,7 @@ CONFINED = {
     "prometheus_client": ("serve/",),
     "jsonschema_rs": ("serve/",),
     "opentelemetry": ("serve/",),
+    "smtplib": ("channels/",),
     "click": ("cli",),
     "rich": ("cli", "show"),
     "jinja2": ("steps/dossier.py", "cli"),

@@ -37,7 +37,7 @@ def promote(door: Door, release_id: str, to: str, why: str, by: str, **given: bo
         raise DataError("--force without a reason", next_action="say --why TEXT: it goes into the log of decisions")
     project = door.load()
     with open_store(project.root) as store:
-        done = moves.promote(store, project, by=by or _user(), release_id=release_id, to=to, force=force)
+        done = moves.promote(store, project, by=by or user(), release_id=release_id, to=to, force=force)
     name = done.to.name if done.to else ""
     body = {"moved": done.moved, "to": name, "why": done.why, "state": _state(done.state)}
     if done.moved:
@@ -60,7 +60,7 @@ def rollback(door: Door, why: str, by: str) -> int:
 
     project = door.load()
     with open_store(project.root) as store:
-        state = moves.rollback(store, project, by=by or _user(), why=why)
+        state = moves.rollback(store, project, by=by or user(), why=why)
     door.emit(_state(state), f"the teacher answers alone; release {escape(str(state.last_release))} was rolled back: {escape(state.why)}")
     return EXIT_PASS
 
@@ -146,7 +146,13 @@ def _at(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="minutes")[:16]
 
 
-def _user() -> str:
+def user() -> str:
+    """
+    Who decides where nobody says --by.
+
+    Returns: the user of this machine.
+    Raises: DataError where this user has no name.
+    """
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,21 +204,30 @@ def story(result: RunResult) -> Iterator[Any]:
 
 
 @click.command(short_help="Say what exists and what is stale.")
+@click.option("--short", is_flag=True, help="One line for a shell prompt, and nothing else.")
+@click.option("--check", is_flag=True, help="For CI: exit code 0 fine, 1 something is open, 2 the watch doesn't run or is blind.")
 @verb
-def status(door: Door) -> int:
+def status(door: Door, **given: bool) -> int:
     """Say what the project has, which steps the next run would do and why, and which runs there were."""
+    if given["short"] or given["check"]:
+        from overproof.cli.standing_door import brief
+
+        return brief(door, line=given["short"], check=given["check"])
     from rich.markup import escape
 
     from overproof.cli.ahead import after_end
     from overproof.cli.rollout import rollout_body, rollout_lines
     from overproof.cli.tables import expiry_words, grid, step_line
+    from overproof.cli.watch_page import standing_body, standing_lines
     from overproof.pipeline import status as ahead
     from overproof.runs import runs_of, today_of
     from overproof.serve.moves import view
     from overproof.store.project_store import open_store
+    from overproof.watch.standing import standing_of
 
     project = door.load()
     with open_store(project.root) as store:
+        watched = standing_of(store, project, now=datetime.now(UTC))
         counts, runs, release = store.traffic.counts(), runs_of(store), store.releases.latest()
         problem: str | None = None
         events: tuple[Any, ...] = ()
@@ -235,6 +245,7 @@ def status(door: Door) -> int:
         "release": release.id if release else None, "runs": runs, "next_run": events, "terms_problem": problem,
         "expires": release.certificate.expires if release else None, "expiry": ends,
         "on_expiry": project.proof.on_expiry, "rollout": rollout_body(rollout),
+        "watch": standing_body(watched),
     }  # fmt: skip
     stale = [e for e in events if e.action != "reuse"]
     named = escape(release.id) if release else "none"
@@ -243,6 +254,7 @@ def status(door: Door) -> int:
         f"{counts.records} rows in the log, {spent:.2f} USD spent on labels, release: {named}",
         *([f"[bold red]{escape(ends)}[/]"] if ends else []),
         *rollout_lines(rollout),
+        *standing_lines(watched),
         "nothing to do: all steps are done" if events and not (stale or problem) else "the next run:",
         *(step_line(f"{e.step} {e.subject}", e.action, e.seconds, e.why) for e in (stale and events)),
         *([f"[bold red]stops at the terms gate:[/] {escape(problem)}"] if problem else []),

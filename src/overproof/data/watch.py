@@ -13,10 +13,11 @@ AuditState = Literal["due", "labelled", "overdue", "barred"]
 judged (refused, cut, off the form), which counts as overdue."""
 Signal = Literal[
     "disagreement", "error", "far_share", "ngram_far_share", "slice_share", "label_share", "escalation", "confidence", "vocabulary",
-    "clusters", "mmd_sketch", "canaries", "teacher_agreement", "teacher_identity",
+    "clusters", "mmd_sketch", "canaries", "teacher_agreement", "teacher_identity", "blind",
 ]  # fmt: skip
-""""disagreement" is with the teacher, "error" with people; the others need no label. The last three are of the teacher:
-canary prompts against its usual answers, its answers against the labels that it gave, and the names that it answers under."""
+""""disagreement" is with the teacher, "error" with people; the others need no label. "canaries", "teacher_agreement" and
+"teacher_identity" are of the teacher: canary prompts against its usual answers, its answers against the labels that it gave,
+and the names that it answers under. "blind" is about the watch itself, its slice the part that failed."""
 Occasion = Literal["drift", "bar", "teacher_changed", "teacher_ends", "review_overdue", "attestation_expired", "starved"]
 """Why something has to happen."""
 Act = Literal["alarm", "hold", "roll-back", "re-distil"]
@@ -199,8 +200,10 @@ class WatchReport:
     audits_labelled: int = 0
     audits_due: int = 0
     spent_usd: float = 0.0
-    """By audits of this month."""
+    """By audits and canary prompts of this month."""
     notes: tuple[str, ...] = ()
     """What the reader should know: an overspent cap, a countdown, days that wait."""
     examples: Mapping[str, tuple[ExampleShown, ...]] = field(default_factory=dict)
     """What is new, by cluster or word."""
+    blind: tuple[str, ...] = ()
+    """Parts that failed; there is an alarm for each."""

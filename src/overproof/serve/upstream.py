@@ -16,10 +16,10 @@ import ssl
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+from overproof.address import check_base_url, is_public
 from overproof.errors import TeacherError
 from overproof.serve.connection import HOP_BY_HOP, Connection, Reply, UpstreamError, fault
 from overproof.serve.leaving import Leaving
-from overproof.teachers.address import check_base_url, is_public
 
 CONNECT_S = 10.0
 """Longest time to connect, over all addresses of the name."""

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from overproof.address import check_base_url
 from overproof.data import BatchResult, BatchState, Completion, Outcome, Request
 from overproof.errors import TeacherError
 from overproof.task import Task
 from overproof.teachers import TokenBound, messages_for
-from overproof.teachers.address import check_base_url
 from overproof.teachers.batch import Batches
 from overproof.teachers.replies import (
     Answer,

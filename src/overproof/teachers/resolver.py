@@ -7,7 +7,7 @@ import socket
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
-from overproof.teachers.address import PrivateAddress, is_public
+from overproof.address import PrivateAddress, is_public
 
 
 class CheckedResolver(AbstractResolver):

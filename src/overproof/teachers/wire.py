@@ -8,9 +8,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from overproof.address import PrivateAddress
 from overproof.data import Outcome
 from overproof.errors import MissingExtra
-from overproof.teachers.address import PrivateAddress
 from overproof.teachers.replies import Kind, Reply, limits_of
 
 try:

@@ -1,4 +1,4 @@
-"""Which addresses a teacher may be asked at: the user's base URL, and nothing inside the own network by surprise."""
+"""Which addresses may be asked or told: the user's URLs, and nothing inside the own network by surprise."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from overproof.errors import TeacherError
 
+WEBHOOK_PORTS = (None, 443, 8443)
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.?")
 
@@ -68,8 +69,36 @@ def check_base_url(url: str, *, allow_private: bool, where: str = "[teacher] bas
         raise TeacherError(f"{where} {url[:200]!r} names a private address", next_action=fix)
 
 
-def _well_formed(url: str, parts: SplitResult, host: str | None) -> bool:
-    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or "\\" in url:
+def webhook_problem(url: str, *, allow_private: bool) -> str | None:
+    """
+    Why a webhook's URL is not admitted; unlike a base URL it may carry a query, which is often its secret.
+
+    Args:
+        url: as the project file has it.
+        allow_private: admit plain http, private addresses and any port.
+
+    Returns: the reason, which repeats nothing but the host; None where the URL is admitted.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return "is not a URL"
+    if "@" in parts.netloc:
+        return "carries a user name or password"
+    if not _well_formed(url, parts, host, query=True) or port == 0 or host is None:
+        return "is not a plain https URL"
+    if allow_private:
+        return None
+    if parts.scheme != "https":
+        return "is not encrypted; write https, or set webhook_allow_private = true"
+    if port not in WEBHOOK_PORTS:
+        return f"goes to port {port}; without webhook_allow_private only 443 and 8443 are admitted"
+    return f"names {host!r}, a private address; set webhook_allow_private = true if that is meant" if _surely_private(host) else None
+
+
+def _well_formed(url: str, parts: SplitResult, host: str | None, *, query: bool = False) -> bool:
+    if parts.scheme not in ("http", "https") or not host or (parts.query and not query) or parts.fragment or "\\" in url:
         return False
     if any(c.isspace() or not c.isprintable() or ord(c) > 126 for c in url) or "%" in parts.netloc or ".." in parts.path:
         return False
