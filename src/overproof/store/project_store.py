@@ -21,6 +21,7 @@ from overproof.store.releases import Releases
 from overproof.store.reviews import ReviewLog
 from overproof.store.rollout import Rollouts
 from overproof.store.secret import project_secret
+from overproof.store.watch import Watching
 
 HOME = ".overproof"
 
@@ -92,6 +93,11 @@ class Store:
         """Keys with which callers of the gateway name themselves."""
         return ApiKeys(self._project_db)
 
+    @cached_property
+    def watching(self) -> Watching:
+        """What is seen of a release while it serves."""
+        return Watching(self._project_db)
+
     def memo(self, *, on_event: Callable[[StepEvent], None] | None = None, dry: bool = False) -> Memo:
         """
         A runner of steps over this store.
@@ -120,7 +126,7 @@ class Store:
         for name in ("_traffic_db", "_project_db"):
             if name in self.__dict__:
                 self.__dict__.pop(name).close()
-        for name in ("traffic", "captured", "ledger", "canaries", "decisions", "releases", "rollouts", "looks", "reviews", "keys"):
+        for name in ("traffic", "captured", "ledger", "canaries", "decisions", "releases", "rollouts", "looks", "reviews", "keys", "watching"):
             self.__dict__.pop(name, None)
         self.objects.close()
 
