@@ -7,9 +7,13 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from overproof.data import Request
 
 USER = "user"
+ROUNDS = 50
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +82,28 @@ class Principals:
             if busiest <= fitting:
                 return sorted(taken), why
             most = min(fitting, most - 1)
+
+    def bounded(self, rows: Sequence[int], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """
+        Weights under which no sender's rows weigh more than its share of the new rows, or than one row of the mean weight.
+
+        Args:
+            rows: places; those of nobody known as a sender are left as they are.
+            weights: one for each.
+
+        Returns: the weights, lowered where they have to be.
+        """
+        of = [self.of_row.get(i) for i in rows]
+        mass: Counter[str] = Counter()
+        for who, weight in zip(of, weights.tolist(), strict=True):
+            if who is not None:
+                mass[who] += weight
+        bound = dict(mass)
+        for _ in range(ROUNDS):  # what one loses lowers the whole that the others are held against
+            new = sum(bound.values())
+            most = max(self.share * new, new / max(1, sum(who is not None for who in of)))
+            bound = {who: min(one, most) for who, one in bound.items()}
+        return weights * np.array([1.0 if who is None else bound[who] / mass[who] for who in of])
 
     def _pass(  # noqa: PLR0917 - the inner half of `capped`
         self, order: Sequence[int], most: int, group: Sequence[int], per_group: int, costs: Collection[int], limits: Mapping[str, int]

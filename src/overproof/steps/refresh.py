@@ -43,7 +43,7 @@ TEST_SHARE, CALIBRATION_SHARE = 0.5, 0.15
 """Of the rows that are labelled anew: proof takes most, since escalated requests train at no cost."""
 WORN_TEST_SHARE = 0.6
 """Where the release's sealed rows are worn out, the new ones stand alone."""
-LEAST_NEW = 200
+LEAST_NEW = 100
 """A third of little traffic would prove nothing: so many rows are labelled even then."""
 MIX_SHARE = 0.5
 """Of the training rows that are labelled anew, drawn from all of the traffic before any is picked."""
@@ -105,6 +105,9 @@ class _Board:
     """Caller's key of a live row."""
     fate: dict[int, str] = field(default_factory=dict)
     capped: Counter[str] = field(default_factory=Counter)
+    stands: dict[int, float] = field(default_factory=dict)
+    """How many requests a new training row stands for by how it was drawn."""
+    senders: Principals | None = None
     notes: list[str] = field(default_factory=list)
 
     def id(self, i: int) -> str:
@@ -252,12 +255,14 @@ def _learned(board: _Board, old: Sequence[int], pool: Sequence[int], budget: int
     limits = {"asked": budget, "served": recipe.rows}
     most, pool_at = len(failing), {i: at for at, i in enumerate([*old, *pool])}
     views = _views(board, list(pool_at))
+    board.senders = principals
     while True:
         taken, capped = principals.capped(
             [*fair, *failing[:most], *rest], group=board.near, per_group=recipe.per_group, costs=costs, limits=limits
         )
         picked = sum(i in reason and i not in chosen for i in taken)
         plain = [i for i in taken if why[i] == "live mix"]
+        _stand_for(board, taken, pool, reason)
         if not picked or _close(board, [*old, *taken], [*old, *plain], views, pool_at):
             break
         most = int(STEP_BACK * min(most, picked))
@@ -266,6 +271,13 @@ def _learned(board: _Board, old: Sequence[int], pool: Sequence[int], budget: int
         board.capped["would move the training rows away from the live mix"] += len(failing) - most
     board.fate |= dict.fromkeys((i for i in pool if i not in set(taken)), "new: not taken")
     return taken, {i: why[i] for i in taken}
+
+
+def _stand_for(board: _Board, taken: Sequence[int], pool: Sequence[int], reason: Mapping[int, Why]) -> None:
+    """How many of the new requests each taken row stands for: those that failed and the others are drawn at rates of their own."""
+    all_of, mine = (Counter(reason.get(i, "") for i in rows) for rows in (pool, taken))
+    whole = len(board.live) / max(1, len(pool))
+    board.stands = {i: min(WEIGHT_FACTOR, whole * all_of[one] / mine[one]) for i in taken for one in (reason.get(i, ""),)}
 
 
 def _reasons(board: _Board, old: Sequence[int], pool: Sequence[int]) -> dict[int, Why]:
@@ -351,11 +363,13 @@ def attributes_of(live: Sequence[Request], recipe: RefreshRecipe) -> tuple[str, 
 
 
 def _weights(board: _Board, chosen: Sequence[int], views: Sequence[_View]) -> NDArray[np.float64]:
-    """Multiplicity, times what brings each view back to its live shares as far as the factor admits; mean 1."""
-    base = np.array([board.rows[i].weight * board.weight.get(i, 1.0) for i in chosen], dtype=np.float64)
+    """What each row stands for, times what brings each view back to its live shares as far as the factor admits; mean 1."""
+    base = np.array([board.rows[i].weight * board.stands.get(i, 1.0) * board.weight.get(i, 1.0) for i in chosen], dtype=np.float64)
     margins = [Margin(live=one.live, chosen=one.chosen) for one in views]
     factor = np.clip(raked(base, margins) / base, 1 / WEIGHT_FACTOR, WEIGHT_FACTOR) if margins else np.ones(len(base))
     weights = base * factor
+    if board.senders is not None:  # the caps hold by weight as well as by count
+        weights = board.senders.bounded(chosen, weights)
     return np.asarray(weights / weights.mean(), dtype=np.float64)
 
 
