@@ -39,7 +39,7 @@ from overproof.steps.survey import row_hash
 from overproof.store.artifacts import Step
 from overproof.task import Slice
 
-TEST_SHARE, CALIBRATION_SHARE = 0.5, 0.15
+TEST_SHARE, CALIBRATION_SHARE = 0.4, 0.1
 """Of the rows that are labelled anew: proof takes most, since escalated requests train at no cost."""
 WORN_TEST_SHARE = 0.6
 """Where the release's sealed rows are worn out, the new ones stand alone."""
