@@ -24,7 +24,17 @@ from pathlib import Path
 
 import numpy as np
 
-from overproof.data import Completion, Example, Failed, PromptRow, Request, Served, Traffic, TrafficRecord, TrainSet
+from overproof.data import (
+    Completion,
+    Example,
+    Failed,
+    PromptRow,
+    Request,
+    Served,
+    Traffic,
+    TrafficRecord,
+    TrainSet,
+)
 from overproof.measure.paired import difference_interval
 from overproof.measure.scope import softmax_rows
 from overproof.outputs import Classes
@@ -60,6 +70,7 @@ class Outcome:
     before: int
     refreshed: int
     everything: int
+    unproven: int
     only_all: int
     """Held-out rows that only the student of all rows gets right."""
     only_refresh: int
@@ -142,14 +153,17 @@ def once(rows: list[Row], seed: int) -> Outcome:
     before = {row.request.id for row in (*reference.train, *reference.calibration, *reference.test)}
     new = {row.request.id for row in (*following.prompts.train, *following.prompts.calibration, *following.prompts.test)} - before
     refreshed = fitted([label(row) for row in following.prompts.train], labels, seed)
+    proving = {row.request.id for row in (*following.prompts.calibration, *following.prompts.test)}
     all_rows = [PromptRow(request=row.request, weight=1.0, group="") for row in live]
-    everything = fitted([label(row) for row in (*reference.train, *all_rows)], labels, seed)
+    spared = [row for row in all_rows if row.request.id not in proving]  # whoever labels all has to prove it on some, too
+    everything = fitted([label(row) for row in (*reference.train, *spared)], labels, seed)
+    unproven = fitted([label(row) for row in (*reference.train, *all_rows)], labels, seed)
     held = [row for row in second if row.request.id in judging]
     gold = np.array([row.gold for row in held])
-    right = [np.array(answers(one, [row.request for row in held], labels)[0]) == gold for one in (champion, refreshed, everything)]
+    right = [np.array(answers(one, [row.request for row in held], labels)[0]) == gold for one in (champion, refreshed, everything, unproven)]
     return Outcome(
         new=len(live), asked=len(new - set(following.served)), served=len(following.served), n=len(held),
-        before=int(right[0].sum()), refreshed=int(right[1].sum()), everything=int(right[2].sum()),
+        before=int(right[0].sum()), refreshed=int(right[1].sum()), everything=int(right[2].sum()), unproven=int(right[3].sum()),
         only_all=int((right[2] & ~right[1]).sum()), only_refresh=int((right[1] & ~right[2]).sum()),
         why=Counter(following.counts),
     )  # fmt: skip
@@ -166,7 +180,7 @@ def main() -> int:
     n = sum(one.n for one in found)
     share = max(one.asked / one.new for one in found)
     points = [100 * (one.refreshed - one.everything) / one.n for one in found]
-    lost = 100 * statistics.fmean(points)/100
+    lost = statistics.fmean(points)
     apart = difference_interval(sum(o.only_all for o in found), sum(o.only_refresh for o in found), n)
     spread = statistics.stdev(points) if len(points) > 1 else float("nan")
     mean = lambda name: statistics.fmean(getattr(one, name) for one in found)  # noqa: E731
@@ -174,7 +188,8 @@ def main() -> int:
     print("| | rows labelled anew | of the new rows | right by gold, held-out rows of the later quarter |")
     print("|---|---|---|---|")
     print(f"| before | 0 | 0 % | {100 * sum(o.before for o in found) / n:.1f} % |")
-    print(f"| all relabelled | {mean('new'):.0f} | 100 % | {100 * sum(o.everything for o in found) / n:.1f} % |")
+    print(f"| all relabelled, the same rows set aside to prove | {mean('new'):.0f} | 100 % | {100 * sum(o.everything for o in found) / n:.1f} % |")
+    print(f"| all relabelled, and none set aside to prove | {mean('new'):.0f} | 100 % | {100 * sum(o.unproven for o in found) / n:.1f} % |")
     print(f"| refresh | {mean('asked'):.0f} (+ {mean('served'):.0f} that callers' answers brought) | {100 * mean('asked') / mean('new'):.0f} % | {100 * sum(o.refreshed for o in found) / n:.1f} % |")
     print(
         f"\nrefresh minus all: {lost:+.2f} points, sd over seeds {spread:.2f}, n = {found[0].n} held-out rows a seed; pooled paired 95 % interval "

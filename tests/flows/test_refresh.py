@@ -105,7 +105,7 @@ def test_the_same_sealed_rows_are_opened_a_second_time_with_less_to_spend(mended
 
 def test_the_dossier_shows_before_and_after(mended):
     """Per slice, with the intervals and what had to be shown."""
-    _, champion, _, done, _, page = mended
+    _, champion, _, _, _, page = mended
     assert "Against the serving release" in page
     assert f"Before: release {champion}" in page
     assert "train: escalated" in page

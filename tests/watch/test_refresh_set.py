@@ -86,7 +86,7 @@ def test_every_row_has_its_reason_and_nothing_straddles(reference, seed, share, 
     assert funnel.pop("rows read") == sum(funnel.values()) == 300 - (reference.funnel["rows read"] - sum(len(getattr(reference, s)) for s in SPLITS)) + 250
     assert set(found.served) <= {i for i, split in places.items() if split == "train"}
     bought = [i for i, why in found.why.items() if why != "reference" and i not in found.served]
-    assert len(bought) <= max(rows if rows < 100 else 100, round(250 / 3) + 1)
+    assert len(bought) <= max(min(100, rows), round(250 / 3) + 1)
     assert following(reference, live, Failed(named={"n3": "audit", "n8": "cluster"}), seed=seed, rows=rows) == found
 
 
@@ -180,8 +180,8 @@ def test_what_was_picked_does_not_move_the_mix(reference):
     assert np.mean([r.weight for r in found.prompts.train]) == pytest.approx(1.0)
 
 
-def test_rows_that_chance_drew_stand_for_all_that_it_could_have_drawn(reference):
-    """Escalated rows are all there and others a few of many: by weight the new rows have the live share of either."""
+def test_rows_that_chance_drew_stand_for_more_than_themselves(reference):
+    """Escalated rows are all there and others a few of many: by weight the others come back towards their live share."""
     live = live_rows(400, 6, passed_on=0.25)
     found = following(reference, live)
     failed = {r.request.id for r in live if r.served.route == "teacher"}
@@ -189,7 +189,7 @@ def test_rows_that_chance_drew_stand_for_all_that_it_could_have_drawn(reference)
     share = sum(r.weight for r in new if r.request.id in failed) / sum(r.weight for r in new)
     raw = sum(r.request.id in failed for r in new) / len(new)
     assert raw > 0.5
-    assert share == pytest.approx(len(failed) / 400, abs=0.12)
+    assert len(failed) / 400 <= share <= raw - 0.1
 
 
 def test_worn_rows_retire_and_none_comes_back(reference):

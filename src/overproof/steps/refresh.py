@@ -47,6 +47,10 @@ LEAST_NEW = 100
 """A third of little traffic would prove nothing: so many rows are labelled even then."""
 MIX_SHARE = 0.5
 """Of the training rows that are labelled anew, drawn from all of the traffic before any is picked."""
+STANDS_FOR = 2.0
+"""The most new requests that one new training row stands for; what fails teaches more than its share, so that not all is undone."""
+PARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""How much of the weighting that matches the live mix is applied: the least that does."""
 STEP_BACK = 0.8
 """Picked rows that move the mix too far are cut to this part, again and again."""
 
@@ -277,7 +281,7 @@ def _stand_for(board: _Board, taken: Sequence[int], pool: Sequence[int], reason:
     """How many of the new requests each taken row stands for: those that failed and the others are drawn at rates of their own."""
     all_of, mine = (Counter(reason.get(i, "") for i in rows) for rows in (pool, taken))
     whole = len(board.live) / max(1, len(pool))
-    board.stands = {i: min(WEIGHT_FACTOR, whole * all_of[one] / mine[one]) for i in taken for one in (reason.get(i, ""),)}
+    board.stands = {i: min(STANDS_FOR, whole * all_of[one] / mine[one]) for i in taken for one in (reason.get(i, ""),)}
 
 
 def _reasons(board: _Board, old: Sequence[int], pool: Sequence[int]) -> dict[int, Why]:
@@ -363,13 +367,21 @@ def attributes_of(live: Sequence[Request], recipe: RefreshRecipe) -> tuple[str, 
 
 
 def _weights(board: _Board, chosen: Sequence[int], views: Sequence[_View]) -> NDArray[np.float64]:
-    """What each row stands for, times what brings each view back to its live shares as far as the factor admits; mean 1."""
+    """
+    What each row stands for, times as little as brings each view within the bound: weights that jump about cost a student more
+    than a mix that is nearly right. Mean 1.
+    """
     base = np.array([board.rows[i].weight * board.stands.get(i, 1.0) * board.weight.get(i, 1.0) for i in chosen], dtype=np.float64)
-    margins = [Margin(live=one.live, chosen=one.chosen) for one in views]
-    factor = np.clip(raked(base, margins) / base, 1 / WEIGHT_FACTOR, WEIGHT_FACTOR) if margins else np.ones(len(base))
-    weights = base * factor
-    if board.senders is not None:  # the caps hold by weight as well as by count
-        weights = board.senders.bounded(chosen, weights)
+    mixes = [one for one in views if one.name != LIKE]
+    margins = [Margin(live=one.live, chosen=one.chosen) for one in mixes]
+    whole = np.clip(raked(base, margins) / base, 1 / WEIGHT_FACTOR, WEIGHT_FACTOR) if margins else np.ones(len(base))
+    weights = base
+    for part in PARTS:
+        weights = base * whole**part
+        if board.senders is not None:  # the caps hold by weight as well as by count
+            weights = board.senders.bounded(chosen, weights)
+        if all(one.distance(weights) <= board.recipe.shift for one in mixes):
+            break
     return np.asarray(weights / weights.mean(), dtype=np.float64)
 
 
@@ -383,7 +395,8 @@ def _close(
         weights = _weights(board, rows, mine)
         return [one.distance(weights) for one in mine]
 
-    return all(a <= max(board.recipe.shift, b + 1e-9) for a, b in zip(distances(chosen), distances(without), strict=True))
+    pairs = zip(views, distances(chosen), distances(without), strict=True)
+    return all(one.name == LIKE or a <= max(board.recipe.shift, b + 1e-9) for one, a, b in pairs)
 
 
 def _assembled(
