@@ -200,7 +200,7 @@ class Buyer:
         pin = self._project.pin_of(table)
 
         def build() -> LedgeredTeacher:
-            self._on_record(clearance.value)
+            self.on_record(clearance.value)
             task = self._project.judge_task if isinstance(table, JudgeTable) else self._project.task
             return self._wrapped(table.use, given, task, pin, clearance.value.id)
 
@@ -228,7 +228,7 @@ class Buyer:
 
         return ask
 
-    def _on_record(self, clearance: Clearance) -> None:
+    def on_record(self, clearance: Clearance) -> None:
         """A label says which clearance it was bought under; the log of decisions says whose that was."""
         log = self._store.decisions
         if not any(d.kind == "clearance" and d.subject == clearance.id for d in log.read()):

@@ -16,9 +16,11 @@ from overproof.data import (
     Answers,
     CalibrationSet,
     Clearance,
+    Folder,
     Labelled,
     PromptSet,
     TestSet,
+    Traffic,
     digest_of,
 )
 from overproof.engines import engine_of
@@ -53,6 +55,7 @@ from overproof.steps.capture import CAPTURE, CaptureRecipe, LogSnapshot
 from overproof.steps.certificates import GOLD
 from overproof.steps.clear import CLEAR, recheck, student_kind
 from overproof.steps.collect import (
+    ADD_CHALLENGE,
     ADD_EXPORTS,
     ADD_FLIPS,
     ADD_GROUPS,
@@ -209,7 +212,7 @@ class Road:
         window = p.traffic.window_days
         kept["traffic"] = traffic = run(CAPTURE, log, recipe=CaptureRecipe(fields=p.task.input, window_days=window, task=p.task.name))
         yield "capture"
-        kept["prompts"] = prompts = self._supplemented(run(PROMPTSET, traffic, recipe=promptset_recipe(p)))
+        kept["prompts"] = prompts = self._prompts(traffic)
         yield "promptset"
         kept["clearance"] = clearance = self._cleared(p.teacher)
         members, judges = [self._cleared(one) for one in p.committee], self.judging.cleared(self.today.isoformat())
@@ -272,6 +275,7 @@ class Road:
         bundle = run(PACK, chosen, report, recipe=packing)
         if p.fairness.swaps:
             kept["flips"] = run(FLIPS, bundle, dev_rows, recipe=flip_recipe(p))
+        self._challenge(bundle, report.value, survey)
         volume = p.serve.requests_per_month or survey.requests_per_month
         weighing = weigh_recipe(p, volume, candidates.seconds[report.value.chosen])
         kept["standing"] = run(WEIGH, report, data, self.memo.gather(candidates.searches), recipe=weighing)
@@ -282,7 +286,7 @@ class Road:
         )
         added = (
             ("exports", ADD_EXPORTS), ("groups", ADD_GROUPS), ("flips", ADD_FLIPS), ("suspicion", ADD_SUSPICION), ("judged", ADD_JUDGED),
-            ("standing", ADD_STANDING),
+            ("standing", ADD_STANDING), ("challenge", ADD_CHALLENGE),
         )  # fmt: skip
         for name, step in added:
             if name in kept:
@@ -290,7 +294,7 @@ class Road:
         if "sizes" in kept:
             evidence = run(SIZE_VERDICT, evidence, kept["sizes"], kept["plan"], recipe=verdict_recipe(p))
         kept["evidence"] = evidence
-        kept["verdict"] = verdict = run(GATE, evidence, recipe=gate_recipe(p, report.value))
+        kept["verdict"] = verdict = run(GATE, evidence, recipe=gate_recipe(p, report.value, challenged="challenge" in kept))
         writing = DossierRecipe(today=decided(report.value).isoformat(), version=overproof.__version__)
         if "teacher" in kept:  # people have reviewed rows
             kept["dossier"] = run(REVIEWED_DOSSIER, evidence, verdict, kept["teacher"], recipe=writing)
@@ -329,6 +333,13 @@ class Road:
                 clearance.value, scope=scope, today=today_of(self.store).isoformat(), student_kind=kind,
                 distribution=self.project.teacher.distribution,
             )  # fmt: skip
+
+    def _prompts(self, traffic: Artifact[Traffic]) -> Artifact[PromptSet]:
+        """What is labelled; a refresh has another."""
+        return self._supplemented(self.memo.run(PROMPTSET, traffic, recipe=promptset_recipe(self.project)))
+
+    def _challenge(self, bundle: Artifact[Folder], report: EvalReport, survey: Survey) -> None:
+        """Put "challenge" beside the other results where a release has to be held up to; nothing on a first road."""
 
     def _supplemented(self, prompts: Artifact[PromptSet]) -> Artifact[PromptSet]:
         """With the written rows that the project names, if any."""

@@ -222,13 +222,14 @@ def flip_recipe(project: Project) -> FlipRecipe:
     return FlipRecipe(lists=read_swaps(file), at_most=p.fairness.flips_at_most, delta=p.proof.delta)
 
 
-def gate_recipe(project: Project, report: EvalReport) -> GateRecipe:
+def gate_recipe(project: Project, report: EvalReport, *, challenged: bool = False) -> GateRecipe:
     """
     What the gate asks.
 
     Args:
         project: the checked project file.
         report: the evaluation, which says on which day it was decided.
+        challenged: whether a serving release has to be held up to.
 
     Returns: the recipe.
     """
@@ -247,6 +248,7 @@ def gate_recipe(project: Project, report: EvalReport) -> GateRecipe:
         written=bool(p.bars.written),
         judged=p.bars.by_judge,
         sizing=bool(p.sizing.budgets),
+        challenged=challenged,
     )
 
 

@@ -69,6 +69,10 @@ class WatchTable:
     """The most of a re-distillation's new rows that one key or user may have sent."""
     per_group: Count = 3
     """The most new rows out of one group of near-duplicates."""
+    challenger_margin: Annotated[float, Field(gt=0, lt=0.5)] = 0.02
+    """How much worse than the serving student a new one may be on all requests: no more is to be shown before it may enter shadow."""
+    challenger_slice_margin: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """The same on each critical slice."""
 
     def act(self, occasion: Occasion) -> Act:
         """What may follow from an occasion."""

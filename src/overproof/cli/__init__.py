@@ -34,6 +34,7 @@ VERBS = {
     "promote": ("overproof.cli.rollout:promote", "Take a release to its next stage, if the evidence is there."),
     "rollback": ("overproof.cli.rollout:rollback", "Give all requests back to the teacher."),
     "watch": ("overproof.cli.watch:watch", "Watch what serves: audits, drift, the teacher, the owner's duties."),
+    "refresh": ("overproof.cli.refresh:refresh", "Distil again with few new labels; hold it against the serving student."),
     "keys": ("overproof.cli.keys:keys", "Make, list or revoke keys of the gateway's callers."),
     "export": ("overproof.cli.export:export", "Write the release as a folder that serves by itself."),
     "ablate": ("overproof.cli.ablate:ablate", "Train with and without each rule of the filter: does it help?"),

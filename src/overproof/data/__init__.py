@@ -26,6 +26,7 @@ from overproof.data.labels import (
     TrainSet,
 )
 from overproof.data.prompts import Gap, MixDistance, PromptRow, PromptSet, SliceMatch, SliceShare
+from overproof.data.refresh import PICKED, Failed, NextSet, Picked, Why, call_digest
 from overproof.data.rollout import (
     ALL,
     PlannedStage,
@@ -69,4 +70,4 @@ from overproof.data.watch import (
     WatchReport,
 )
 
-__all__ = ["ACTS", "ALL", "BY_STUDENT", "FEEDBACK", "GOLD_SOURCES", "OCCASIONS", "REASONS", "STAGES", "Act", "Alarm", "Answered", "Answers", "Asking", "Audit", "AuditPlan", "AuditSource", "AuditState", "BatchResult", "BatchState", "CalibrationSet", "CanaryRound", "Clearance", "Committee", "Completeness", "Completion", "Dropped", "Example", "ExampleShown", "Folder", "Gap", "Hold", "Judgement", "Labelled", "Member", "MixDistance", "Occasion", "Outcome", "PlannedStage", "Prediction", "PromptRow", "PromptSet", "RateLimits", "Reading", "Reason", "Repeat", "Request", "RolloutState", "Route", "Served", "Signal", "Skipped", "SliceDraw", "SliceMatch", "SliceShare", "Stage", "StageCounts", "TeacherPin", "TestSet", "ToolCall", "Traffic", "TrafficRecord", "TrainSet", "Trigger", "Turn", "WatchReport", "digest_of", "planned_stages", "seconds_of", "stage_problems"]
+__all__ = ["ACTS", "ALL", "BY_STUDENT", "FEEDBACK", "GOLD_SOURCES", "OCCASIONS", "PICKED", "REASONS", "STAGES", "Act", "Alarm", "Answered", "Answers", "Asking", "Audit", "AuditPlan", "AuditSource", "AuditState", "BatchResult", "BatchState", "CalibrationSet", "CanaryRound", "Clearance", "Committee", "Completeness", "Completion", "Dropped", "Example", "ExampleShown", "Failed", "Folder", "Gap", "Hold", "Judgement", "Labelled", "Member", "MixDistance", "NextSet", "Occasion", "Outcome", "Picked", "PlannedStage", "Prediction", "PromptRow", "PromptSet", "RateLimits", "Reading", "Reason", "Repeat", "Request", "RolloutState", "Route", "Served", "Signal", "Skipped", "SliceDraw", "SliceMatch", "SliceShare", "Stage", "StageCounts", "TeacherPin", "TestSet", "ToolCall", "Traffic", "TrafficRecord", "TrainSet", "Trigger", "Turn", "WatchReport", "Why", "call_digest", "digest_of", "planned_stages", "seconds_of", "stage_problems"]

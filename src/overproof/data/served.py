@@ -60,3 +60,6 @@ class Served:
     """Whether a field was too long to be stored whole; such a row is in no prompt set."""
     degraded: bool = False
     """Whether the student stood in for a teacher that could not be reached."""
+    asked: str = ""
+    """What the call asked beyond its input, see `call_digest`: messages and parameters. Empty where the teacher did not answer, where
+    it can't be read, or where the input was redacted, so that the log holds another question."""

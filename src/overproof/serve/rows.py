@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from overproof.data import BY_STUDENT, Completion, Request, Served, Skipped, TrafficRecord
+from overproof.data import BY_STUDENT, Completion, Request, Served, Skipped, TrafficRecord, call_digest
 from overproof.importers.bodies import Answer, answered, asked, streamed
 from overproof.importers.calls import derived
 from overproof.importers.rows import ATTRIBUTE_CHARS, LABEL_NAMES, BadRow, number, scalar_text
@@ -29,6 +29,8 @@ OVERLAP = 4_096
 """A secret may reach over the end of a text that is cut: so much beyond it is looked at, and as much before it left out."""
 HTTP_ERROR = 400
 CUT = "the answer was cut short"
+BESIDES = frozenset({"model", "messages", "stream", "stream_options", "metadata", "user"})
+"""Keys of a call that don't change what is asked; `model` is compared by itself."""
 TOO_LONG = "too long to be stored whole"
 _decode = msgspec.json.Decoder().decode
 
@@ -96,7 +98,7 @@ def record_of(row: Row, *, weight: float = 1.0, prices: Prices | None = None) ->
         source=SOURCE,
         context=tuple(one.turn for i, one in enumerate(messages) if i != last),
         calls=() if said is None or said.said is None else said.said.turn.calls,
-        served=row.served if weight == 1.0 else replace(row.served, weight=weight),
+        served=replace(row.served, weight=weight, asked=_asked(body, row.fields) if row.served.route == "teacher" and row.fields else ""),
     )
 
 
@@ -122,7 +124,10 @@ def writable(record: TrafficRecord, redactor: Redactor) -> TrafficRecord:
         record = replace(record, context=tuple(replace(turn, text=_cut(turn.text, redactor)) for turn in record.context))
     if how.guess is not None and len(how.guess) > LONGEST:
         record = replace(record, served=replace(record.served or how, guess=_cut(how.guess, redactor)))
-    return redactor.row(record, own_id=True)
+    done = redactor.row(record, own_id=True)
+    if done.served is not None and done.request.fields != record.request.fields:
+        done = replace(done, served=replace(done.served, asked=""))  # the teacher read something else than the log holds
+    return done
 
 
 def aside(row: Row, error: Exception, redactor: Redactor) -> Skipped:
@@ -139,6 +144,20 @@ def aside(row: Row, error: Exception, redactor: Redactor) -> Skipped:
     raw = row.request[:8_000].decode("utf-8", "replace")[:2_000]
     reason = f"{type(error).__name__}: {error}"[:300].encode("utf-8", "replace").decode()
     return redactor.row(Skipped(where=f"{SOURCE}:{row.id}", reason=reason, raw=raw))
+
+
+def _asked(body: Any, fields: Mapping[str, str]) -> str:
+    """What a call in the usual form asks beyond its input; empty for any other form."""
+    said = body.get("messages") if isinstance(body, dict) else None
+    if not isinstance(said, list) or not all(isinstance(one, dict) and set(one) == {"role", "content"} for one in said):
+        return ""
+    if not all(isinstance(text, str) for one in said for text in one.values()):
+        return ""
+    rest = {name: value for name, value in body.items() if name not in BESIDES}
+    try:
+        return call_digest([(one["role"], one["content"]) for one in said], rest, fields)
+    except (TypeError, ValueError, RecursionError):  # what JSON can read and not say again
+        return ""
 
 
 def _json(raw: bytes) -> Any:

@@ -21,6 +21,7 @@ from overproof.data import (
     TeacherPin,
 )
 from overproof.evidence import (
+    Challenge,
     EvalReport,
     Exported,
     ExportReport,
@@ -128,6 +129,8 @@ class Evidence:
     """What a judge of texts says of the student's served answers; None without one."""
     standing: StandingReport | None = None
     """Everything that could serve, in money."""
+    challenge: Challenge | None = None
+    """Against the serving release; None outside a refresh."""
     digests: Mapping[str, str] = field(default_factory=dict)
     """Name of an artifact to its digest."""
 
@@ -255,6 +258,12 @@ def add_standing(evidence: Evidence, standing: StandingReport, recipe: AddRecipe
     return replace(evidence, standing=standing)
 
 
+def add_challenge(evidence: Evidence, challenge: Challenge, recipe: AddRecipe) -> Evidence:
+    """The evidence with how the student stands against the serving one."""
+    del recipe
+    return replace(evidence, challenge=challenge)
+
+
 def add_suspicion(evidence: Evidence, suspicion: Suspicion, recipe: AddRecipe) -> Evidence:
     """The evidence with what suspicion.v1 marked, in a sentence."""
     del recipe
@@ -295,4 +304,5 @@ ADD_EXPORTS = Step(name="add-exports", version=1, fn=add_exports)
 ADD_FLIPS = Step(name="add-flips", version=1, fn=add_flips)
 ADD_JUDGED = Step(name="add-judged", version=1, fn=add_judged)
 ADD_STANDING = Step(name="add-standing", version=1, fn=add_standing)
+ADD_CHALLENGE = Step(name="add-challenge", version=1, fn=add_challenge)
 ADD_SUSPICION = Step(name="add-suspicion", version=1, fn=add_suspicion)

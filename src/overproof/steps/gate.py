@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from overproof.errors import DataError, OverproofError
 from overproof.evidence import CandidateReport, Figure, Finding, Outcome, Refusal, Release, SliceReport
@@ -20,6 +20,7 @@ from overproof.steps.certificates import (
     uses_of,
     walk_words,
 )
+from overproof.steps.challenge import challenge_answer
 from overproof.steps.clear import shortfalls
 from overproof.steps.collect import DataEvidence, Evidence
 from overproof.steps.comparisons import baseline_answer, teacher_answer
@@ -79,6 +80,8 @@ class GateRecipe:
     """The owner's bar on what a judge of texts says."""
     sizing: bool = False
     """Whether further fits compared the sizes."""
+    challenged: bool = False
+    """Whether a serving release has to be held up to."""
     ece_at_most: float | None = None
     """Advisory: a calibration error above it is said, and never refuses."""
 
@@ -151,7 +154,7 @@ def table_of(recipe: GateRecipe) -> tuple[Row, ...]:
 
     Returns: at least `CHECKS`; a check that nobody asked for is left out, since it could only pass for nothing.
     """
-    asked = {"F01": recipe.gap_at_most is not None, "F02": recipe.swaps, "R01": recipe.written, "R02": recipe.judged is not None, "S01": recipe.sizing}
+    asked = {"F01": recipe.gap_at_most is not None, "F02": recipe.swaps, "R01": recipe.written, "R02": recipe.judged is not None, "S01": recipe.sizing, "C01": recipe.challenged}
     return (*CHECKS, *(row for row in ASKED if asked[row.id]))
 
 
@@ -528,10 +531,8 @@ def _by_judge(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
     yield replace(said_so, value=share.value, bound=bound, bar=bar.at_least, n=share.n)
 
 
-def _smaller(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
-    del recipe
-    found = smaller_answer(evidence.sizing)
-    yield _finding("S01", found.outcome, found.reason, found.todo)
+def _says(check: str, found: Any) -> Iterator[Finding]:
+    yield _finding(check, found.outcome, found.reason, found.todo)
 
 
 def _owner(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
@@ -589,7 +590,8 @@ ASKED: tuple[Row, ...] = (
     Row(id="R01", title="Bars within written answers, as served", check=_within, reads=("report",), waivable=True),
     Row(id="R02", title="Served texts do what is asked, by a calibrated judge", check=_by_judge, reads=("report", "judged"), waivable=True),
     Row(id="F02", title="Swapped terms change no answer", check=_flips, reads=("bundle", "flips"), waivable=True),
-    Row(id="S01", title="No smaller student does as well", check=_smaller, reads=("sizes", "plan"), waivable=True),
+    Row(id="C01", title="Holds up against the serving release", check=lambda e, _: _says("C01", challenge_answer(e.challenge)), reads=("report", "challenge")),
+    Row(id="S01", title="No smaller student does as well", check=lambda e, _: _says("S01", smaller_answer(e.sizing)), reads=("sizes", "plan"), waivable=True),
 )
 """Checks that run only where the project file asks for them."""
 

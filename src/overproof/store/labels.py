@@ -115,6 +115,13 @@ class Caller(Protocol):
         """Let go of connections."""
 
 
+def label_key(pin: TeacherPin, output_digest: str, request: Request, sample_index: int = 0) -> str:
+    """The key under which an answer is bought once; see `LedgeredTeacher`."""
+    of_pin = digest_of({**asdict(pin), "parameters": dict(pin.parameters)})
+    words = {"pin": of_pin, "prompt": pin.prompt_digest, "output": output_digest, "request": request.digest, "sample": sample_index}
+    return digest_of(words)
+
+
 class LabelLedger:
     """
     The teacher's answers and their price, in millionths of a dollar since sums of floats drift.
@@ -342,15 +349,7 @@ class LedgeredTeacher:
 
     def key_of(self, request: Request, sample_index: int) -> str:
         """The key under which an answer is bought once."""
-        return digest_of(
-            {
-                "pin": self._pin_digest,
-                "prompt": self._pin.prompt_digest,
-                "output": self._output_digest,
-                "request": request.digest,
-                "sample": sample_index,
-            }
-        )
+        return label_key(self._pin, self._output_digest, request, sample_index)
 
     async def sample(
         self, request: Request, *, n: int, recorded: Completion | None = None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from overproof.errors import StoreError
+from overproof.store.adopted import Adoptions
 from overproof.store.artifacts import Memo, StepEvent
 from overproof.store.canaries import CanaryRounds
 from overproof.store.captured import CaptureLog
@@ -53,6 +54,11 @@ class Store:
     def ledger(self) -> LabelLedger:
         """The teacher's answers and what they cost."""
         return LabelLedger(self._project_db)
+
+    @cached_property
+    def adopted(self) -> Adoptions:
+        """Answers that the teacher gave to callers, in the ledger."""
+        return Adoptions(self._project_db)
 
     @cached_property
     def canaries(self) -> CanaryRounds:
@@ -126,7 +132,7 @@ class Store:
         for name in ("_traffic_db", "_project_db"):
             if name in self.__dict__:
                 self.__dict__.pop(name).close()
-        for name in ("traffic", "captured", "ledger", "canaries", "decisions", "releases", "rollouts", "looks", "reviews", "keys", "watching"):
+        for name in ("traffic", "captured", "ledger", "adopted", "canaries", "decisions", "releases", "rollouts", "looks", "reviews", "keys", "watching"):
             self.__dict__.pop(name, None)
         self.objects.close()
 

@@ -204,6 +204,27 @@ class Releases:
         )
         return Unsealed(k=found[0][0], delta_k=found[0][1], replay=True, at=found[0][2]) if found else None
 
+    def times_opened(self, rows: Sequence[str]) -> int:
+        """
+        How often rows were opened as part of sets that share so many of them that a new use goes on from their count.
+
+        Args:
+            rows: hashes of the rows' ids.
+
+        Returns: the largest count over all label kinds; 0 for rows that are fresh.
+        """
+        opened = dict(self._db.rows("SELECT sealed_digest, max(k) FROM unsealing GROUP BY sealed_digest"))
+        mine, shared = set(rows), dict.fromkeys(opened, 0)
+        for row, one in self._db.stream("SELECT row, sealed_digest FROM sealed_row"):
+            if row in mine and one in shared:
+                shared[one] += 1
+        return max((opened[one] for one, n in shared.items() if n > FRESH * len(mine)), default=0)
+
+    def opened_rows(self) -> list[str]:
+        """Hashes of all rows that were ever opened, sorted."""
+        query = "SELECT DISTINCT row FROM sealed_row WHERE sealed_digest IN (SELECT sealed_digest FROM unsealing) ORDER BY 1"
+        return [str(row) for (row,) in self._db.rows(query)]
+
     def close_sealed(self, sealed_digest: str, *, why: str) -> None:
         """No new plan may use these rows any more, for example because somebody has looked at them."""
         sql = "INSERT OR IGNORE INTO sealed_set VALUES(?, ?, ?)"
