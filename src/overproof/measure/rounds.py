@@ -34,6 +34,7 @@ class RoundRead:
     log_e: float
     """Log evidence of a change over all rounds so far; an alarm at `level`."""
     level: float
+    """Where that is an alarm, by the mean time to a false one."""
     since: int
     """Round from which on the evidence for a change is largest, counted from 0 after the reference."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal
@@ -123,16 +122,3 @@ def _clearance_of(store: Store, release: Release) -> Clearance | None:
     except OverproofError:  # made elsewhere: what it learned under is not known here
         return None
     return found if isinstance(found, Clearance) else None
-
-
-def overdue(duties: Duties) -> Sequence[str]:
-    """
-    What is past its day.
-
-    Args:
-        duties: from `duties_of`.
-
-    Returns: one sentence for each.
-    """
-    late = [duties.review.why] if duties.review is not None and duties.review.word in ("overdue", "lapsed") else []
-    return [*late, *(one.why for one in duties.attestations if one.word == "expired")]
