@@ -111,7 +111,8 @@ def standing_lines(standing: Standing) -> Iterator[str]:
            f"{standing.triggers} triggers, {len(standing.holds)} holds")  # fmt: skip
     style = "bold red" if standing.state == "blind" else "yellow"
     yield from (f"  [{style}]{escape(problem)}[/]" for problem in standing.problems)
-    yield from (f"  {escape(note)}" for note in standing.notes)
+    review = [f"review {standing.review}"] if standing.review and standing.review.startswith(("current", "due")) else []
+    yield from (f"  {escape(note)}" for note in (*review, *(one for one in standing.ends if one not in standing.problems), *standing.notes))
 
 
 def standing_body(standing: Standing) -> dict[str, Any]:
@@ -126,7 +127,8 @@ def standing_body(standing: Standing) -> dict[str, Any]:
     return {
         "state": standing.state, "problems": standing.problems, "last_pass": standing.last.at if standing.last is not None else None,
         "hours_since": standing.hours, "blind": standing.last.blind if standing.last is not None else (), "alarms": standing.alarms,
-        "triggers": standing.triggers, "holds": standing.holds, "audits_due": standing.audits_due, "notes": standing.notes,
+        "triggers": standing.triggers, "holds": standing.holds, "audits_due": standing.audits_due, "review": standing.review, "ends": standing.ends,
+        "notes": standing.notes,
     }  # fmt: skip
 
 
@@ -142,7 +144,7 @@ def _readings(report: WatchReport) -> Any:
     for r in (*loud, *quiet[:MOST_QUIET]):
         ends = f"{_figure(r, r.low)} to {_figure(r, r.high)}" if r.low is not None and r.high is not None else "-"
         name = "all traffic" if r.slice == ALL else escape(r.slice)
-        table.add_row(name, r.signal.replace("_", " "), _figure(r, r.value), ends, str(r.n), _figure(r, r.reference), STATES[r.state])
+        table.add_row(name, escape(f"{r.signal.replace('_', ' ')} {r.part}".rstrip()), _figure(r, r.value), ends, str(r.n), _figure(r, r.reference), STATES[r.state])
     more = len(quiet) - MOST_QUIET
     table.note = "bar: the certificate's, or the value in the reference" + (f"; {more} more are quiet, see --json" if more > 0 else "")
     return table

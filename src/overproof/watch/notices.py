@@ -219,7 +219,8 @@ def reading_words(reading: Reading) -> str:
     value = "no figure" if reading.value is None else f"{reading.value:.4g}"
     ends = f" ({reading.low:.4g} to {reading.high:.4g})" if reading.low is not None and reading.high is not None else ""
     against = f" against {reading.reference:.4g}" if reading.reference is not None else ""
-    return f"{where}, {reading.signal.replace('_', ' ')}: {value}{ends}{against}, n={reading.n}, {reading.state}"
+    part = f" {reading.part}" if reading.part else ""
+    return f"{where}, {reading.signal.replace('_', ' ')}{part}: {value}{ends}{against}, n={reading.n}, {reading.state}"
 
 
 def _shown(examples: Sequence[ExampleShown]) -> Iterator[str]:

@@ -8,8 +8,10 @@ from typing import Literal
 
 from overproof.data import Hold, WatchReport
 from overproof.project import Project
+from overproof.runs import clock_of, review_state
 from overproof.store.project_store import Store
 from overproof.watch.notices import count
+from overproof.watch.teacher import ends_of
 
 STALE_H = 26.0  # a watch from cron runs once a day at least; two hours are for a pass that takes long
 MOST_SHORT = 79
@@ -34,6 +36,10 @@ class Standing:
     triggers: int
     holds: tuple[Hold, ...]
     audits_due: int
+    review: str
+    """Where the owner's review stands; empty where nothing serves."""
+    ends: tuple[str, ...]
+    """Countdowns to a teacher's end of life that have begun."""
     notes: tuple[str, ...]
     """Of the last pass: countdowns, waiting days, an overspent cap."""
 
@@ -64,12 +70,20 @@ def standing_of(store: Store, project: Project, *, now: datetime) -> Standing:
     unseen = bool(problems)
     problems += [a.words for a in alarms if a.signal != "blind"]
     problems += [f"{t.occasion.replace('_', ' ')}: {t.why}" for t in triggers]
+    clock = clock_of(store, now)
+    release = store.releases.get(rollout.release_id) if rollout.release_id is not None else None
+    review = review_state(release, store.decisions.read(), project.owner, clock) if release is not None else None
+    problems += [review.why] if review is not None and review.word in ("overdue", "lapsed") else []
+    ends = [one for one in ends_of(store, project, now=clock) if one.warn]
+    problems += [one.words for one in ends if one.days_left < 0]
     problems += [f"the rollout is held by {h.by}: {h.why}" for h in holds]
+    said = {*problems, *(one.words for one in ends), *([review.why] if review is not None else [])}
     return Standing(
         task=task, stage=rollout.stage, release_id=rollout.release_id, state="blind" if unseen else "open" if problems else "fine",
         problems=tuple(problems), hours=hours, last=last, alarms=len(alarms) - len(blind), triggers=len(triggers), holds=holds,
         audits_due=len(watching.audits(rollout.release_id, state="due")) if rollout.release_id is not None else 0,
-        notes=last.notes if last is not None else (),
+        notes=tuple(n for n in (last.notes if last is not None else ()) if n not in said),
+        review=f"{review.word}: {review.why}" if review is not None else "", ends=tuple(one.words for one in ends),
     )  # fmt: skip
 
 

@@ -114,7 +114,7 @@ def _people(project: Project, duties: Duties, now: datetime, release_id: str) ->
 
 def fire(
     store: Store, project: Project, *, alarms: Sequence[Alarm], duties: Duties, teacher: TeacherState, now: datetime,
-    readings: Sequence[Reading] = (),
+    readings: Sequence[Reading] = (), unseen: Sequence[Occasion] = (),
 ) -> tuple[Trigger, ...]:  # fmt: skip
     """
     Open a trigger for each cause, once; lift what was held for causes that are no more.
@@ -127,13 +127,14 @@ def fire(
         teacher: from `watch_teacher`.
         now: in UTC.
         readings: of this pass.
+        unseen: occasions that nobody looked at, since the part that sees them failed; what is held for them stays held.
 
     Returns: all open triggers, oldest first.
     """
     task, clock, watching = project.task.name, clock_of(store, now), store.watching
     for one in (*alarms, *teacher.alarms):
         watching.raise_alarm(one, at=now.timestamp())
-    still = watching.alarms(task)  # without those that a person has closed
+    still = [a for a in watching.alarms(task) if a.signal != "blind"]  # nothing follows from what was not seen; without those that a person has closed
     release_id = store.rollouts.current(task).release_id or ""
     found = causes(
         project, alarms=still, duties=duties, teacher=replace(teacher, alarms=()), now=clock, release_id=release_id, readings=readings
@@ -145,7 +146,7 @@ def fire(
             release_id=cause.release_id, slices=cause.slices, alarms=cause.alarms,
         )  # fmt: skip
         watching.open_trigger(made, at=now.timestamp())
-    _keep_held(store, task, {cause.id(task): cause for cause in found}, at=now.timestamp())
+    _keep_held(store, task, {cause.id(task): cause for cause in found}, unseen=unseen, at=now.timestamp())
     return tuple(watching.triggers(task))
 
 
@@ -205,7 +206,7 @@ def _rolled_back(store: Store, project: Project, trigger: Trigger, at: float) ->
     return ""
 
 
-def _keep_held(store: Store, task: str, present: Mapping[str, Cause], *, at: float) -> None:
+def _keep_held(store: Store, task: str, present: Mapping[str, Cause], *, unseen: Sequence[Occasion], at: float) -> None:
     """
     A hold by the watch ends with its cause (a review signed, an attestation renewed, an alarm closed by a person) and comes
     back with it; one that a person has lifted stays lifted.
@@ -213,7 +214,7 @@ def _keep_held(store: Store, task: str, present: Mapping[str, Cause], *, at: flo
     watching = store.watching
     held = {hold.trigger: hold for hold in watching.holds(task)}
     for trigger, hold in held.items():
-        if hold.by == WATCH and trigger and trigger not in present:
+        if hold.by == WATCH and trigger and trigger not in present and trigger.partition("-")[0] not in unseen:
             watching.release_hold(task, by=WATCH, why="its cause is no more", at=at, cause=trigger)
     for trigger, by in watching.lifted(task).items():
         if by == WATCH and trigger in present and trigger not in held:
