@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 RECORDED = ("false_alarms", "delay", "slice", "spend")
-OTHERS = tuple(name for name in ("refresh", "canary") if (Path(__file__).parent / f"{name}.py").exists())
+OTHERS = tuple(name for name in ("drift", "teacher", "refresh") if (Path(__file__).parent / f"{name}.py").exists())
 SCRIPTS = (*RECORDED, *OTHERS)
 
 

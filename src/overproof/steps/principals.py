@@ -98,12 +98,13 @@ class Principals:
         for who, weight in zip(of, weights.tolist(), strict=True):
             if who is not None:
                 mass[who] += weight
-        bound = dict(mass)
+        bound: dict[str, float] = dict(mass)
         for _ in range(ROUNDS):  # what one loses lowers the whole that the others are held against
             new = sum(bound.values())
             most = max(self.share * new, new / max(1, sum(who is not None for who in of)))
             bound = {who: min(one, most) for who, one in bound.items()}
-        return weights * np.array([1.0 if who is None else bound[who] / mass[who] for who in of])
+        scale: NDArray[np.float64] = np.array([1.0 if who is None else bound[who] / mass[who] for who in of])
+        return np.asarray(weights * scale, dtype=np.float64)
 
     def _pass(  # noqa: PLR0917 - the inner half of `capped`
         self, order: Sequence[int], most: int, group: Sequence[int], per_group: int, costs: Collection[int], limits: Mapping[str, int]

@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import Any, cast
 
 from overproof import registry
-from overproof.asking import Buyer, Lazy, clear_recipe, terms_of
+from overproof.asking import Buyer, Lazy, clear_recipe, terms_of, watch_purse
 from overproof.data import (
     ALL,
     Alarm,
@@ -263,7 +263,8 @@ def _canaries(look: _Look, clearance: Artifact[Clearance], buyer: Buyer | None) 
                 asyncio.run(_ask(look, buyer.member(_live(project), clearance), canaries, pin, due))
             else:
                 with store.role("run"):
-                    own = Buyer(store=store, project=project, today=look.now.date())
+                    today = look.now.date()
+                    own = Buyer(store=store, project=project, today=today, purse=watch_purse(project, today))
                     asyncio.run(_ask(look, own.member(_live(project), clearance), canaries, pin, due))
         except OverproofError as error:  # an outage, an empty budget, a run that holds the ledger: the next pass goes on
             look.notes.append(f"the canary round waits: {error.what}")
