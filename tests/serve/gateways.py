@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import gzip
 import http.client
 import json
+import re
 import shutil
 import socket
 import struct
@@ -72,7 +74,7 @@ class Stub:
         self.mode = "answer"
         """answer, 500, hang, hang-stream, cut, cut-stream, garbage, odd."""
         self.say = lambda text: next((label for label, known in ROWS if known == text), "delivery")
-        self.heard, self.sent = [], []
+        self.heard, self.sent, self.pack = [], [], False
         self.gone = threading.Event()
         self._writers = set()
         self._loop = asyncio.new_event_loop()
@@ -129,8 +131,17 @@ class Stub:
             for part in [*parts, b""]:
                 writer.write(b"%x\r\n%s\r\n" % (len(part), part))
         else:
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-stub: yes\r\nopenai-version: 2020-10-01\r\ncontent-length: %d\r\n\r\n%s" % (len(parts[0]), parts[0]))
+            how, raw = self._packed(parts[0])
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-stub: yes\r\nopenai-version: 2020-10-01\r\n%scontent-length: %d\r\n\r\n%s" % (how, len(raw), raw))
         return True
+
+    def _packed(self, raw):
+        """As providers choose: the best that the caller offers, best first."""
+        offered = re.search(rb"(?mi)^accept-encoding: *(.*?)\r?$", self.heard[-1][0])
+        names = offered[1].split(b", ") if offered and self.pack else []
+        if b"br" in names:
+            return b"content-encoding: br\r\n", b"\x0b" + raw  # nobody here reads it
+        return (b"content-encoding: gzip\r\n", gzip.compress(raw)) if b"gzip" in names else (b"", raw)
 
     async def _500(self, reader, writer, body):
         said = b'{"error": {"message": "overloaded", "type": "server_error"}}'

@@ -1,10 +1,12 @@
 """The gateway end to end: who answers at each stage and why, what is counted and logged, and the way back."""
 
+import gzip
 import json
 import socket
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from tests.serve.gateways import CHAT, SURE, chat, command, content, place, running, until
@@ -278,6 +280,23 @@ def test_a_body_that_is_refused_goes_nowhere_and_is_counted(full):
         got = full.request(CHAT, raw)
         assert (got.status, json.loads(got.body)["error"]["type"]) == (400, "invalid_request_error")
     assert (full.stub.count, full.metric("overproof_requests_total{") - before, len(full.rows())) == (0, 3, rows)
+
+
+def test_a_call_of_a_task_asks_for_what_the_log_can_read_and_is_compared(tmp_path, packed):
+    """Clients offer br and zstd: an upstream that would use them is asked for gzip, its bytes go on, the row has the text; nobody's call is as sent."""
+    offered = {"accept-encoding": "br, zstd, gzip, deflate"}
+    with running(tmp_path, packed, stage="shadow") as one:
+        one.stub.pack = True
+        epoch = one.current.position.epoch
+        until(lambda: one.current.shadow.state == "running")
+        got, only = one.ask(SURE[0], offered), one.ask(SURE[1], {"accept-encoding": "br"})
+        assert (got.headers["content-encoding"], content(SimpleNamespace(headers=got.headers, body=gzip.decompress(got.body)))) == ("gzip", "delivery")
+        assert ("content-encoding" in only.headers, content(only)) == (False, "delivery")
+        one.request("/v1/embeddings", {"input": "x"}, offered)
+        asked = [next(line for line in head.split(b"\r\n") if line.startswith(b"accept-encoding")) for head, _ in one.stub.heard]
+        assert asked == [b"accept-encoding: gzip, deflate", b"accept-encoding: identity", b"accept-encoding: br, zstd, gzip, deflate"]
+        assert [one.row(answer).completion.text for answer in (got, only)] == ["delivery"] * 2
+        until(lambda: (found := counts(one, epoch).get("other")) is not None and found.compared == 2)
 
 
 def test_what_is_nobodys_passes_untouched(full):

@@ -18,6 +18,7 @@ from overproof.serve.connection import FaultKind, Reply, UpstreamError
 from overproof.serve.leaving import Leaving
 from overproof.serve.live import Current
 from overproof.serve.metrics import Metrics
+from overproof.serve.packing import readable
 from overproof.serve.pool import Fault, Look
 from overproof.serve.relay import Relayed, relay
 from overproof.serve.rollout import Compare, compare_by
@@ -33,7 +34,7 @@ from overproof.serve.router import (
     shadowed,
 )
 from overproof.serve.rows import Row
-from overproof.serve.shadow import LOOKS, look_after
+from overproof.serve.shadow import LOOKS, ask, look_after
 from overproof.serve.shapes import BadCall, Call, content_of, read_call, reply, stream, unsupported
 from overproof.serve.station import Station
 from overproof.serve.stream import Summary
@@ -53,7 +54,6 @@ _FAULTS: tuple[FaultKind, ...] = ("connect", "timeout", "cut", "protocol", "refu
 OURS: tuple[FaultKind, ...] = ("left", "refused", "busy")
 """Faults that say nothing of the upstream."""
 UNMATCHED = Routed(route="teacher", reason="unmatched")
-UNANSWERED = Look(answer=None, fault="student_error", latency_s=0.0)
 
 
 class Kept(Summary):
@@ -81,7 +81,7 @@ class Exchange:
     """One call and all that is known of it; lives as long as somebody works on it."""
 
     __slots__ = (
-        "attributes", "began", "body", "call", "current", "enter", "id", "logged", "look", "now", "recognised", "request", "row", "sent_at",
+        "attributes", "began", "body", "call", "current", "enter", "headers", "id", "logged", "look", "now", "recognised", "request", "row", "sent_at",
         "session", "station", "trace", "unfit",
     )  # fmt: skip
 
@@ -97,7 +97,7 @@ class Exchange:
         self.now = Situation(matched=False)
         self.look: Look | None = None
         self.unfit = False
-        self.body = request.body
+        self.body, self.headers = request.body, request.raw_headers
         self.sent_at = 0.0
         self.row: Row | None = None
         self.logged = False
@@ -191,7 +191,7 @@ class Gateway:
         one.attributes = attributes_of(request.raw_headers, call, recognised)
         if recognised is None:
             return
-        one.body = recognised.upstream_body(request.body)
+        one.body, one.headers = recognised.upstream_body(request.body), readable(request.raw_headers)
         one.station = station = self._stations[recognised.task]
         one.session = session_of(station.project.gateway.session, request.raw_headers, call)
         one.current = current = station.live.current
@@ -210,7 +210,7 @@ class Gateway:
         """Ask the student and settle the route."""
         pool = one.current.pool
         if pool is None:  # forced in shadow: what has not proven itself runs in no process of ours
-            one.look = await self._ask_shadow(one)
+            one.look = await ask(one.current.shadow, one.id, one.asked, deadline_s=one.station.project.gateway.deadline_s)
         else:
             fields, attributes = one.asked
             one.look = await pool.look(fields, attributes, deadline_s=one.station.project.gateway.deadline_s)
@@ -220,26 +220,6 @@ class Gateway:
         routed = one.routed()
         assert routed is not None
         return routed
-
-    async def _ask_shadow(self, one: Exchange) -> Look:
-        loop, at = asyncio.get_running_loop(), time.perf_counter()
-        future: asyncio.Future[Look] = loop.create_future()
-
-        def settle(look: Look) -> None:
-            if not future.done():
-                future.set_result(look)
-
-        def then(said: Answer | None, fault: Fault) -> None:
-            loop.call_soon_threadsafe(settle, Look(answer=said, fault=fault, latency_s=time.perf_counter() - at))
-
-        shadow = one.current.shadow
-        if shadow is None or not shadow.offer(one.id, *one.asked, then):
-            return UNANSWERED
-        try:
-            async with asyncio.timeout(one.station.project.gateway.deadline_s):
-                return await future
-        except TimeoutError:
-            return Look(answer=None, fault="deadline", latency_s=time.perf_counter() - at)
 
     # -- the student answers ---------------------------------------------------------------------------------------
 
@@ -284,7 +264,7 @@ class Gateway:
         if not ticket:
             return
         try:
-            got = await station.upstream.send("POST", self._target(one), one.request.raw_headers, one.body)
+            got = await station.upstream.send("POST", self._target(one), one.headers, one.body)
             summary = Summary(got.status, got.headers)
             try:
                 async for chunk in got.body():
@@ -316,7 +296,7 @@ class Gateway:
                 model = one.call.model if one.call is not None else ""
                 call = one.trace.upstream(path=self._target(one), model=model, host=station.upstream.host, port=station.upstream.port)
                 sent = await station.upstream.send(
-                    request.method, self._target(one), call.headers(request.raw_headers), one.body, leaving=leaving
+                    request.method, self._target(one), call.headers(one.headers), one.body, leaving=leaving
                 )
                 down = sent.status >= 500
                 if down and one.recognised is not None and await self._stand_in(one, send):

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from overproof.serve.pool import Fault, Pool
+from overproof.serve.pool import Fault, Look, Pool
 from overproof.students.bundle import Answer
 
 LOAD = "overproof.students.bundle:load_bundle"
@@ -292,6 +292,38 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
 def _tell(row: _Row, answer: Answer | None, fault: Fault) -> None:
     with contextlib.suppress(Exception):  # what the gateway does with a result must not end the shadow
         row.then(answer, fault)
+
+
+async def ask(shadow: Shadow | None, request_id: str, asked: Sequence[Mapping[str, str]], *, deadline_s: float) -> Look:
+    """
+    Ask the student in the shadow, and wait for its word.
+
+    Args:
+        shadow: its process; None where there is none.
+        request_id: names the request.
+        asked: its fields and its attributes.
+        deadline_s: from now.
+
+    Returns: the answer or the fault.
+    """
+    loop, at = asyncio.get_running_loop(), time.perf_counter()
+    future: asyncio.Future[Look] = loop.create_future()
+
+    def settle(look: Look) -> None:
+        if not future.done():
+            future.set_result(look)
+
+    def then(said: Answer | None, fault: Fault) -> None:
+        loop.call_soon_threadsafe(settle, Look(answer=said, fault=fault, latency_s=time.perf_counter() - at))
+
+    fields, attributes = asked
+    if shadow is None or not shadow.offer(request_id, fields, attributes, then):
+        return Look(answer=None, fault="student_error", latency_s=0.0)
+    try:
+        async with asyncio.timeout(deadline_s):
+            return await future
+    except TimeoutError:
+        return Look(answer=None, fault="deadline", latency_s=time.perf_counter() - at)
 
 
 LOOKS: set[asyncio.Task[None]] = set()  # a task that nobody holds may be collected before it ends
