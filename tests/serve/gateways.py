@@ -310,7 +310,12 @@ class Gateway:
             line.request("POST", CHAT, json.dumps(chat(text, **more)).encode(), {"content-type": "application/json", **headers})
             got = line.getresponse()
             how = {k.lower().removeprefix("x-overproof-"): v for k, v in got.getheaders() if k.lower().startswith("x-overproof-")}
-            found.append(SimpleNamespace(status=got.status, how=how, id=how.get("request-id", ""), body=got.read()))
+            try:
+                said = got.read()
+            except (http.client.IncompleteRead, ConnectionError) as error:
+                said = getattr(error, "partial", b"")
+                line.close()
+            found.append(SimpleNamespace(status=got.status, how=how, id=how.get("request-id", ""), body=said))
         line.close()
         return found
 

@@ -177,6 +177,51 @@ def test_a_critical_slice_that_goes_bad_rolls_the_release_back_by_itself(tmp_pat
         assert one.ask(SURE[0], PLUS).how["reason"] == "no_release"
 
 
+FORM = {"type": "json_schema", "json_schema": {"name": "desk", "schema": {
+    "type": "object", "properties": {"label": {"enum": ["Delivery"]}}, "required": ["label"], "additionalProperties": False,
+}}}  # fmt: skip
+
+
+def test_a_student_whose_answers_miss_the_asked_form_goes_back_by_the_arms(tmp_path, packed):
+    """Callers get the teacher's answer, which agrees; the student's arm needed it each time, and the release is rolled back for that."""
+    with running(tmp_path, packed, stage="canary", serve=RARELY) as one:
+        one.stub.say = lambda text: '{"label": "Delivery"}'
+        epoch, sent, seen = one.current.position.epoch, 0, set()
+        while one.current.position.stage == "canary" and sent < 400:
+            got = one.asks([(SURE[i % 4], {}, {"user": f"u{sent + i}", "response_format": FORM}) for i in range(10)])
+            seen |= {(a.how["route"], a.how["reason"]) for a in got if "stage" in a.how and a.how["stage"] == "canary"}
+            sent += 10
+            time.sleep(0.05)
+        one.at("teacher-only", within_s=3)
+        assert seen == {("teacher", "unsupported"), ("teacher", "stage")}
+        status = one.json("/overproof/v1/status")["tasks"][0]
+        assert (status["stage"], status["by"]) == ("teacher-only", "gateway")
+        assert status["why"].startswith("failures of the arms: the student's arm fails more often")
+        found = counts(one, epoch)["other"]
+        assert found.student_failed == found.by_student > 10
+        assert (found.teacher_failed, found.disagreed, found.faults) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("mode", ["answer", "500", "cut", "down"])
+def test_arms_that_fail_alike_are_no_reason_to_go_back(tmp_path, packed, mode):
+    """The teacher misses the form as often, or gives nothing: its arm counts that by the same rule, and the release stays."""
+    with running(tmp_path, packed, stage="canary", serve=RARELY) as one:
+        one.stub.say = lambda text: "delivery"  # a label, but not in the asked form
+        one.stub.mode = mode
+        if mode == "down":
+            one.stub.stop()
+        one.current.pool._in_line_s = 1.0  # so that the pool is always idle, however slow this machine is
+        epoch, asked = one.current.position.epoch, [arm(f"u{i}", "r1") < 0.5 for i in range(120)]
+        got = one.asks([(SURE[i % 4], {}, {"user": f"u{i}", "response_format": FORM}) for i in range(120)])
+        assert {a.status for a in got} <= {200, 500, 502, 503}
+        until(lambda: (found := counts(one, epoch).get("other")) is not None and found.requests == 120)
+        found = counts(one, epoch)["other"]
+        assert (found.by_student, found.student_failed) == (sum(asked), sum(asked))
+        assert (found.by_teacher, found.teacher_failed) == (120 - sum(asked), 120 - sum(asked))
+        time.sleep(1.2)
+        assert one.current.position.stage == "canary"
+
+
 def test_slices_that_a_release_lost_before_its_rollback_are_no_news_for_ever(tmp_path, packed):
     """A suspension outlives the rollback in the store; the gateway says once that the release was withdrawn."""
     with running(tmp_path, packed, stage="canary") as one:

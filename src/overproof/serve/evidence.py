@@ -49,7 +49,7 @@ class Tally:
             kept: whether it was sure enough to answer.
             fault: whether it was asked and gave no answer in time and form.
             arm: for a kept one in canary, who was drawn to answer.
-            failed: whether what was sent was an error or not of the asked form.
+            failed: whether the arm's own model gave nothing usable: no answer, an error, or not the asked form.
         """
         if not epoch:
             return

@@ -7,12 +7,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from secrets import token_hex
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from overproof.data import BY_STUDENT, Completion, Served
 from overproof.serve.admission import Incoming
+from overproof.serve.arms import teacher_failed
 from overproof.serve.asgi import JSON, Headers, Message, Refusal, Send, answer
 from overproof.serve.connection import FaultKind, Reply, UpstreamError
 from overproof.serve.leaving import Leaving
@@ -81,7 +82,7 @@ class Exchange:
     """One call and all that is known of it; lives as long as somebody works on it."""
 
     __slots__ = (
-        "attributes", "began", "body", "call", "current", "enter", "headers", "id", "logged", "look", "now", "recognised", "request", "row", "sent_at",
+        "attributes", "began", "body", "call", "current", "enter", "failed", "headers", "id", "logged", "look", "now", "recognised", "request", "row", "sent_at",
         "session", "station", "trace", "unfit",
     )  # fmt: skip
 
@@ -96,7 +97,7 @@ class Exchange:
         self.session: str | None = None
         self.now = Situation(matched=False)
         self.look: Look | None = None
-        self.unfit = False
+        self.unfit = self.failed = False
         self.body, self.headers = request.body, request.raw_headers
         self.sent_at = 0.0
         self.row: Row | None = None
@@ -113,6 +114,12 @@ class Exchange:
         """Of the rollout's state when the request came; 0 where nothing is counted."""
         position = self.current.position
         return position.epoch if position.release is not None and self.recognised is not None else 0
+
+    @property
+    def drawn(self) -> Literal["", "student", "teacher"]:
+        """In a canary, for which arm the caller was."""
+        now = self.now
+        return "" if now.stage != "canary" else "student" if now.arm < now.share else "teacher"
 
     def routed(self) -> Routed | None:
         """Who answers as far as it is known; None where the student has to be asked first."""
@@ -216,7 +223,8 @@ class Gateway:
             one.look = await pool.look(fields, attributes, deadline_s=one.station.project.gateway.deadline_s)
         if one.look.answer is not None and one.look.answer.value is not None:
             assert one.call is not None
-            one.unfit = bool(content_of(one.call, one.station.output, one.look.answer.value).problem)
+            found = content_of(one.call, one.station.output, one.look.answer.value)
+            one.unfit, one.failed = bool(found.problem), found.off_form
         routed = one.routed()
         assert routed is not None
         return routed
@@ -339,12 +347,15 @@ class Gateway:
         self._count(one, routed, str(status), row.served)
         one.trace.end(row.served)
         one.row = one.row or row
-        if done.complete and sent.status == 200 and one.recognised is not None and shadowed(one.now, routed) and self._look(one, summary):
+        if one.drawn == "teacher" and done.fault != "left":
+            one.failed = teacher_failed(one.call, summary, whole=done.complete)
+        fine = done.complete and sent.status == 200
+        if (fine or one.failed) and one.recognised is not None and shadowed(one.now, routed) and self._look(one, summary):
             return
         self._tally(one, routed, None if one.look is None else one.look.answer)
         await self._keep(one, row)
 
-    def _look(self, one: Exchange, summary: Kept) -> bool:
+    def _look(self, one: Exchange, summary: Summary) -> bool:
         """Have the student look at what the teacher answered; the row waits for its word, for a moment."""
         loop = asyncio.get_running_loop()
         station = one.station
@@ -443,10 +454,13 @@ class Gateway:
         row = self._row(one, routed, status=status, done=done, complete=False)
         await self._keep(one, row)
         self._count(one, routed, str(status), row.served)
-        self._tally(one, routed, None if one.look is None else one.look.answer)
         one.trace.end(row.served)
         if status != 499:
             await Refusal(status, message, code=code, headers=[*more, *self._headers(one, routed)]).send(send)
+        if one.drawn == "teacher":
+            one.failed = status not in (400, 499)
+        if not (routed.reason == "stage" and one.failed and self._look(one, Summary(status, ()))):
+            self._tally(one, routed, None if one.look is None else one.look.answer)
 
     # -- words, counts, rows ---------------------------------------------------------------------------------------
 
@@ -520,12 +534,10 @@ class Gateway:
             return
         look = one.look
         kept = said is not None and said.value is not None
-        drawn = ""
-        if kept and position.stage == "canary":
-            drawn = "student" if routed.reason == "confident" else "teacher" if routed.reason == "stage" else ""
         one.station.tally.request(
             one.epoch, "" if said is None else said.slice, asked=look is not None, kept=kept,
-            fault=look is not None and bool(look.fault), arm=drawn,  # type: ignore[arg-type] # its own words
+            fault=look is not None and bool(look.fault), arm=one.drawn if kept else "",
+            failed=one.failed or routed.degraded,
         )  # fmt: skip
 
     def _comparing(self, one: Exchange, said: Answer, *, by_student: bool) -> Compare:

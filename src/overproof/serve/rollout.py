@@ -26,7 +26,7 @@ _CHUNK = 64
 SLICE_SHARE = 0.5  # of DELTA; the rest is for what concerns the whole release
 Slots = Mapping[str, Sequence[StageCounts]]
 Kind = Literal["slice", "overall", "faults", "arms"]
-NAMES = {"overall": "all slices", "faults": "faults", "arms": "failures as served"}
+NAMES = {"overall": "all slices", "faults": "faults", "arms": "failures of the arms"}
 Compare = Literal["", "drawn", "critical"]
 """Whether both models are asked: not; by the draw that is alike in all slices; only since the slice is critical."""
 
