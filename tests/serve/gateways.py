@@ -214,12 +214,12 @@ def record(folder, packed, name="r1"):
         return gated(store, copied, {"paying": 0.5, "french": None, "other": 0.5}, name=name).bundle
 
 
-def place(folder, stage, share=None, name="r1"):
-    """Put the rollout somewhere, whatever the evidence."""
+def place(folder, stage, share=None, name="r1", ago_s=0.0):
+    """Put the rollout somewhere, whatever the evidence; on record as done so long ago."""
     with open_store(folder) as store:
         before = store.rollouts.current("routing")
         share = {"shadow": 0.0, "full": 1.0, "teacher-only": 0.0}.get(stage, 0.5) if share is None else share
-        return store.rollouts.move(before, release_id=name, stage=stage, share=share, by="Dana", why="a test", evidence={}, at=time.time())
+        return store.rollouts.move(before, release_id=name, stage=stage, share=share, by="Dana", why="a test", evidence={}, at=time.time() - ago_s)
 
 
 class _Quiet(server._Server):

@@ -154,6 +154,40 @@ def test_moves_by_the_command_line_take_effect_while_it_runs(tmp_path, packed):
         assert events[-1]["why"] == "enough"
 
 
+@pytest.mark.parametrize(("stage", "after"), [("shadow", "canary"), ("canary", "full")])
+def test_a_stage_ends_by_itself_once_time_and_evidence_are_there(tmp_path, packed, stage, after):
+    """Its hour is over and calls come in: while a bar is open it holds and says so; with the last one met it moves, as the gateway, with its evidence."""
+    with running(tmp_path, packed, serve='promote = "by-evidence"\nerrors_above = 0.2\ncompare = 0.9') as one:
+        before = place(one.folder, stage, ago_s=3700)
+        one.at(stage)
+        if one.current.shadow is not None:
+            until(lambda: one.current.shadow.state == "running")
+        one.asks([(SURE[i % 4], {}, {"user": f"a{i}"}) for i in range(100)])
+        until(lambda: (found := counts(one, before.epoch).get("other")) is not None and found.requests == 100)
+        time.sleep(1.2)
+        status = one.json("/overproof/v1/status")["tasks"][0]
+        assert (status["stage"], status["next"], "slice 'paying'" in status["waits_for"]) == (stage, "canary 50%" if after == "canary" else "full", True)
+        sent = 0
+        while one.current.position.stage == stage and sent < 1500:
+            one.asks([(SURE[i % 4], PLUS if i % 2 else {}, {"user": f"b{sent + i}"}) for i in range(50)])
+            sent += 50
+            time.sleep(0.1)
+        one.at(after)
+        status = one.json("/overproof/v1/status")["tasks"][0]
+        assert (status["stage"], status["by"], status["why"]) == (after, "gateway", "time and evidence are there: every bar is surely met")
+        with open_store(one.folder) as store:
+            last = list(store.decisions.read())[-1]
+            assert (last.actor, last.body["from"], last.body["to"], store.decisions.verify() > 0) == ("gateway", stage, after, True)
+        bars = {bar["bar"]: bar for bar in last.body["counts"]["bars"]}
+        assert all(bar["n"] >= 30 and (bar["upper"] <= bar["at_most"] or name == "failures of the arms") for name, bar in bars.items())
+        assert len(bars) == (4 if stage == "shadow" else 5)
+        if after == "canary":  # whose own hour has only begun
+            one.asks([(SURE[i % 4], PLUS if i % 2 else {}, {"user": f"c{i}"}) for i in range(50)])
+            time.sleep(1.2)
+            waits = one.json("/overproof/v1/status")["tasks"][0]
+            assert waits["stage"] == "canary"
+
+
 def test_a_critical_slice_that_goes_bad_rolls_the_release_back_by_itself(tmp_path, packed):
     """A teacher who disagrees in a critical slice ends the canary; status, decisions and events say why."""
     with running(tmp_path, packed, stage="canary", share=1.0, serve=RARELY) as one:

@@ -1,7 +1,9 @@
 """What goes wrong around the gateway reaches callers as an error or not at all, leaves one row, and never a label."""
 
+import contextlib
 import functools
 import json
+import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -170,6 +172,36 @@ def test_a_release_with_a_flipped_byte_never_serves_and_the_last_good_one_stays(
         assert one.json("/readyz")["status"] == "degraded"
         assert command(one.folder, "rollback", "--by", "Dana").code == 0
         one.at("teacher-only", within_s=2)
+
+
+def test_who_has_never_read_its_store_is_not_ready_and_answers_all_the_same(tmp_path, packed):
+    """Started while the rollout can't be read: 503 "starting", the teacher answers; readable again, the release is loaded and it is ready."""
+    stub = Stub()
+    folder = write_project(tmp_path / "p", stub.url, serve=RARELY)
+    record(folder, packed)
+    place(folder, "full")
+    file = folder / ".overproof" / "project.db"
+
+    def rename(old, new):
+        with contextlib.closing(sqlite3.connect(file, timeout=20)) as db:
+            db.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+    rename("rollout", "away")
+    one = Gateway(folder)
+    try:
+        told = one.request("/readyz")
+        assert (told.status, json.loads(told.body)["status"]) == (503, "starting")
+        assert one.request("/healthz").status == 200
+        got = one.ask(SURE[0])
+        assert (got.status, got.how["reason"]) == (200, "no_release")
+        rename("away", "rollout")
+        one.at("full")
+        until(lambda: json.loads(one.request("/readyz").body) == {"status": "ready", "problems": []})
+        assert one.request("/readyz").status == 200
+        assert one.ask(SURE[0]).how["route"] == "student"
+    finally:
+        one.stop()
+        stub.stop()
 
 
 @pytest.mark.parametrize("stage", ["canary", "full"])
