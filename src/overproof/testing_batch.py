@@ -28,6 +28,8 @@ class BatchFaults:
 
     polls: int = 2
     """Looks at a batch until it has ended."""
+    again_s: float | None = None
+    """`Retry-After` of a look at a batch that still runs; None says nothing, and askers take their own time."""
     rates: Mapping[str, float] = field(default_factory=dict)
     """Fate of a row to probability: "expired", "missing", "errored", "wrong_label", "length", "garbled"."""
     once: bool = True
@@ -149,7 +151,8 @@ class BatchProvider(FaultTeacher):
         batch["polls"] += 1
         if batch["polls"] >= self.batch.polls and not batch["ended"]:
             self._work(batch)
-        return _json(show(batch))
+        wait = self.batch.again_s
+        return _json(show(batch), 200, "" if wait is None or batch["ended"] else f"retry-after: {wait:g}\r\n")
 
     def _create(
         self,

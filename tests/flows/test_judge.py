@@ -16,7 +16,7 @@ from overproof.pipeline import distil, status
 from overproof.project import load_project
 from overproof.store.project_store import open_store
 from overproof.testing import FaultTeacher
-from overproof.testing_batch import BatchProvider
+from overproof.testing_batch import BatchFaults, BatchProvider
 
 JUDGE = "judge-model-2026-01-01"
 STEMS = {
@@ -120,7 +120,7 @@ def test_a_judge_that_always_objects_never_drops_a_row(make, tmp_path) -> None:
 @pytest.mark.parametrize("mode", ["live", "batch"])
 def test_a_judge_behind_the_messages_api_is_asked_the_same_way(make, tmp_path, mode) -> None:
     """anthropic.v1, one by one and as a batch: every row is answered, once, and it may drop."""
-    with BatchProvider(verdict, model=JUDGE) as server:
+    with BatchProvider(verdict, batch=BatchFaults(again_s=0.05), model=JUDGE) as server:
         root = judged_project(make, tmp_path / "p", server.port, more=f'mode = "{mode}"\n')
         text = (root / "overproof.toml").read_text()
         (root / "overproof.toml").write_text(text.replace('[judge]\nuse = "openai.v1"', '[judge]\nuse = "anthropic.v1"'))

@@ -17,7 +17,7 @@ from overproof.project import load_project
 from overproof.store.project_store import HOME, open_store
 from overproof.store.secret import NAME, project_secret
 from overproof.testing import Faults, FaultTeacher
-from overproof.testing_batch import BatchProvider
+from overproof.testing_batch import BatchFaults, BatchProvider
 
 ROOT = Path(__file__).parents[2]
 
@@ -121,7 +121,7 @@ def test_the_wire_carries_surrogates_only_and_a_talkative_teacher_is_redacted_be
 def test_what_a_batch_brings_is_redacted_before_the_ledger(make, tmp_path) -> None:
     """Results that come down in a file are answers like any other."""
     root = make.project(tmp_path / "p", make.rows(60))
-    with BatchProvider(lambda _: "call erik.vogt@example.com", model="big-teacher-2026-01-01") as server:
+    with BatchProvider(lambda _: "call erik.vogt@example.com", batch=BatchFaults(again_s=0.05), model="big-teacher-2026-01-01") as server:
         toml, terms = root / "overproof.toml", root / "terms.toml"
         address = f'base_url = "http://127.0.0.1:{server.port}/v1"'
         text = toml.read_text().replace('use = "recorded.v1"', f'use = "openai.v1"\n{address}').replace("recorded-teacher", "big-teacher")

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import gzip
 import http.client
 import json
+import re
 import shutil
 import socket
 import struct
@@ -75,7 +77,7 @@ class Stub:
         self.mode = "answer"
         """answer, 500, hang, hang-stream, cut, cut-stream, garbage, odd."""
         self.say = lambda text: next((label for label, known in ROWS if known == text), "delivery")
-        self.heard, self.sent = [], []
+        self.heard, self.sent, self.pack = [], [], False
         self.gone = threading.Event()
         self._writers = set()
         self._loop = asyncio.new_event_loop()
@@ -132,8 +134,17 @@ class Stub:
             for part in [*parts, b""]:
                 writer.write(b"%x\r\n%s\r\n" % (len(part), part))
         else:
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-stub: yes\r\nopenai-version: 2020-10-01\r\ncontent-length: %d\r\n\r\n%s" % (len(parts[0]), parts[0]))
+            how, raw = self._packed(parts[0])
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-stub: yes\r\nopenai-version: 2020-10-01\r\n%scontent-length: %d\r\n\r\n%s" % (how, len(raw), raw))
         return True
+
+    def _packed(self, raw):
+        """As providers choose: the best that the caller offers, best first."""
+        offered = re.search(rb"(?mi)^accept-encoding: *(.*?)\r?$", self.heard[-1][0])
+        names = offered[1].split(b", ") if offered and self.pack else []
+        if b"br" in names:
+            return b"content-encoding: br\r\n", b"\x0b" + raw  # nobody here reads it
+        return (b"content-encoding: gzip\r\n", gzip.compress(raw)) if b"gzip" in names else (b"", raw)
 
     async def _500(self, reader, writer, body):
         said = b'{"error": {"message": "overloaded", "type": "server_error"}}'
@@ -213,12 +224,12 @@ def record(folder, packed, name="r1"):
         return gated(store, copied, {"paying": 0.5, "french": None, "other": 0.5}, name=name).bundle
 
 
-def place(folder, stage, share=None, name="r1"):
-    """Put the rollout somewhere, whatever the evidence."""
+def place(folder, stage, share=None, name="r1", ago_s=0.0):
+    """Put the rollout somewhere, whatever the evidence; on record as done so long ago."""
     with open_store(folder) as store:
         before = store.rollouts.current("routing")
         share = {"shadow": 0.0, "full": 1.0, "teacher-only": 0.0}.get(stage, 0.5) if share is None else share
-        return store.rollouts.move(before, release_id=name, stage=stage, share=share, by="Dana", why="a test", evidence={}, at=time.time())
+        return store.rollouts.move(before, release_id=name, stage=stage, share=share, by="Dana", why="a test", evidence={}, at=time.time() - ago_s)
 
 
 class _Quiet(server._Server):
@@ -309,7 +320,12 @@ class Gateway:
             line.request("POST", CHAT, json.dumps(chat(text, **more)).encode(), {"content-type": "application/json", **headers})
             got = line.getresponse()
             how = {k.lower().removeprefix("x-overproof-"): v for k, v in got.getheaders() if k.lower().startswith("x-overproof-")}
-            found.append(SimpleNamespace(status=got.status, how=how, id=how.get("request-id", ""), body=got.read()))
+            try:
+                said = got.read()
+            except (http.client.IncompleteRead, ConnectionError) as error:
+                said = getattr(error, "partial", b"")
+                line.close()
+            found.append(SimpleNamespace(status=got.status, how=how, id=how.get("request-id", ""), body=said))
         line.close()
         return found
 

@@ -74,5 +74,9 @@ def peeks(folder, *, manifest_sha256):
     return bundle
 
 
+def slow_to_load(folder, *, manifest_sha256):
+    time.sleep(600)
+
+
 def never(folder, *, manifest_sha256):
     raise ValueError("this one does not load")

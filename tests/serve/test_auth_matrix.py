@@ -4,6 +4,7 @@ import json
 import time
 
 import pytest
+from tests.serve.whole import project, serving
 
 from overproof.serve.keys import FOLLOW_S
 from overproof.serve.routes import ENDPOINTS
@@ -101,6 +102,22 @@ def test_no_spelling_of_a_path_turns_one_scope_into_another(guarded, made, path)
     sent = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {made[1]['invoke']}\r\n\r\n"
     answer = guarded.raw(sent.encode())
     assert status_of(answer) in (400, 404)
+
+
+def test_a_key_sees_the_status_of_its_own_project_alone(tmp_path):
+    """Two projects behind one gateway, each with a key for each scope: who may read the status reads their own task's, and no other."""
+    folders = {task: project(tmp_path / task, "http://127.0.0.1:9/v1", task=task) for task in ("routing", "other")}
+    keys = {}
+    for task, folder in folders.items():
+        with open_store(folder) as store:
+            keys |= {(task, scope): store.keys.add(scope, [scope]).secret for scope in SCOPES}
+    with serving(folders["routing"], "--also", str(folders["other"])) as gateway:
+        for (task, scope), secret in keys.items():
+            got = gateway.ask("GET", "/overproof/v1/status", key=secret)
+            if scope in ("read", "admin"):
+                assert [one["task"] for one in got.body["tasks"]] == [task]
+            else:
+                assert got.status == 403
 
 
 def test_new_and_revoked_keys_count_within_a_second_and_without_a_restart(start, tmp_path):

@@ -1,10 +1,12 @@
 """The gateway end to end: who answers at each stage and why, what is counted and logged, and the way back."""
 
+import gzip
 import json
 import socket
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from tests.serve.gateways import CHAT, SURE, chat, command, content, place, running, until
@@ -71,12 +73,11 @@ def test_in_shadow_the_answer_is_the_teachers_and_the_row_has_the_students_word(
     """Shadow: bytes of the teacher; guess, confidence and kept in the log; compared under the right epoch and slice."""
     with running(tmp_path, packed, stage="shadow") as one:
         epoch = one.current.position.epoch
-        one.ask(UNSURE)
-        until(lambda: one.current.shadow.answered)  # its process starts with the first request
+        until(lambda: one.current.shadow.state == "running")  # before anybody asks: the first row has its word too
         one.stub.say = lambda text: "login" if text == SURE[1] else "delivery"
         asked = [(SURE[0], {}), (SURE[1], {}), (SURE[0], PLUS), (SURE[0], FRENCH), (UNSURE, {})]
         got = [one.ask(text, headers) for text, headers in asked]
-        assert [answer.body for answer in got] == one.stub.sent[1:]
+        assert [answer.body for answer in got] == one.stub.sent
         rows = [one.row(answer) for answer in got]
         for answer, row in zip(got, rows, strict=True):
             agrees(answer, row)
@@ -86,9 +87,9 @@ def test_in_shadow_the_answer_is_the_teachers_and_the_row_has_the_students_word(
             ("other", True), ("other", True), ("paying", True), ("french", False), ("other", False),
         ]  # fmt: skip
         assert rows[0].served.confidence > 0.9 > 0.5 > rows[4].served.confidence
-        until(lambda: counts(one, epoch).get("") and counts(one, epoch)[""].requests == 6)
+        until(lambda: counts(one, epoch).get("") and counts(one, epoch)[""].requests == 5)
         seen = counts(one, epoch)
-        assert (seen["other"].requests, seen["other"].compared, seen["other"].disagreed, seen["other"].kept) == (4, 2, 1, 2)
+        assert (seen["other"].requests, seen["other"].compared, seen["other"].disagreed, seen["other"].kept) == (3, 2, 1, 2)
         assert (seen["paying"].compared, seen["paying"].disagreed, seen["french"].compared) == (1, 0, 0)
         assert seen[""].faults == 0
 
@@ -153,6 +154,40 @@ def test_moves_by_the_command_line_take_effect_while_it_runs(tmp_path, packed):
         assert events[-1]["why"] == "enough"
 
 
+@pytest.mark.parametrize(("stage", "after"), [("shadow", "canary"), ("canary", "full")])
+def test_a_stage_ends_by_itself_once_time_and_evidence_are_there(tmp_path, packed, stage, after):
+    """Its hour is over and calls come in: while a bar is open it holds and says so; with the last one met it moves, as the gateway, with its evidence."""
+    with running(tmp_path, packed, serve='promote = "by-evidence"\nerrors_above = 0.2\ncompare = 0.9') as one:
+        before = place(one.folder, stage, ago_s=3700)
+        one.at(stage)
+        if one.current.shadow is not None:
+            until(lambda: one.current.shadow.state == "running")
+        one.asks([(SURE[i % 4], {}, {"user": f"a{i}"}) for i in range(100)])
+        until(lambda: (found := counts(one, before.epoch).get("other")) is not None and found.requests == 100)
+        time.sleep(1.2)
+        status = one.json("/overproof/v1/status")["tasks"][0]
+        assert (status["stage"], status["next"], "slice 'paying'" in status["waits_for"]) == (stage, "canary 50%" if after == "canary" else "full", True)
+        sent = 0
+        while one.current.position.stage == stage and sent < 1500:
+            one.asks([(SURE[i % 4], PLUS if i % 2 else {}, {"user": f"b{sent + i}"}) for i in range(50)])
+            sent += 50
+            time.sleep(0.1)
+        one.at(after)
+        status = one.json("/overproof/v1/status")["tasks"][0]
+        assert (status["stage"], status["by"], status["why"]) == (after, "gateway", "time and evidence are there: every bar is surely met")
+        with open_store(one.folder) as store:
+            last = list(store.decisions.read())[-1]
+            assert (last.actor, last.body["from"], last.body["to"], store.decisions.verify() > 0) == ("gateway", stage, after, True)
+        bars = {bar["bar"]: bar for bar in last.body["counts"]["bars"]}
+        assert all(bar["n"] >= 30 and (bar["upper"] <= bar["at_most"] or name == "failures of the arms") for name, bar in bars.items())
+        assert len(bars) == (4 if stage == "shadow" else 5)
+        if after == "canary":  # whose own hour has only begun
+            one.asks([(SURE[i % 4], PLUS if i % 2 else {}, {"user": f"c{i}"}) for i in range(50)])
+            time.sleep(1.2)
+            waits = one.json("/overproof/v1/status")["tasks"][0]
+            assert waits["stage"] == "canary"
+
+
 def test_a_critical_slice_that_goes_bad_rolls_the_release_back_by_itself(tmp_path, packed):
     """A teacher who disagrees in a critical slice ends the canary; status, decisions and events say why."""
     with running(tmp_path, packed, stage="canary", share=1.0, serve=RARELY) as one:
@@ -174,6 +209,51 @@ def test_a_critical_slice_that_goes_bad_rolls_the_release_back_by_itself(tmp_pat
         assert (last.kind, last.actor, last.subject, last.body["to"]) == ("rollout", "gateway", "r1", "teacher-only")
         assert "slice 'paying'" in last.body["why"]
         assert one.ask(SURE[0], PLUS).how["reason"] == "no_release"
+
+
+FORM = {"type": "json_schema", "json_schema": {"name": "desk", "schema": {
+    "type": "object", "properties": {"label": {"enum": ["Delivery"]}}, "required": ["label"], "additionalProperties": False,
+}}}  # fmt: skip
+
+
+def test_a_student_whose_answers_miss_the_asked_form_goes_back_by_the_arms(tmp_path, packed):
+    """Callers get the teacher's answer, which agrees; the student's arm needed it each time, and the release is rolled back for that."""
+    with running(tmp_path, packed, stage="canary", serve=RARELY) as one:
+        one.stub.say = lambda text: '{"label": "Delivery"}'
+        epoch, sent, seen = one.current.position.epoch, 0, set()
+        while one.current.position.stage == "canary" and sent < 400:
+            got = one.asks([(SURE[i % 4], {}, {"user": f"u{sent + i}", "response_format": FORM}) for i in range(10)])
+            seen |= {(a.how["route"], a.how["reason"]) for a in got if "stage" in a.how and a.how["stage"] == "canary"}
+            sent += 10
+            time.sleep(0.05)
+        one.at("teacher-only", within_s=3)
+        assert seen == {("teacher", "unsupported"), ("teacher", "stage")}
+        status = one.json("/overproof/v1/status")["tasks"][0]
+        assert (status["stage"], status["by"]) == ("teacher-only", "gateway")
+        assert status["why"].startswith("failures of the arms: the student's arm fails more often")
+        found = counts(one, epoch)["other"]
+        assert found.student_failed == found.by_student > 10
+        assert (found.teacher_failed, found.disagreed, found.faults) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("mode", ["answer", "500", "cut", "down"])
+def test_arms_that_fail_alike_are_no_reason_to_go_back(tmp_path, packed, mode):
+    """The teacher misses the form as often, or gives nothing: its arm counts that by the same rule, and the release stays."""
+    with running(tmp_path, packed, stage="canary", serve=RARELY) as one:
+        one.stub.say = lambda text: "delivery"  # a label, but not in the asked form
+        one.stub.mode = mode
+        if mode == "down":
+            one.stub.stop()
+        one.current.pool._in_line_s = 1.0  # so that the pool is always idle, however slow this machine is
+        epoch, asked = one.current.position.epoch, [arm(f"u{i}", "r1") < 0.5 for i in range(120)]
+        got = one.asks([(SURE[i % 4], {}, {"user": f"u{i}", "response_format": FORM}) for i in range(120)])
+        assert {a.status for a in got} <= {200, 500, 502, 503}
+        until(lambda: (found := counts(one, epoch).get("other")) is not None and found.requests == 120)
+        found = counts(one, epoch)["other"]
+        assert (found.by_student, found.student_failed) == (sum(asked), sum(asked))
+        assert (found.by_teacher, found.teacher_failed) == (120 - sum(asked), 120 - sum(asked))
+        time.sleep(1.2)
+        assert one.current.position.stage == "canary"
 
 
 def test_slices_that_a_release_lost_before_its_rollback_are_no_news_for_ever(tmp_path, packed):
@@ -279,6 +359,23 @@ def test_a_body_that_is_refused_goes_nowhere_and_is_counted(full):
         got = full.request(CHAT, raw)
         assert (got.status, json.loads(got.body)["error"]["type"]) == (400, "invalid_request_error")
     assert (full.stub.count, full.metric("overproof_requests_total{") - before, len(full.rows())) == (0, 3, rows)
+
+
+def test_a_call_of_a_task_asks_for_what_the_log_can_read_and_is_compared(tmp_path, packed):
+    """Clients offer br and zstd: an upstream that would use them is asked for gzip, its bytes go on, the row has the text; nobody's call is as sent."""
+    offered = {"accept-encoding": "br, zstd, gzip, deflate"}
+    with running(tmp_path, packed, stage="shadow") as one:
+        one.stub.pack = True
+        epoch = one.current.position.epoch
+        until(lambda: one.current.shadow.state == "running")
+        got, only = one.ask(SURE[0], offered), one.ask(SURE[1], {"accept-encoding": "br"})
+        assert (got.headers["content-encoding"], content(SimpleNamespace(headers=got.headers, body=gzip.decompress(got.body)))) == ("gzip", "delivery")
+        assert ("content-encoding" in only.headers, content(only)) == (False, "delivery")
+        one.request("/v1/embeddings", {"input": "x"}, offered)
+        asked = [next(line for line in head.split(b"\r\n") if line.startswith(b"accept-encoding")) for head, _ in one.stub.heard]
+        assert asked == [b"accept-encoding: gzip, deflate", b"accept-encoding: identity", b"accept-encoding: br, zstd, gzip, deflate"]
+        assert [one.row(answer).completion.text for answer in (got, only)] == ["delivery"] * 2
+        until(lambda: (found := counts(one, epoch).get("other")) is not None and found.compared == 2)
 
 
 def test_what_is_nobodys_passes_untouched(full):

@@ -1,7 +1,9 @@
 """What goes wrong around the gateway reaches callers as an error or not at all, leaves one row, and never a label."""
 
+import contextlib
 import functools
 import json
+import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -122,7 +124,7 @@ def test_with_both_down_callers_are_told_when_to_come_again_and_the_log_has_them
 
 
 def test_a_certified_student_stands_in_where_the_owner_allows_it(tmp_path, packed):
-    """Teacher's arm of a canary, teacher down: the student answers with the degraded header; unsure requests fail; arms don't count it."""
+    """Teacher's arm of a canary, teacher down: the student answers with the degraded header; unsure requests fail; its arm counts the teacher's failure."""
     with running(tmp_path, packed, stage="canary", share=0.0, serve=RARELY + '\non_outage = "student"') as one:
         epoch = one.current.position.epoch
         one.stub.mode = "500"
@@ -135,7 +137,7 @@ def test_a_certified_student_stands_in_where_the_owner_allows_it(tmp_path, packe
         assert one.row(got).served.degraded
         with open_store(one.folder) as store:
             seen = until(lambda: (found := store.rollouts.counts(epoch).get("")) and found[0].requests == 3 and found[0])
-        assert (seen.kept, seen.by_student, seen.by_teacher) == (2, 0, 0)
+        assert (seen.kept, seen.by_student, seen.by_teacher, seen.teacher_failed) == (2, 0, 2, 2)  # drawn for the teacher, who gave nothing
 
 
 def test_without_leave_nobody_stands_in(tmp_path, packed):
@@ -171,6 +173,90 @@ def test_a_release_with_a_flipped_byte_never_serves_and_the_last_good_one_stays(
         assert one.json("/readyz")["status"] == "degraded"
         assert command(one.folder, "rollback", "--by", "Dana").code == 0
         one.at("teacher-only", within_s=2)
+
+
+def test_who_has_never_read_its_store_is_not_ready_and_answers_all_the_same(tmp_path, packed):
+    """Started while the rollout can't be read: 503 "starting", the teacher answers; readable again, the release is loaded and it is ready."""
+    stub = Stub()
+    folder = write_project(tmp_path / "p", stub.url, serve=RARELY)
+    record(folder, packed)
+    place(folder, "full")
+    file = folder / ".overproof" / "project.db"
+
+    def rename(old, new):
+        with contextlib.closing(sqlite3.connect(file, timeout=20)) as db:
+            db.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+    rename("rollout", "away")
+    one = Gateway(folder)
+    try:
+        told = one.request("/readyz")
+        assert (told.status, json.loads(told.body)["status"]) == (503, "starting")
+        assert one.request("/healthz").status == 200
+        got = one.ask(SURE[0])
+        assert (got.status, got.how["reason"]) == (200, "no_release")
+        rename("away", "rollout")
+        one.at("full")
+        until(lambda: json.loads(one.request("/readyz").body) == {"status": "ready", "problems": []})
+        assert one.request("/readyz").status == 200
+        assert one.ask(SURE[0]).how["route"] == "student"
+    finally:
+        one.stop()
+        stub.stop()
+
+
+@pytest.mark.parametrize("stage", ["canary", "full"])
+def test_a_release_that_goes_on_for_a_damaged_successor_is_held_to_its_own_bars(tmp_path, packed, stage):
+    """The teacher stops agreeing with it: it is taken back, once, with the reason on record; the successor's state is untouched."""
+    with running(tmp_path, packed, stage=stage, share=1.0 if stage == "full" else 0.9, serve="compare = 0.9") as one:
+        pack(tmp_path / "b2", seed=6)
+        bundle = record(one.folder, tmp_path / "b2", "r2").path
+        flip = max(bundle.rglob("*.npz"), key=lambda path: path.stat().st_size)
+        flip.chmod(0o644)
+        flip.write_bytes(flip.read_bytes()[:-1])
+        after = place(one.folder, stage, name="r2")
+        until(lambda: one.station.live.refused)
+        assert one.ask(SURE[0]).how["release"] == "r1"
+        one.stub.say = lambda text: "login"
+        sent = 0
+        while one.current.position.release == "r1" and sent < 600:
+            one.asks([(SURE[i % 4], {}, {"user": f"u{sent + i}"}) for i in range(10)])
+            sent += 10
+            time.sleep(0.05)
+        assert one.current.position.release is None
+        assert one.ask(SURE[0]).how["reason"] == "no_release"
+        assert ("withdrawn", "r1") in [(event.what, event.release) for event in one.station.live.events]
+        time.sleep(1.2)
+        with open_store(one.folder) as store:
+            moved = [entry for entry in store.decisions.read() if entry.actor == "gateway"]
+            assert [(entry.subject, entry.body["from"], entry.body["to"]) for entry in moved] == [("r1", stage, "teacher-only")]
+            assert "more than" in moved[0].body["why"]
+            assert store.releases.history()[-1].why == moved[0].body["why"]
+            assert store.rollouts.current("routing").epoch == after.epoch
+            store.decisions.verify()
+
+
+def test_a_stage_that_can_not_be_entered_leaves_the_bars_of_the_one_before(tmp_path, packed):
+    """A release whose files broke after the shadow had them: it stays in shadow, its shadow's bars are judged, and it goes back."""
+    with running(tmp_path, packed, stage="shadow") as one:
+        until(lambda: one.current.shadow.state == "running")
+        with open_store(one.folder) as store:
+            flip = max(store.releases.get("r1").bundle.path.rglob("*.npz"), key=lambda path: path.stat().st_size)
+        flip.chmod(0o644)
+        flip.write_bytes(flip.read_bytes()[:-1])
+        time.sleep(1.2)  # the tick has its plan
+        place(one.folder, "canary")
+        until(lambda: one.station.live.refused)
+        one.stub.say = lambda text: "login"
+        sent = 0
+        while one.current.position.stage == "shadow" and sent < 600:
+            one.asks([(SURE[i % 4], {}, {}) for i in range(10)])
+            sent += 10
+            time.sleep(0.05)
+        one.at("teacher-only")
+        status = one.json("/overproof/v1/status")["tasks"][0]
+        assert (status["stage"], status["by"]) == ("teacher-only", "gateway")
+        assert "more than" in status["why"]
 
 
 def test_a_full_disk_stops_no_answer_and_is_said(tmp_path, packed):

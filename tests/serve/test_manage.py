@@ -137,8 +137,8 @@ def status_of(gateway, task, key="a read"):
 
 
 def test_status_says_where_each_task_stands(two):
-    """Both tasks, with what they wait for."""
-    assert status_of(two, "other")["stage"] == "teacher-only"
+    """The task of the key's own project, with what it waits for."""
+    assert status_of(two, "other", key="b read")["stage"] == "teacher-only"
     seen = status_of(two, "routing")
     assert seen["stage"] in STAGES
     assert seen["capture"]["served"] >= seen["capture"]["captured"]
@@ -162,6 +162,10 @@ def test_names_of_models_are_ours_and_the_upstreams(two, teacher):
         teacher.mode = mode
         listed = two.ask("GET", "/v1/models", key=key)
         assert (listed.status, [one["id"] for one in listed.body["data"]]) == (200, ours)
+    for mode, status in (("401", 401), ("403", 403)):  # a key that the upstream refuses is not told that all is well
+        teacher.mode = mode
+        refused = two.ask("GET", "/v1/models", key=key)
+        assert (refused.status, refused.body["error"]["code"]) == (status, "refused")
     assert two.ask("GET", "/v1/models/overproof/other", key=key).status == 200
     teacher.mode = "down"
     assert two.ask("GET", "/v1/models/big", key=key).status == 502
@@ -190,8 +194,8 @@ def test_figures_agree_with_the_log_and_labels_are_from_closed_sets(two):
     assert not growth(before, after, "overproof_capture_dropped_total")
     total = sum(value for name, value in after.items() if name.startswith("overproof_captured_total"))
     logged = 0
-    for one in ("routing", "other"):
-        health = status_of(two, one)["capture"]
+    for one, reader in (("routing", "a read"), ("other", "b read")):
+        health = status_of(two, one, key=reader)["capture"]
         assert health["served"] == health["captured"] + health["dropped"]
         logged += health["captured"]
     assert logged == total

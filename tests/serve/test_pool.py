@@ -308,6 +308,36 @@ def test_a_student_that_hangs_is_given_up_and_the_pool_says_so(linear):
     assert again.close()
 
 
+def test_a_student_that_once_holds_up_the_loop_is_asked_from_threads_for_good(linear):
+    """The in-line call that took too long is a fault, as in a worker; after it the loop turns while the same student sleeps."""
+
+    def answers(requests):
+        if any(one.text == "sleep" for one in requests):
+            time.sleep(0.2)
+        return linear.answers(requests)
+
+    breaker = Noted()
+    pool = Pool(Odd(linear, answers), workers=1, in_line_s=10, breaker=breaker)
+
+    async def work():
+        assert pool.in_line({"text": "sleep"})
+        first = await pool.look({"text": "sleep"}, {}, deadline_s=0.1)
+        assert not pool.in_line({"text": "sleep"})
+        assert not pool.in_line({"text": ""})
+        turns, second = 0, asyncio.ensure_future(pool.look({"text": "sleep"}, {}, deadline_s=20))
+        while not second.done():
+            turns += 1
+            await asyncio.sleep(0)
+        return first, turns, await second
+
+    first, turns, second = run(work())
+    assert (first.answer, first.fault, first.latency_s > 0.1) == (None, "deadline", True)
+    assert second.fault == ""
+    assert turns > 100
+    assert breaker.faults == [True, False]
+    assert pool.close()
+
+
 def test_a_queue_that_would_take_too_long_is_refused_at_once(linear):
     """With a measured service time of 10 ms and a deadline of 50 ms, the sixth that waits is busy and not queued."""
     gate = threading.Event()

@@ -152,8 +152,11 @@ def test_sigterm_in_shadow_loses_no_row_that_waits_for_the_students_word(tmp_pat
 
 @pytest.mark.parametrize("capture", ["before_ack", "group"])
 def test_kill_9_loses_only_what_was_on_its_way(tmp_path, teacher, capture):
-    """With `before_ack` every answered request has its row; with `group` all but those of the last moments. The file is whole."""
+    """With `before_ack` every answered request has its row, student's and teacher's; with `group` all but those of the last moments. The file is whole."""
     project(tmp_path, teacher.url, gateway=f'capture = "{capture}"')
+    if capture == "before_ack":
+        release(tmp_path, "r1")
+        put_at(tmp_path, "r1", "canary 50%")
     gateway = Gateway(tmp_path)
     try:
         with Load(gateway.port, keeping=4, fresh=0, pause_s=0.002) as load:

@@ -114,7 +114,7 @@ def test_a_suspended_slice_counts_no_more_and_without_slices_the_release_goes_ba
 
 def test_a_canary_needs_served_requests_and_goes_back_when_its_arm_fails_more():
     """Without requests of the student's arm a canary holds; an arm that fails more often than the teacher's is an alarm."""
-    assert "failures as served" in decide(PLAN, CANARY, evidence(), NOW).why
+    assert "failures of the arms" in decide(PLAN, CANARY, evidence(), NOW).why
     assert decide(PLAN, CANARY, evidence(student=500), NOW).move == "promote"
     served = counts(20_000, 200, student=1_000)
     fails = replace(served, student_failed=90, teacher_failed=190)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import threading
 import time
 
@@ -148,6 +149,38 @@ def test_its_silence_is_seen(shadow):
         time.sleep(0.005)
     assert "does not load" in broken.why
     assert broken.fired_at is None
+
+
+def test_it_runs_before_anybody_asks_and_again_after_it_died(shadow):
+    """The first offer finds it running; killed while nobody asks, it is started again after its pause, and nobody is told a fault."""
+    one, heard = shadow("sane"), Heard()
+    while one.state != "running":
+        time.sleep(0.005)
+    first = one._child.pid
+    assert one.offered == 0
+    os.kill(first, signal.SIGKILL)
+    while one.state != "running" or one._child.pid == first:
+        time.sleep(0.005)
+    assert (one.faults["crash"], one.why, one.offered) == (1, "crash: SIGKILL", 0)
+    os.kill(one._child.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, one._child.pid, os.WEXITED | os.WNOWAIT)
+    offer(one, heard, "a", "b")  # at once, before anybody has noticed
+    heard.wait(2)
+    assert heard.said == {"a": ("a", ""), "b": ("b", "")}
+
+
+def test_a_student_that_does_not_load_is_tried_again_and_ended_at_once(shadow):
+    """With nobody asking: the fault is counted and said, tries go on with pauses, and closing in the middle leaves no process."""
+    broken = shadow("never")
+    while broken.faults["start"] < 2:
+        time.sleep(0.005)
+    assert "does not load" in broken.why
+    slow = shadow("slow_to_load")
+    while slow._child is None:
+        time.sleep(0.001)
+    child = slow._child
+    slow.close()
+    assert (slow.state, child.poll() is not None) == ("closed", True)
 
 
 def test_the_process_is_nice_and_sees_no_secret(shadow, monkeypatch):

@@ -107,6 +107,8 @@ class Teacher:
             return _whole(b"\xff{", 200)
         if self.mode == "500":
             return _whole(b'{"error":{"message":"x","type":"server_error","param":null,"code":null}}', 500)
+        if self.mode in ("401", "403"):
+            return _whole({"error": {"message": "no", "type": "invalid_request_error", "param": None, "code": "refused"}}, int(self.mode))
         if path == "/v1/models":
             return _whole({"object": "list", "data": [{"id": "big", "object": "model", "created": 1, "owned_by": "them"}]})
         if path == "/v1/models/big":

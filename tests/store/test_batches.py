@@ -48,15 +48,15 @@ def wrapped(store, use: str, base_url: str, habits: BatchHabits = FAST) -> Batch
     )
 
 
-def ask_all(root: Path, use: str, base_url: str, *, n: int = 1, cap_usd: float = 10.0):
+def ask_all(root: Path, use: str, base_url: str, *, n: int = 1, cap_usd: float = 10.0, habits: BatchHabits = FAST):
     root.mkdir(exist_ok=True)
     with open_store(root) as store, store.role("run"):
         store.ledger.open_run("r1", cap_usd=cap_usd)
-        teacher = wrapped(store, use, base_url)
+        teacher = wrapped(store, use, base_url, habits)
 
         async def go():
             try:
-                return await asyncio.gather(*(teacher.sample(r, n=n) for r in REQUESTS))
+                return await asyncio.wait_for(asyncio.gather(*(teacher.sample(r, n=n) for r in REQUESTS)), 60)
             finally:
                 await teacher.close()
 
@@ -120,6 +120,14 @@ def test_a_cap_that_does_not_cover_the_batch_sends_none_of_it(tmp_path: Path) ->
         assert server.batch_stats()["batches"] == 0
     with open_store(tmp_path) as store:
         assert (store.ledger.counts().held_usd, store.ledger.counts().spent_usd) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("use", KINDS)
+def test_the_providers_word_on_when_to_look_again_comes_before_our_habit(tmp_path: Path, use: str) -> None:
+    """It asks for a twentieth of a second; by our own habit nobody would look for eleven days."""
+    with BatchProvider(ANSWER, batch=BatchFaults(polls=3, again_s=0.05)) as server:
+        answers, _ = ask_all(tmp_path, use, server.base_url, habits=BatchHabits(gather_s=0.02, poll_s=1e6))
+    assert [found[0].value for found in answers] == [ANSWER(request.text) for request in REQUESTS]
 
 
 def test_a_refused_batch_stops_the_run_and_frees_the_money(tmp_path: Path) -> None:

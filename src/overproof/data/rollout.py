@@ -54,11 +54,11 @@ class StageCounts:
     by_student: int = 0
     """Kept, and drawn for the student by the canary's draw."""
     student_failed: int = 0
-    """Of these, what was sent failed: an error, or not the asked form."""
+    """Of these, the student's answer missed the asked form, so that the teacher had to be asked after all."""
     by_teacher: int = 0
     """Kept, and left to the teacher by the canary's draw."""
     teacher_failed: int = 0
-    """Of these, what was sent failed."""
+    """Of these, the teacher gave none, not in time, an error, or not the asked form."""
 
     def __add__(self, other: Self) -> Self:
         return type(self)(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})

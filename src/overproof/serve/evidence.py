@@ -12,7 +12,7 @@ from overproof.data import RolloutState, StageCounts
 from overproof.data.rollout import COUNTS
 from overproof.measure.slices import OTHER
 from overproof.serve.moves import held_by
-from overproof.serve.rollout import Compare, Decision, Evidence, RolloutPlan, decide
+from overproof.serve.rollout import Compare, Decision, Evidence, RolloutPlan, breach, decide
 from overproof.store.project_store import Store
 from overproof.store.rollout import Slots
 
@@ -50,7 +50,7 @@ class Tally:
             kept: whether it was sure enough to answer.
             fault: whether it was asked and gave no answer in time and form.
             arm: for a kept one in canary, who was drawn to answer.
-            failed: whether what was sent was an error or not of the asked form.
+            failed: whether the arm's own model gave nothing usable: no answer, an error, or not the asked form.
         """
         if not epoch:
             return
@@ -117,12 +117,14 @@ class Tick:
         plan_of: release id to what it is held to; see `serve.moves.plan_of`.
         tally: of this gateway.
         clock: seconds since 1970.
+        former: the state that requests are answered by, where that is an older one since the store's can't be loaded; else None.
     """
 
     def __init__(
-        self, store: Store, task: str, plan_of: Callable[[str], RolloutPlan], tally: Tally, *, clock: Callable[[], float] = time.time
-    ) -> None:
-        self._store, self._task, self._plan_of, self._tally, self._clock = store, task, plan_of, tally, clock
+        self, store: Store, task: str, plan_of: Callable[[str], RolloutPlan], tally: Tally, *, clock: Callable[[], float] = time.time,
+        former: Callable[[], RolloutState | None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self._store, self._task, self._plan_of, self._tally, self._clock, self._former = store, task, plan_of, tally, clock, former
         self._plans: dict[str, RolloutPlan] = {}
         self._slots: dict[int, Slots] = {}
         self.last: Decision | None = None
@@ -141,9 +143,10 @@ class Tick:
         if state.release_id is None:
             self.last = None
             return state
-        if state.release_id not in self._plans:
-            self._plans = {state.release_id: self._plan_of(state.release_id)}
-        plan, now = self._plans[state.release_id], self._clock()
+        now = self._clock()
+        if (former := self._former()) is not None and former.epoch != state.epoch and self._watch(former, state, now):
+            return rollouts.current(self._task)
+        plan = self._plan(state.release_id)
         self.last = decide(plan, state, self._evidence(state), now)
         if self.last.move == "promote" and (held := held_by(self._store, self._task, state.release_id)):
             self.last = replace(self.last, move="hold", why=held)
@@ -156,6 +159,31 @@ class Tick:
         elif self.last.move == "promote" and self.last.to is not None:
             self._move(state, replace(state, stage=self.last.to.stage, share=self.last.to.share), facts, now)
         return state if self.last.move == "hold" else rollouts.current(self._task)
+
+    def _plan(self, release_id: str) -> RolloutPlan:
+        if release_id not in self._plans:
+            self._plans = {**dict(list(self._plans.items())[-1:]), release_id: self._plan_of(release_id)}
+        return self._plans[release_id]
+
+    def _watch(self, former: RolloutState, state: RolloutState, now: float) -> bool:
+        """Hold what answers in place of a refused release to its own bars; whether the state was moved."""
+        if former.release_id is None:
+            return False
+        rollouts = self._store.rollouts
+        seen = Evidence(slots=rollouts.counts(former.epoch), newest=rollouts.newest(former.epoch))
+        found = breach(self._plan(former.release_id), former, seen)
+        if found is None:
+            return False
+        facts = found.evidence or {}
+        if former.release_id != state.release_id:  # nobody would look at its other slices either: all of it goes
+            rollouts.withdraw(former, by=GATEWAY, why=found.why, evidence=facts)
+            return False
+        self.last = found
+        if found.move == "suspend-slice":
+            rollouts.suspend(state, found.slices or {}, by=GATEWAY, evidence=facts, at=now)
+        else:
+            self._move(state, replace(state, stage="teacher-only", share=0.0), facts, now)
+        return True
 
     def flush(self) -> None:
         """Write what was counted; durable on return."""

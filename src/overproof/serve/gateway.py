@@ -7,17 +7,19 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from secrets import token_hex
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from overproof.data import BY_STUDENT, Completion, Served
 from overproof.serve.admission import Incoming
+from overproof.serve.arms import teacher_failed
 from overproof.serve.asgi import JSON, Headers, Message, Refusal, Send, answer
 from overproof.serve.connection import FaultKind, Reply, UpstreamError
 from overproof.serve.leaving import Leaving
 from overproof.serve.live import Current
 from overproof.serve.metrics import Metrics
+from overproof.serve.packing import readable
 from overproof.serve.pool import Fault, Look
 from overproof.serve.relay import Relayed, relay
 from overproof.serve.rollout import Compare, compare_by
@@ -33,7 +35,7 @@ from overproof.serve.router import (
     shadowed,
 )
 from overproof.serve.rows import Row
-from overproof.serve.shadow import LOOKS, look_after
+from overproof.serve.shadow import LOOKS, ask, look_after
 from overproof.serve.shapes import BadCall, Call, content_of, read_call, reply, stream, unsupported
 from overproof.serve.station import Station
 from overproof.serve.stream import Summary
@@ -53,7 +55,6 @@ _FAULTS: tuple[FaultKind, ...] = ("connect", "timeout", "cut", "protocol", "refu
 OURS: tuple[FaultKind, ...] = ("left", "refused", "busy")
 """Faults that say nothing of the upstream."""
 UNMATCHED = Routed(route="teacher", reason="unmatched")
-UNANSWERED = Look(answer=None, fault="student_error", latency_s=0.0)
 
 
 class Kept(Summary):
@@ -81,7 +82,7 @@ class Exchange:
     """One call and all that is known of it; lives as long as somebody works on it."""
 
     __slots__ = (
-        "attributes", "began", "body", "call", "current", "enter", "id", "logged", "look", "now", "recognised", "request", "row", "sent_at",
+        "attributes", "began", "body", "call", "current", "enter", "failed", "headers", "id", "logged", "look", "now", "recognised", "request", "row", "sent_at",
         "session", "station", "trace", "unfit",
     )  # fmt: skip
 
@@ -96,8 +97,8 @@ class Exchange:
         self.session: str | None = None
         self.now = Situation(matched=False)
         self.look: Look | None = None
-        self.unfit = False
-        self.body = request.body
+        self.unfit = self.failed = False
+        self.body, self.headers = request.body, request.raw_headers
         self.sent_at = 0.0
         self.row: Row | None = None
         self.logged = False
@@ -113,6 +114,12 @@ class Exchange:
         """Of the rollout's state when the request came; 0 where nothing is counted."""
         position = self.current.position
         return position.epoch if position.release is not None and self.recognised is not None else 0
+
+    @property
+    def drawn(self) -> Literal["", "student", "teacher"]:
+        """In a canary, for which arm the caller was."""
+        now = self.now
+        return "" if now.stage != "canary" else "student" if now.arm < now.share else "teacher"
 
     def routed(self) -> Routed | None:
         """Who answers as far as it is known; None where the student has to be asked first."""
@@ -191,7 +198,7 @@ class Gateway:
         one.attributes = attributes_of(request.raw_headers, call, recognised)
         if recognised is None:
             return
-        one.body = recognised.upstream_body(request.body)
+        one.body, one.headers = recognised.upstream_body(request.body), readable(request.raw_headers)
         one.station = station = self._stations[recognised.task]
         one.session = session_of(station.project.gateway.session, request.raw_headers, call)
         one.current = current = station.live.current
@@ -210,36 +217,17 @@ class Gateway:
         """Ask the student and settle the route."""
         pool = one.current.pool
         if pool is None:  # forced in shadow: what has not proven itself runs in no process of ours
-            one.look = await self._ask_shadow(one)
+            one.look = await ask(one.current.shadow, one.id, one.asked, deadline_s=one.station.project.gateway.deadline_s)
         else:
             fields, attributes = one.asked
             one.look = await pool.look(fields, attributes, deadline_s=one.station.project.gateway.deadline_s)
         if one.look.answer is not None and one.look.answer.value is not None:
             assert one.call is not None
-            one.unfit = bool(content_of(one.call, one.station.output, one.look.answer.value).problem)
+            found = content_of(one.call, one.station.output, one.look.answer.value)
+            one.unfit, one.failed = bool(found.problem), found.off_form
         routed = one.routed()
         assert routed is not None
         return routed
-
-    async def _ask_shadow(self, one: Exchange) -> Look:
-        loop, at = asyncio.get_running_loop(), time.perf_counter()
-        future: asyncio.Future[Look] = loop.create_future()
-
-        def settle(look: Look) -> None:
-            if not future.done():
-                future.set_result(look)
-
-        def then(said: Answer | None, fault: Fault) -> None:
-            loop.call_soon_threadsafe(settle, Look(answer=said, fault=fault, latency_s=time.perf_counter() - at))
-
-        shadow = one.current.shadow
-        if shadow is None or not shadow.offer(one.id, *one.asked, then):
-            return UNANSWERED
-        try:
-            async with asyncio.timeout(one.station.project.gateway.deadline_s):
-                return await future
-        except TimeoutError:
-            return Look(answer=None, fault="deadline", latency_s=time.perf_counter() - at)
 
     # -- the student answers ---------------------------------------------------------------------------------------
 
@@ -284,7 +272,7 @@ class Gateway:
         if not ticket:
             return
         try:
-            got = await station.upstream.send("POST", self._target(one), one.request.raw_headers, one.body)
+            got = await station.upstream.send("POST", self._target(one), one.headers, one.body)
             summary = Summary(got.status, got.headers)
             try:
                 async for chunk in got.body():
@@ -316,7 +304,7 @@ class Gateway:
                 model = one.call.model if one.call is not None else ""
                 call = one.trace.upstream(path=self._target(one), model=model, host=station.upstream.host, port=station.upstream.port)
                 sent = await station.upstream.send(
-                    request.method, self._target(one), call.headers(request.raw_headers), one.body, leaving=leaving
+                    request.method, self._target(one), call.headers(one.headers), one.body, leaving=leaving
                 )
                 down = sent.status >= 500
                 if down and one.recognised is not None and await self._stand_in(one, send):
@@ -359,12 +347,15 @@ class Gateway:
         self._count(one, routed, str(status), row.served)
         one.trace.end(row.served)
         one.row = one.row or row
-        if done.complete and sent.status == 200 and one.recognised is not None and shadowed(one.now, routed) and self._look(one, summary):
+        if one.drawn == "teacher" and done.fault != "left":
+            one.failed = teacher_failed(one.call, summary, whole=done.complete)
+        fine = done.complete and sent.status == 200
+        if (fine or one.failed) and one.recognised is not None and shadowed(one.now, routed) and self._look(one, summary):
             return
         self._tally(one, routed, None if one.look is None else one.look.answer)
         await self._keep(one, row)
 
-    def _look(self, one: Exchange, summary: Kept) -> bool:
+    def _look(self, one: Exchange, summary: Summary) -> bool:
         """Have the student look at what the teacher answered; the row waits for its word, for a moment."""
         loop = asyncio.get_running_loop()
         station = one.station
@@ -463,10 +454,13 @@ class Gateway:
         row = self._row(one, routed, status=status, done=done, complete=False)
         await self._keep(one, row)
         self._count(one, routed, str(status), row.served)
-        self._tally(one, routed, None if one.look is None else one.look.answer)
         one.trace.end(row.served)
         if status != 499:
             await Refusal(status, message, code=code, headers=[*more, *self._headers(one, routed)]).send(send)
+        if one.drawn == "teacher":
+            one.failed = status not in (400, 499)
+        if not (routed.reason == "stage" and one.failed and self._look(one, Summary(status, ()))):
+            self._tally(one, routed, None if one.look is None else one.look.answer)
 
     # -- words, counts, rows ---------------------------------------------------------------------------------------
 
@@ -540,12 +534,10 @@ class Gateway:
             return
         look = one.look
         kept = said is not None and said.value is not None
-        drawn = ""
-        if kept and position.stage == "canary":
-            drawn = "student" if routed.reason == "confident" else "teacher" if routed.reason == "stage" else ""
         one.station.tally.request(
             one.epoch, "" if said is None else said.slice, asked=look is not None, kept=kept,
-            fault=look is not None and bool(look.fault), arm=drawn,  # type: ignore[arg-type] # its own words
+            fault=look is not None and bool(look.fault), arm=one.drawn if kept else "",
+            failed=one.failed or routed.degraded,
         )  # fmt: skip
 
     def _comparing(self, one: Exchange, said: Answer, *, by_student: bool) -> Compare:

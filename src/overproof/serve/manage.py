@@ -25,6 +25,7 @@ from overproof.serve.tasks import Tasks
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode  # what is no number in JSON becomes null
 _NOT_ON = frozenset({b"accept-encoding", b"if-none-match", b"if-modified-since", b"range"})  # the list is read here
+_REFUSAL = frozenset({b"content-type", b"content-encoding", b"www-authenticate"})
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 MODELS_S = 10.0
 _KEPT = {"kept": 200, "unknown": 404, "refused": 503}
@@ -140,10 +141,13 @@ class Manage:
             self._told[(name, *labels)] = value
 
     async def status(self, request: Incoming, send: Send) -> None:
-        """Where each task's rollout stands."""
-        del request
-        found = [await asyncio.to_thread(self._status, one) for one in self._stations]
+        """Where the rollout of each task stands that the caller's key belongs to."""
+        found = [await asyncio.to_thread(self._status, one) for one in self._of(request)]
         await answer(send, _encode({"tasks": found}))
+
+    def _of(self, request: Incoming) -> list[Station]:
+        """What the caller's key may see and move: its own project; without keys, all."""
+        return [one for at, one in enumerate(self._stations) if not request.caller.id or at == request.caller.source]
 
     def _status(self, one: Station) -> dict[str, Any]:
         try:
@@ -178,8 +182,7 @@ class Manage:
         except _UNREADABLE as problem:
             await answer(send, error(400, f"the move can't be read: {problem}"), status=400)
             return
-        # A key moves nothing in another project than its own.
-        mine = [one for at, one in enumerate(self._stations) if one.name == move.task and (not request.caller.id or at == request.caller.source)]
+        mine = [one for one in self._of(request) if one.name == move.task]
         if not mine:
             await answer(send, error(404, f"there is no task {move.task[:100]!r} here"), status=404)
             return
@@ -218,7 +221,7 @@ class Manage:
             await Refusal(503, "The log takes nothing now; try again.", code="log_refuses", headers=[(b"retry-after", b"5")]).send(send)
 
     async def models(self, request: Incoming, send: Send) -> None:
-        """Names of tasks, and the upstream's models where it says them."""
+        """Names of tasks, and the upstream's models where it says them; whom it refuses, it refuses here too."""
         home = self._stations[0]
         listed: Sequence[Any]
         try:
@@ -228,6 +231,10 @@ class Manage:
                     raw = await found.read()
                 finally:
                     await found.close()
+            if found.status in (401, 403):  # whoever asks to learn whether their key is good is told
+                kept = [(name, value) for name, value in found.headers if name in _REFUSAL]
+                await answer(send, raw, status=found.status, headers=kept)
+                return
             listed = _models(raw).data if found.status == 200 else []
         except (UpstreamError, TimeoutError, *_UNREADABLE):
             listed = []  # ours are named all the same

@@ -86,7 +86,8 @@ class Pool:
         bundle: a loaded bundle, or whatever answers as one.
         workers: threads; a student is asked from so many at the same time.
         breaker: asked before each request; none by default.
-        in_line_s: a student whose request takes less is asked on the loop, without a thread; 0 never does.
+        in_line_s: a student whose request takes less is asked on the loop, without a thread; 0 never does. One that once takes
+            longer than the deadline there is asked from threads for good: the loop can't be given back while it works.
         hung_s: see `HUNG_S`.
     """
 
@@ -174,7 +175,12 @@ class Pool:
             answer = self._answered([request])[0]
             took = time.monotonic() - at
             self.service_s += LATEST * (took - self.service_s)
-            return self._settled(answer, at, ticket)
+            if took <= deadline_s:
+                return self._settled(answer, at, ticket)
+            self._in_line_s = 0.0
+            if self._breaker is not None:
+                self._breaker.record(ticket, fault=True)
+            return Look(answer=None, fault="deadline", latency_s=took)
         loop = asyncio.get_running_loop()
         item = _Item(request, loop, at, at + deadline_s, ticket)
         item.timer = loop.call_later(deadline_s, self._expire, item)

@@ -26,7 +26,7 @@ _CHUNK = 64
 SLICE_SHARE = 0.5  # of DELTA; the rest is for what concerns the whole release
 Slots = Mapping[str, Sequence[StageCounts]]
 Kind = Literal["slice", "overall", "faults", "arms"]
-NAMES = {"overall": "all slices", "faults": "faults", "arms": "failures as served"}
+NAMES = {"overall": "all slices", "faults": "faults", "arms": "failures of the arms"}
 Compare = Literal["", "drawn", "critical"]
 """Whether both models are asked: not; by the draw that is alike in all slices; only since the slice is critical."""
 
@@ -263,15 +263,10 @@ def decide(plan: RolloutPlan, state: RolloutState, evidence: Evidence, now: floa
     over = now - state.since >= _present(plan, state).least_s
     bars = bars_of(plan, state, evidence, bounds=over)
     facts = evidence_of(state, bars, evidence)
-    alarms = [one for one in bars if one.alarm]
-    fatal = [one for one in alarms if one.slice == ALL or (one.critical and state.stage == "canary")]
-    left = {one.slice for one in bars if one.kind == "slice"} - {one.slice for one in alarms}
-    if fatal or (alarms and not left):
-        return Decision(move="roll-back", why=_words((fatal or alarms)[0]), breach=True, evidence=facts)
-    if alarms:
-        slices = {one.slice: _words(one) for one in alarms}
-        return Decision(move="suspend-slice", why=_words(alarms[0]), slices=slices, breach=True, evidence=facts)
-    if not left:
+    broken = _breach(state, bars, facts)
+    if broken is not None:
+        return broken
+    if not any(one.kind == "slice" for one in bars):
         return Decision(move="roll-back", why="no slice is left in which the student may answer", evidence=facts)
     held = _held(plan, state, evidence, bars, now)
     if held is not None:
@@ -286,6 +281,33 @@ def decide(plan: RolloutPlan, state: RolloutState, evidence: Evidence, now: floa
         return Decision(move="hold", why=why, to=after, evidence=facts)
     why = "time and evidence are there: every bar is surely met"
     return Decision(move="promote" if plan.by_evidence else "hold", why=why, to=after, ready=True, evidence=facts)
+
+
+def breach(plan: RolloutPlan, state: RolloutState, evidence: Evidence) -> Decision | None:
+    """
+    What has to be done with a release that goes on only since what should follow it can't be loaded: nothing but its alarms count.
+
+    Args:
+        plan: what the release is held to.
+        state: where it was.
+        evidence: what was seen there, and since.
+
+    Returns: the decision; None where no bar is surely broken.
+    """
+    bars = bars_of(plan, state, evidence, bounds=False)
+    return _breach(state, bars, evidence_of(state, bars, evidence))
+
+
+def _breach(state: RolloutState, bars: Sequence[BarState], facts: Mapping[str, Any]) -> Decision | None:
+    alarms = [one for one in bars if one.alarm]
+    if not alarms:
+        return None
+    fatal = [one for one in alarms if one.slice == ALL or (one.critical and state.stage == "canary")]
+    left = {one.slice for one in bars if one.kind == "slice"} - {one.slice for one in alarms}
+    if fatal or not left:
+        return Decision(move="roll-back", why=_words((fatal or alarms)[0]), breach=True, evidence=facts)
+    slices = {one.slice: _words(one) for one in alarms}
+    return Decision(move="suspend-slice", why=_words(alarms[0]), slices=slices, breach=True, evidence=facts)
 
 
 def next_stage(plan: RolloutPlan, state: RolloutState) -> PlannedStage | None:

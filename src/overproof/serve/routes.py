@@ -54,7 +54,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
              upstream=True, streams=True, summary="Answer a prompt, by the teacher or by the student of the task."),
     Endpoint(method="POST", path="/v1/embeddings", scope="invoke", handler="passed", request="EmbeddingRequest", reply="Embeddings",
              upstream=True, summary="Embeddings of the upstream, passed through."),
-    Endpoint(method="GET", path="/v1/models", scope="invoke", handler="models", reply="Models",
+    Endpoint(method="GET", path="/v1/models", scope="invoke", handler="models", reply="Models", upstream=True,
              summary="Names of tasks, and the upstream's models where it says them."),
     Endpoint(method="GET", path="/v1/models/{model}", scope="invoke", handler="model", reply="Model", upstream=True, problems=(404,),
              summary="One task or model."),

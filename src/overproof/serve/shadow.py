@@ -18,12 +18,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from overproof.serve.pool import Fault, Pool
+from overproof.serve.pool import Fault, Look, Pool
 from overproof.students.bundle import Answer
 
 LOAD = "overproof.students.bundle:load_bundle"
 TOGETHER = 16  # requests in one line; after a hang or a crash they are asked one by one, so that only the culprit is at fault
 START_S = 60.0
+ALIVE_S = 1.0  # so often somebody looks whether a process that nobody asks is still there
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 60.0
 SILENT_S = 30.0
 MAX_LINE = 2**22
@@ -133,13 +134,17 @@ class Shadow:
     # -- in the keeper's thread --------------------------------------------------------------------------------
 
     def _keep(self) -> None:
-        while rows := self._take():
+        while not self._closing.is_set():
+            rows: list[_Row] = []
             try:
-                self._start()
-                answers = self._ask(rows)
+                self._start()  # before anything is asked, so that the first request finds it running
+                rows = self._take()
+                answers = self._ask(rows) if rows else []
             except _Lost as lost:
                 self._lose(rows, str(lost))
                 continue
+            if not rows:
+                break
             self._wait_s = FIRST_WAIT_S
             with self._ready:
                 self.answered += len(rows)
@@ -155,13 +160,19 @@ class Shadow:
     def _take(self) -> list[_Row]:
         with self._ready:
             while not self._rows and not self._closing.is_set():
-                self._ready.wait()
+                self._ready.wait(ALIVE_S)
+                self._still_there()
             if self._closing.is_set():
                 return []
+            self._still_there()  # who comes to a process that ended before is not to blame for it
             rows = [self._rows.popleft()]
             while self._rows and len(rows) < TOGETHER and not rows[0].alone and not self._rows[0].alone:
                 rows.append(self._rows.popleft())
             return rows
+
+    def _still_there(self) -> None:
+        if self._child is not None and self._child.poll() is not None:
+            raise _Lost(f"crash: {self._ended()}")
 
     def _lose(self, rows: Sequence[_Row], how: str) -> None:
         self._end()
@@ -177,7 +188,7 @@ class Shadow:
                 row.alone = kind != "start"
             with self._ready:
                 self._rows.extendleft(reversed(rows))
-        else:
+        elif rows:
             _tell(rows[0], None, "deadline" if kind == "hang" else "student_error")
         self._closing.wait(self._wait_s)
         self._wait_s = min(2 * self._wait_s, LONGEST_WAIT_S)
@@ -203,6 +214,8 @@ class Shadow:
         finally:
             os.close(theirs)
         self._out, self._left = ours, b""
+        if self._closing.is_set():  # `close` may have looked before there was a process to end
+            _kill(self._child)
         assert self._child.stdin is not None
         os.set_blocking(self._child.stdin.fileno(), False)
         try:
@@ -279,6 +292,38 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
 def _tell(row: _Row, answer: Answer | None, fault: Fault) -> None:
     with contextlib.suppress(Exception):  # what the gateway does with a result must not end the shadow
         row.then(answer, fault)
+
+
+async def ask(shadow: Shadow | None, request_id: str, asked: Sequence[Mapping[str, str]], *, deadline_s: float) -> Look:
+    """
+    Ask the student in the shadow, and wait for its word.
+
+    Args:
+        shadow: its process; None where there is none.
+        request_id: names the request.
+        asked: its fields and its attributes.
+        deadline_s: from now.
+
+    Returns: the answer or the fault.
+    """
+    loop, at = asyncio.get_running_loop(), time.perf_counter()
+    future: asyncio.Future[Look] = loop.create_future()
+
+    def settle(look: Look) -> None:
+        if not future.done():
+            future.set_result(look)
+
+    def then(said: Answer | None, fault: Fault) -> None:
+        loop.call_soon_threadsafe(settle, Look(answer=said, fault=fault, latency_s=time.perf_counter() - at))
+
+    fields, attributes = asked
+    if shadow is None or not shadow.offer(request_id, fields, attributes, then):
+        return Look(answer=None, fault="student_error", latency_s=0.0)
+    try:
+        async with asyncio.timeout(deadline_s):
+            return await future
+    except TimeoutError:
+        return Look(answer=None, fault="deadline", latency_s=time.perf_counter() - at)
 
 
 LOOKS: set[asyncio.Task[None]] = set()  # a task that nobody holds may be collected before it ends

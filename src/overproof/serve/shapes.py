@@ -85,6 +85,8 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
     """What to send; empty where there is a problem."""
     problem: str = ""
     """Why this answer can't be sent."""
+    off_form: bool = False
+    """Whether that is because it misses the asked form, and not because it would be cut."""
 
 
 def read_call(path: str, raw: bytes) -> Call:
@@ -190,15 +192,8 @@ def content_of(call: Call, output: Output, value: str) -> Content:
     schema = _schema_of(form)
     if schema is not None and isinstance(output, Classes):
         text = _wrapped(schema, value) or ""
-    if schema is not None or (form.get("type") == "json_object" and not isinstance(output, Fields)):
-        try:
-            said = msgspec.json.decode(text)
-        except ValueError:
-            return Content(text="", problem="the answer is no JSON")
-        if schema is None and not isinstance(said, dict):
-            return Content(text="", problem="the answer is no JSON object")
-        if schema is not None and not checker(schema).admits(said):
-            return Content(text="", problem="the answer doesn't fit the schema")
+    if (schema is not None or not isinstance(output, Fields)) and (misses := off_form(call, text)):
+        return Content(text="", problem=misses, off_form=True)
     stops = body.get("stop") or ()
     if any(stop and stop in text for stop in ((stops,) if isinstance(stops, str) else stops)):
         return Content(text="", problem="a stop text would cut the answer")
@@ -206,6 +201,29 @@ def content_of(call: Call, output: Output, value: str) -> Content:
     if any(limit is not None and tokens_of(text) > limit for limit in limits):
         return Content(text="", problem="max_tokens would cut the answer")
     return Content(text=text)
+
+
+def off_form(call: Call, text: str) -> str:
+    """
+    How an answer, whoever gave it, misses the form that the call asks for.
+
+    Args:
+        call: the request.
+        text: the answer's text.
+
+    Returns: one phrase; empty where it fits, or no form was asked for. Nothing fits a schema that `unsupported` names.
+    """
+    form = call.body.get("response_format")
+    if not isinstance(form, dict) or form.get("type") not in ("json_object", "json_schema"):
+        return ""
+    schema = _schema_of(form)
+    try:
+        said = msgspec.json.decode(text)
+    except ValueError:
+        return "the answer is no JSON"
+    if schema is None:
+        return "" if isinstance(said, dict) or form["type"] == "json_schema" else "the answer is no JSON object"
+    return "" if checker(schema).admits(said) else "the answer doesn't fit the schema"
 
 
 def _schema_of(form: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -76,7 +76,7 @@ class Station:
         """Why the rollout can't be followed now; empty where it can."""
         loading = Loading(workers=table.workers, shadow_mb=table.shadow_mb, breaker=lambda: Breaker.for_student(clock=now))
         self.live = Live(self.name, store.releases, position=self._position, loading=loading)
-        self.tick = Tick(store, self.name, plan_of(store, project), self.tally)
+        self.tick = Tick(store, self.name, plan_of(store, project), self.tally, former=self._former)
         self._wake, self._end = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._follow, name=f"rollout-{self.name}", daemon=True)
 
@@ -111,6 +111,10 @@ class Station:
             task=self.name, stage=position.stage, release_id=position.release, share=position.share, suspended=position.suspended,
             epoch=position.epoch,
         )  # fmt: skip
+
+    def _former(self) -> RolloutState | None:
+        """By what requests are answered while the release or stage that the store names is refused."""
+        return self.state(self.live.current.position) if self.live.refused else None
 
     def _position(self) -> Position:
         state: RolloutState = self.store.rollouts.current(self.name)

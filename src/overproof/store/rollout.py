@@ -193,6 +193,33 @@ class Rollouts:
                 done.append(name)
         return tuple(done)
 
+    def withdraw(self, former: RolloutState, *, by: str, why: str, evidence: Mapping[str, Any]) -> bool:
+        """
+        Take back a release whose place another one has taken that can't be loaded; durable on return.
+
+        Args:
+            former: the state in which it goes on to answer.
+            by: who decided.
+            why: in a few words.
+            evidence: what it rests on, as JSON can say it.
+
+        Returns: whether this call did it; False where it was taken back before.
+        """
+        with self._db.write() as connection:
+            sql = "SELECT why FROM release_stage WHERE release_id=? ORDER BY seq DESC LIMIT 1"
+            last = connection.execute(sql, (former.release_id,)).get
+            successors = connection.execute("SELECT id FROM release WHERE task=?", (former.task,)).fetchall()
+            if last is None or last not in {took_place_of(str(name)) for (name,) in successors}:
+                return False
+            body = {
+                "task": former.task, "release": former.release_id, "from": former.stage, "from_share": former.share, "to": "teacher-only",
+                "share": 0.0, "why": why, "evidence": digest_of(dict(evidence)), "counts": dict(evidence),
+            }  # fmt: skip
+            decide_on(connection, "rollout", actor=by, subject=str(former.release_id), body=body)
+            sql = "INSERT INTO release_stage(release_id, stage, at, by, why) VALUES(?, 'rolled-back', ?, ?, ?)"
+            connection.execute(sql, (former.release_id, now(), by, why))
+        return True
+
     def add(self, counts: Mapping[tuple[int, str], StageCounts], *, at: float) -> None:
         """
         Add what one gateway has seen; durable on return, all or nothing.

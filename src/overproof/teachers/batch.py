@@ -72,7 +72,10 @@ class Batches(ABC):
         return found
 
     async def _json(self, method: str, path: str, key: str, *, data: Data = None) -> dict[str, Any]:
-        said = _object((await self._reply(method, path, key, data=data)).body)
+        return self._said(await self._reply(method, path, key, data=data), path)
+
+    def _said(self, reply: Reply, path: str) -> dict[str, Any]:
+        said = _object(reply.body)
         if said is None:
             raise TeacherBusy(f"{path.partition('?')[0]}: the answer is no JSON object", next_action="run again later")
         return said

@@ -11,7 +11,7 @@ from typing import Any
 from overproof.data import BatchState, Outcome
 from overproof.errors import TeacherError
 from overproof.teachers.batch import PAGES, Batches, Data
-from overproof.teachers.replies import Reply
+from overproof.teachers.replies import Reply, retry_after_s
 from overproof.teachers.wire import failed
 
 VERSION = "2023-06-01"
@@ -74,9 +74,9 @@ class AnthropicBatches(Batches):
 
     async def poll(self, batch_id: str, *, key: str) -> BatchState:
         """How a batch stands; see `Batches`."""
-        batch = await self._json("GET", f"/messages/batches/{batch_id}", key)
-        if batch.get("processing_status") != "ended":
-            return BatchState(id=batch_id, status="running")
+        reply = await self._reply("GET", path := f"/messages/batches/{batch_id}", key)
+        if self._said(reply, path).get("processing_status") != "ended":
+            return BatchState(id=batch_id, status="running", retry_after_s=retry_after_s(reply.retry_after))
         # Built from the id, not read from `results_url`: a key goes nowhere but to the base URL.
         return BatchState(id=batch_id, status="ended", results=(f"/messages/batches/{batch_id}/results",))
 

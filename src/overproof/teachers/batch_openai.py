@@ -11,7 +11,7 @@ import aiohttp
 from overproof.data import BatchState, Outcome
 from overproof.errors import TeacherBusy
 from overproof.teachers.batch import PAGES, Batches, Data
-from overproof.teachers.replies import Reply
+from overproof.teachers.replies import Reply, retry_after_s
 from overproof.teachers.wire import failed
 
 ENDPOINT = "/v1/chat/completions"
@@ -92,7 +92,8 @@ class OpenAIBatches(Batches):
 
     async def poll(self, batch_id: str, *, key: str) -> BatchState:
         """How a batch stands; see `Batches`."""
-        batch = await self._json("GET", f"/batches/{batch_id}", key)
+        reply = await self._reply("GET", path := f"/batches/{batch_id}", key)
+        batch = self._said(reply, path)
         status = batch.get("status")
         files = tuple(f"/files/{batch[name]}/content" for name in ("output_file_id", "error_file_id") if batch.get(name))
         if status in ENDED:
@@ -101,7 +102,7 @@ class OpenAIBatches(Batches):
             errors = (batch.get("errors") or {}).get("data") or [{}]
             reason = str(errors[0].get("message", "no reason given"))[:200]
             return BatchState(id=batch_id, status="failed", reason=reason)
-        return BatchState(id=batch_id, status="running")
+        return BatchState(id=batch_id, status="running", retry_after_s=retry_after_s(reply.retry_after))
 
     def _headers(self, key: str, data: Data) -> dict[str, str]:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
