@@ -24,7 +24,9 @@ class ShareBounds:
     """Between these a share is as it was, for all that can be said."""
 
     low: float
+    """In [0, 1); 0 where no fall could be told."""
     high: float
+    """In (0, 1]; 1 where no rise could be told."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

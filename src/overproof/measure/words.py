@@ -23,7 +23,9 @@ class WordCounts:
     """In how many rows each word occurs."""
 
     rows: int
+    """Independent rows that were counted."""
     counts: Mapping[str, int]
+    """Word to rows with it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,12 +33,15 @@ class NewWord:
     """A word that is more frequent than chance explains."""
 
     word: str
+    """Folded, as `told_words` gives it."""
     k: int
     """Live rows with it."""
     n: int
     """Live rows."""
     k_reference: int
+    """Reference rows with it."""
     m_reference: int
+    """Reference rows."""
     p_value: float
     """Adjusted for all tests."""
     group: int
