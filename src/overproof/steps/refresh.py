@@ -250,7 +250,7 @@ def _learned(board: _Board, old: Sequence[int], pool: Sequence[int], budget: int
     by_chance = board.order(pool, "train")
     fair = [i for i in by_chance if i in costs][: int(MIX_SHARE * budget)]
     chosen = set(fair)
-    failing = sorted((i for i in by_chance if i in reason and i not in chosen), key=lambda i: PICKED.index(reason[i]))  # type: ignore[arg-type]
+    failing = sorted((i for i in by_chance if i in reason and i not in chosen), key=lambda i: PICKED.index(reason[i]))
     rest = [i for i in by_chance if i not in reason and i not in chosen]
     why: dict[int, Why] = {**dict.fromkeys([*fair, *rest], "live mix"), **{i: reason[i] for i in failing}}
     principals = Principals.of(

@@ -213,7 +213,7 @@ class Releases:
 
         Returns: the largest count over all label kinds; 0 for rows that are fresh.
         """
-        opened = dict(self._db.rows("SELECT sealed_digest, max(k) FROM unsealing GROUP BY sealed_digest"))
+        opened: dict[str, int] = dict(self._db.rows("SELECT sealed_digest, max(k) FROM unsealing GROUP BY sealed_digest"))
         mine, shared = set(rows), dict.fromkeys(opened, 0)
         for row, one in self._db.stream("SELECT row, sealed_digest FROM sealed_row"):
             if row in mine and one in shared:
