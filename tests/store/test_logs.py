@@ -249,7 +249,7 @@ def test_bodies_are_plain_json(store):
 HOW = Served(
     route="student", reason="confident", stage="canary", endpoint="/v1/chat/completions", status=200, latency_s=0.01, overhead_s=0.001,
     first_byte_s=0.005, streamed=True, task="inbox", release="r-1", slice="tier=gold", guess="bug", confidence=0.97, kept=True, key="k1",
-    weight=2.5, truncated=True, degraded=True,
+    weight=2.5, truncated=True, degraded=True, asked="d1",
 )  # fmt: skip
 
 

@@ -70,7 +70,7 @@ def test_a_page_triples_a_slice_for_two_weeks_or_as_long_as_it_stands(store, tmp
 
 def test_above_the_days_limit_every_rate_is_lowered_alike(store, tmp_path) -> None:
     """The plan says so, the expected number keeps to the limit, and the least probability stays at half the rate."""
-    project, release = project_in(tmp_path, watch="audit_rate = 0.5\naudits_per_day = 12"), release_in(store)
+    project, release = project_in(tmp_path, watch="audit_rate = 0.5\naudits_per_day = 12\nfloor_per_day = 12"), release_in(store)
     week(store)
     plan = plan_day(store, project, release, DAY)
     drawn = 4 * chance(plan, "paying", 0.95) + 54 * chance(plan, "other", 0.95) + 6 * chance(plan, "other", 0.6)

@@ -84,13 +84,13 @@ def test_money_and_outages_make_a_round_wait_and_are_said(tmp_path) -> None:
         found = world.look(store, 0)
         assert 0 < found.rounds < REFERENCE_ROUNDS
         assert 0 < found.spent_usd <= 0.002
-        assert "a month are spent" in " ".join(found.notes)
+        assert "the canary round waits" in " ".join(found.notes)
         assert "reference rounds are there" in " ".join(found.notes)
         rounds = found.rounds
         bought = provider.stats.wire
         next_month = world.look(store, 31)
         assert next_month.rounds > rounds
-        assert provider.stats.wire == bought + 12 * (next_month.rounds - rounds)
+        assert bought < provider.stats.wire <= bought + 12 * (next_month.rounds - rounds)
         with store.role("run"):
             busy = world.look(store, 62)
         assert (busy.asked, "waits: another" in " ".join(busy.notes)) == (0, True)

@@ -94,17 +94,17 @@ class Principals:
         Returns: the weights, lowered where they have to be.
         """
         of = [self.of_row.get(i) for i in rows]
-        mass: Counter[str] = Counter()
+        mass: dict[str, float] = {}
         for who, weight in zip(of, weights.tolist(), strict=True):
             if who is not None:
-                mass[who] += weight
-        bound: dict[str, float] = dict(mass)
+                mass[who] = mass.get(who, 0.0) + weight
+        bound = dict(mass)
         for _ in range(ROUNDS):  # what one loses lowers the whole that the others are held against
             new = sum(bound.values())
             most = max(self.share * new, new / max(1, sum(who is not None for who in of)))
             bound = {who: min(one, most) for who, one in bound.items()}
-        scale: NDArray[np.float64] = np.array([1.0 if who is None else bound[who] / mass[who] for who in of])
-        return np.asarray(weights * scale, dtype=np.float64)
+        factor = np.array([1.0 if who is None else bound[who] / mass[who] for who in of], dtype=np.float64)
+        return np.asarray(weights * factor, dtype=np.float64)
 
     def _pass(  # noqa: PLR0917 - the inner half of `capped`
         self, order: Sequence[int], most: int, group: Sequence[int], per_group: int, costs: Collection[int], limits: Mapping[str, int]
