@@ -88,7 +88,7 @@ class Exchange:
     def __init__(self, request: Incoming, station: Station, trace: Trace) -> None:
         self.id = f"req_{token_hex(12)}"
         self.request, self.station, self.trace = request, station, trace
-        self.began, self.enter = request.arrived, time.time()
+        self.began, self.enter = request.arrived, station.clock()
         self.call: Call | None = None
         self.recognised: Recognised | None = None
         self.current: Current = station.live.current

@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 import time
+from collections.abc import Callable
 
 from overproof.data import RolloutState
 from overproof.errors import OverproofError, ProjectError, StoreError
@@ -35,15 +36,16 @@ class Station:
         project: the loaded project.
         store: its store.
         keyed: whether callers name themselves with keys of ours, which then never go upstream.
+        clock: when a request comes, in seconds since 1970; a rehearsal lives in other days.
 
     Raises: ProjectError where the upstream's key is named and not there; TeacherError for an upstream that may not be asked.
     """
 
-    def __init__(self, project: Project, store: Store, *, keyed: bool) -> None:
+    def __init__(self, project: Project, store: Store, *, keyed: bool, clock: Callable[[], float] = time.time) -> None:
         now = time.monotonic
         table = project.gateway
         self.project, self.store = project, store
-        self.name = project.task.name
+        self.name, self.clock = project.task.name, clock
         self.output: Output = project.task.output
         self.upstream = Upstream(
             table.upstream or project.teacher.base_url or OPENAI,
