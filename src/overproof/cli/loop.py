@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from overproof.cli.door import Door
     from overproof.cli.loop_shop import Shop
-    from overproof.data import Alarm, WatchReport
+    from overproof.data import Alarm, Trigger, WatchReport
     from overproof.evidence import Release
     from overproof.pipeline import RunResult
     from overproof.project import Project
@@ -129,8 +129,9 @@ class Story:
         self._store, self._project, self._told, self._pace = store, project, told, pace
         self._by = project.owner.name if project.owner else "nobody named"
         self._seen: dict[str, Alarm] = {}
-        self._opened: set[str] = set()
+        self._opened: dict[str, Trigger] = {}
         self._alarmed = ""
+        """Day of the first alarm about the release."""
         self.page: Path | None = None
         """Where the comparison can be read."""
 
@@ -213,13 +214,24 @@ class Story:
         return len(days)
 
     def _refreshed(self, night: datetime) -> Refreshed:
+        from overproof.cli.refresh import challenge_lines, plan_lines
         from overproof.cli.walk import Steps
         from overproof.refresh import refresh
 
         self._chapter(f"3  {night:%d %B}: the smallest re-run")
+        asking = next((one.id for one in self._opened.values() if one.act == "re-distil"), "")
         steps = Steps(self._told)
-        found = refresh(self._store, self._project, now=night, on_event=steps.tell)
+        found = refresh(self._store, self._project, now=night, why=asking or "the alarms of the watch", on_event=steps.tell)
         steps.flush()
+        for line in (*plan_lines(found.plan, past=True), *challenge_lines(found.challenge)):
+            self._told.print(line)
+        verdict = found.run.verdict
+        if verdict is not None:
+            self._say("", verdict.headline)
+            for one in verdict.findings if found.release is None else ():
+                if one.outcome not in ("pass", "waived"):
+                    self._say("  [red]not passed[/] ", f"{one.title}: {one.reason}")
+        self._publish(found.run.dossier_path)
         return found
 
     def _rest(self, shop: Shop, days: Sequence[tuple[str, Sequence[Sent]]]) -> None:
@@ -236,14 +248,16 @@ class Story:
         from overproof.watch.turn import watch_once
 
         report = watch_once(self._store, self._project, now=_night(day))
-        new = [a for a in report.alarms if a.id not in self._seen]
+        new = [a for a in report.alarms if a.id not in self._seen and a.signal != "blind"]
         self._seen.update({a.id: a for a in new})
         if new and not self._alarmed:
             self._alarmed = day
         self._tell_alarms(day, served, new, report)
+        for name in report.blind:  # a part that failed: never taken for a quiet night
+            self._say("  [bold red]the watch is blind[/] in ", name)
         for one in report.triggers:
             if one.id not in self._opened:
-                self._opened.add(one.id)
+                self._opened[one.id] = one
                 self._say(f"  [bold]trigger[/] {one.occasion} → {one.act}: ", one.why)
 
     def _tell_alarms(self, day: str, served: int, new: Sequence[Alarm], report: WatchReport) -> None:
@@ -288,7 +302,13 @@ class Story:
             refreshed=cut if second else "", rows=rows, weeks=weeks_of(messages), alarms=tuple(self._seen.values()),
         )  # fmt: skip
         if refreshed is not None:
-            mended = replace(mended, labelled=refreshed.asked, reused=refreshed.reused, cost_usd=refreshed.cost_usd)
+            plan = refreshed.plan
+            prompts, each = plan.following.prompts, self._store.watching.usual_cost_usd()
+            everything = len(prompts.train) + len(prompts.calibration) + len(prompts.test)
+            mended = replace(
+                mended, labelled=plan.asked, reused=plan.reused + plan.served, cost_usd=refreshed.spent_usd, all_rows=everything,
+                all_usd=everything * each if each is not None else None,
+            )  # fmt: skip
         self.page = write_mended(mended, self._project.root / "dossier")
         return mended
 
@@ -367,8 +387,10 @@ def mended_lines(mended: Mended) -> Iterator[Any]:
     yield table
     yield "each student alone, against the true queue; the intervals hold together at 95%"
     yield from wrong_lines(mended.rows)
-    yield f"the re-run bought {mended.labelled:,} answers for {mended.cost_usd:.2f} USD and reused {mended.reused:,}; " + (
-        f"labelling all {mended.all_rows:,} rows again would cost {mended.all_usd:.2f} USD" if mended.all_rows else ""
+    whole = "at an unknown price" if mended.all_usd is None else f"for about {mended.all_usd:.2f} USD"
+    yield (
+        f"the re-run bought {mended.labelled:,} answers for {mended.cost_usd:.2f} USD and reused {mended.reused:,}; labelling all again would "
+        f"buy {mended.all_rows:,} {whole}"
     )
 
 

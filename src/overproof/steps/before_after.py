@@ -104,7 +104,8 @@ class Mended:
     """What it paid."""
     all_rows: int = 0
     """Rows that labelling everything again would ask about."""
-    all_usd: float = 0.0
+    all_usd: float | None = None
+    """About what that would cost, by the newest answers; None where none was paid for."""
 
 
 def compare(messages: Sequence[Message], names: Sequence[str]) -> tuple[BeforeAfter, ...]:
