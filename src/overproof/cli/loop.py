@@ -148,9 +148,10 @@ class Story:
         if first is None:
             return None
         later = messages_of(2)[: self._pace.later]
-        self._promoted(first.id, at=seconds_at(later[0]["ts"]) - 60)
+        opens = seconds_at(later[0]["ts"]) - 60
+        self._promoted(first.id, at=opens)
         days = [(day, list(some)) for day, some in groupby(later, key=lambda one: str(one["ts"])[:10])]
-        with open_shop(self._project) as shop:
+        with open_shop(self._project, at=opens) as shop:
             shop.follow(first.id)
             done = self._until_enough(shop, days)
             if not self._alarmed or done == len(days):

@@ -130,18 +130,19 @@ class Shop:
 
 
 @contextlib.contextmanager
-def open_shop(project: Project) -> Iterator[Shop]:
+def open_shop(project: Project, *, at: float) -> Iterator[Shop]:
     """
     The gateway of a project, in a loop of its own.
 
     Args:
         project: whose teacher can be reached.
+        at: when it starts, in seconds since 1970.
 
     Returns: the shop, for the length of the block.
     """
     from overproof.serve.app import App
 
-    times = [0.0]
+    times = [at]
     app = App([project], host="127.0.0.1", clock=lambda: times[0])
     app.load()
     with asyncio.Runner() as runner:

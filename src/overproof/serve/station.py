@@ -36,7 +36,7 @@ class Station:
         project: the loaded project.
         store: its store.
         keyed: whether callers name themselves with keys of ours, which then never go upstream.
-        clock: when a request comes, in seconds since 1970; a rehearsal lives in other days.
+        clock: says when a request comes and how old evidence is, in seconds since 1970; a rehearsal lives in other days.
 
     Raises: ProjectError where the upstream's key is named and not there; TeacherError for an upstream that may not be asked.
     """
@@ -63,7 +63,7 @@ class Station:
         """Why the rollout can't be followed now; empty where it can."""
         loading = Loading(workers=table.workers, shadow_mb=table.shadow_mb, breaker=lambda: Breaker.for_student(clock=now))
         self.live = Live(self.name, store.releases, position=self._position, loading=loading)
-        self.tick = Tick(store, self.name, plan_of(store, project), self.tally)
+        self.tick = Tick(store, self.name, plan_of(store, project), self.tally, clock=clock)
         self._wake, self._end = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._follow, name=f"rollout-{self.name}", daemon=True)
 
