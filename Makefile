@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check bench bench-data bench-students bench-gateway bench-watch prove clean
+.PHONY: help demo demo-loop test test-slow check bench bench-data bench-students bench-gateway bench-watch prove clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -24,6 +24,10 @@ $(STAMP): pyproject.toml Makefile
 
 demo: $(STAMP) ## the bundled inbox from traffic to verdict, in ./demo (no key, no network)
 	$(BIN)/overproof demo demo
+
+demo-loop: $(STAMP) ## the same inbox a quarter later: the watch sees the changed world, a re-run mends it, in ./demo-loop
+	rm -rf demo-loop
+	$(BIN)/overproof demo --loop demo-loop
 
 test: $(STAMP) ## every test that fits in a few minutes
 	$(BIN)/python -m pytest -m 'not slow' -n auto --dist loadfile
@@ -67,4 +71,4 @@ prove: $(STAMP) ## every promise simulated beside the naive method, into docs/pr
 	$(BIN)/python -m benchmarks.proof --trials $(TRIALS)
 
 clean: ## remove what make made
-	rm -rf $(VENV) demo bench-out
+	rm -rf $(VENV) demo demo-loop bench-out

@@ -270,12 +270,18 @@ def status(door: Door, **given: bool) -> int:
 
 @click.command(short_help="Walk the whole road on bundled data.")
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("overproof-demo"))
+@click.option("--loop", "looped", is_flag=True, help="Go on: serve the later quarter, watch it, and mend what it breaks.")
 @verb
-def demo(door: Door, folder: Path) -> int:
+def demo(door: Door, folder: Path, *, looped: bool) -> int:
     """Put the bundled shop inbox into FOLDER and distil it: traffic, verdict, dossier; no key and no network.
 
-    Ends with exit code 0 whatever the verdict: it shows one, it decides nothing.
+    Ends with exit code 0 whatever the verdict: it shows one, it decides nothing. With --loop it serves the later quarter, in
+    which the world changes, watches it, distils again, and ends with 0 where that mended it.
     """
+    if looped:
+        from overproof.cli.loop import loop
+
+        return loop(door, folder)
     from overproof.cli.bundled import make_demo
     from overproof.project import load_project
 

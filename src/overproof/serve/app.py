@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 
 from overproof.errors import DataError
@@ -30,11 +31,12 @@ class App:
         projects: the first one's [gateway] says how it listens; its log takes what no task is recognised in.
         host: address to listen at.
         keep: makes what writes each project's log.
+        clock: see `Station`.
 
     Raises: DataError for two projects with one task, or an open address without keys; what `Station` raises.
     """
 
-    def __init__(self, projects: Sequence[Project], *, host: str, keep: Callable[[Keeping], Log] = LogProcess) -> None:
+    def __init__(self, projects: Sequence[Project], *, host: str, keep: Callable[[Keeping], Log] = LogProcess, clock: Callable[[], float] = time.time) -> None:
         names = [one.task.name for one in projects]
         if len(set(names)) != len(names):
             raise DataError(f"two projects have the task {max(names, key=names.count)!r}", next_action="give each task a name of its own")
@@ -42,7 +44,7 @@ class App:
         self.keyring = Keyring([one.keys for one in self.stores])
         refuse_open_bind(host, self.keyring)
         self.stations = [
-            Station(project, store, keyed=self.keyring.required, keep=keep) for project, store in zip(projects, self.stores, strict=True)
+            Station(project, store, keyed=self.keyring.required, keep=keep, clock=clock) for project, store in zip(projects, self.stores, strict=True)
         ]
         tasks, table = Tasks(projects), projects[0].gateway
         slices = {one.task.name: [piece.name for piece in one.slices] for one in projects}

@@ -88,7 +88,7 @@ class Exchange:
 
     def __init__(self, request: Incoming, station: Station, trace: Trace) -> None:
         self.request, self.station, self.trace = request, station, trace
-        self.began, self.enter = request.arrived, time.time()
+        self.began, self.enter = request.arrived, station.clock()
         self.id = f"req_{int(self.enter * 1000):012x}{token_hex(6)}"  # in the order of time: the log's index stays together
         self.call: Call | None = None
         self.recognised: Recognised | None = None

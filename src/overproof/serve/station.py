@@ -40,15 +40,16 @@ class Station:
         store: its store.
         keyed: whether callers name themselves with keys of ours, which then never go upstream.
         keep: makes what writes the log.
+        clock: says when a request comes and how old evidence is, in seconds since 1970; a rehearsal lives in other days.
 
     Raises: ProjectError where the upstream's key is named and not there; TeacherError for an upstream that may not be asked.
     """
 
-    def __init__(self, project: Project, store: Store, *, keyed: bool, keep: Callable[[Keeping], Log] = LogProcess) -> None:
+    def __init__(self, project: Project, store: Store, *, keyed: bool, keep: Callable[[Keeping], Log] = LogProcess, clock: Callable[[], float] = time.time) -> None:
         now = time.monotonic
         table = project.gateway
         self.project, self.store = project, store
-        self.name = project.task.name
+        self.name, self.clock = project.task.name, clock
         self.output: Output = project.task.output
         self.upstream = Upstream(
             table.upstream or project.teacher.base_url or OPENAI,
@@ -76,7 +77,7 @@ class Station:
         """Why the rollout can't be followed now; empty where it can."""
         loading = Loading(workers=table.workers, shadow_mb=table.shadow_mb, breaker=lambda: Breaker.for_student(clock=now))
         self.live = Live(self.name, store.releases, position=self._position, loading=loading)
-        self.tick = Tick(store, self.name, plan_of(store, project), self.tally, former=self._former)
+        self.tick = Tick(store, self.name, plan_of(store, project), self.tally, former=self._former, clock=clock)
         self._wake, self._end = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._follow, name=f"rollout-{self.name}", daemon=True)
 
