@@ -116,3 +116,11 @@ def test_what_cannot_be_read_is_refused() -> None:
         audited_rate([], 0.05)
     with pytest.raises(MeasureError, match="shape"):
         since_when([])
+
+
+def test_each_end_of_the_interval_is_where_half_of_the_chance_is_used_up() -> None:
+    row = AuditDay(day=DAY_0, requests=4000, audited=300, unlabelled=0, wrong_by_pi=((0.05, 8), (0.5, 20)))
+    rate = audited_rate([Counted(row=row, draw=Draw(low=0.05, high=0.5))], 0.1)
+    for end, bets in ((rate.low, np.geomspace(0.05 * 0.05, 0.98, 24)), (rate.high, -np.geomspace(0.01, 0.98, 24) * 0.05)):
+        wealth = (1 - bets * end) ** 3972 * (1 + bets * (20 - end)) ** 8 * (1 + bets * (2 - end)) ** 20
+        assert wealth.mean() == pytest.approx(2 / 0.1, rel=1e-4)
