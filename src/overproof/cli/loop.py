@@ -132,6 +132,7 @@ class Story:
         self._by = project.owner.name if project.owner else "nobody named"
         self._seen: dict[str, Alarm] = {}
         self._opened: dict[str, Trigger] = {}
+        self._blind: set[str] = set()
         self._alarmed = ""
         """Day of the first alarm about the release."""
         self.page: Path | None = None
@@ -259,8 +260,9 @@ class Story:
         if new and not self._alarmed:
             self._alarmed = day
         self._tell_alarms(day, served, new, report)
-        for name in report.blind:  # a part that failed: never taken for a quiet night
-            self._say("  [bold red]the watch is blind[/] in ", name)
+        for name in sorted(set(report.blind) - self._blind):  # a part that failed: never taken for a quiet night
+            self._say(f"[bold]{day}[/]  [bold red]the watch is blind[/] in ", name)
+        self._blind |= set(report.blind)
         for one in report.triggers:
             if one.id not in self._opened:
                 self._opened[one.id] = one

@@ -16,7 +16,7 @@ from overproof.serve.guard import Guard, limits_of
 from overproof.serve.keys import Keyring, refuse_open_bind
 from overproof.serve.manage import Manage
 from overproof.serve.metrics import Metrics
-from overproof.serve.station import Station
+from overproof.serve.station import Station, request_id
 from overproof.serve.tasks import Tasks
 from overproof.serve.telemetry import telemetry
 from overproof.store.project_store import Store, open_store
@@ -30,11 +30,14 @@ class App:
         projects: the first one's [gateway] says how it listens; its log takes what no task is recognised in.
         host: address to listen at.
         clock: see `Station`.
+        ids: see `Station`.
 
     Raises: DataError for two projects with one task, or an open address without keys; what `Station` raises.
     """
 
-    def __init__(self, projects: Sequence[Project], *, host: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, projects: Sequence[Project], *, host: str, clock: Callable[[], float] = time.time, ids: Callable[[], str] = request_id
+    ) -> None:
         names = [one.task.name for one in projects]
         if len(set(names)) != len(names):
             raise DataError(f"two projects have the task {max(names, key=names.count)!r}", next_action="give each task a name of its own")
@@ -42,7 +45,7 @@ class App:
         self.keyring = Keyring([one.keys for one in self.stores])
         refuse_open_bind(host, self.keyring)
         self.stations = [
-            Station(project, store, keyed=self.keyring.required, clock=clock) for project, store in zip(projects, self.stores, strict=True)
+            Station(project, store, keyed=self.keyring.required, clock=clock, ids=ids) for project, store in zip(projects, self.stores, strict=True)
         ]
         tasks, table = Tasks(projects), projects[0].gateway
         slices = {one.task.name: [piece.name for piece in one.slices] for one in projects}

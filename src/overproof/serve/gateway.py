@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from secrets import token_hex
 from typing import Any
 
 import msgspec
@@ -86,7 +85,7 @@ class Exchange:
     )  # fmt: skip
 
     def __init__(self, request: Incoming, station: Station, trace: Trace) -> None:
-        self.id = f"req_{token_hex(12)}"
+        self.id = station.new_id()
         self.request, self.station, self.trace = request, station, trace
         self.began, self.enter = request.arrived, station.clock()
         self.call: Call | None = None

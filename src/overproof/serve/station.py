@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from secrets import token_hex
 
 from overproof.data import RolloutState
 from overproof.errors import OverproofError, ProjectError, StoreError
@@ -28,6 +29,11 @@ END_S = 5.0
 OPENAI = "https://api.openai.com/v1"
 
 
+def request_id() -> str:
+    """A new id, which nobody can guess: who knows it may post feedback on the request."""
+    return f"req_{token_hex(12)}"
+
+
 class Station:
     """
     What the gateway has of one project. `start` and `close` block; the rest is for the event loop's thread.
@@ -37,15 +43,18 @@ class Station:
         store: its store.
         keyed: whether callers name themselves with keys of ours, which then never go upstream.
         clock: says when a request comes and how old evidence is, in seconds since 1970; a rehearsal lives in other days.
+        ids: makes the ids of requests; a rehearsal has the same ones each time.
 
     Raises: ProjectError where the upstream's key is named and not there; TeacherError for an upstream that may not be asked.
     """
 
-    def __init__(self, project: Project, store: Store, *, keyed: bool, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, project: Project, store: Store, *, keyed: bool, clock: Callable[[], float] = time.time, ids: Callable[[], str] = request_id
+    ) -> None:
         now = time.monotonic
         table = project.gateway
         self.project, self.store = project, store
-        self.name, self.clock = project.task.name, clock
+        self.name, self.clock, self.new_id = project.task.name, clock, ids
         self.output: Output = project.task.output
         self.upstream = Upstream(
             table.upstream or project.teacher.base_url or OPENAI,
