@@ -13,12 +13,8 @@ from overproof.project import load_project
 from overproof.steps.before_after import Message, compare, weeks_of
 from overproof.store.project_store import open_store
 
-SMALL = {  # half the rows prove less: another owner's bars, so that the walk goes all the way round
-    "accuracy_when_confident = 0.85": "accuracy_when_confident = 0.75", "margin = 0.10": "margin = 0.30",
-    "fidelity = 0.80": "fidelity = 0.60", "accuracy = 0.80": "accuracy = 0.60", "challenger_margin = 0.08": "challenger_margin = 0.25",
-    "challenger_slice_margin = 0.25": "challenger_slice_margin = 0.40", "max_terms = 4000": "max_terms = 1000",
-    'use = "linear.v1"\n\n': 'use = "linear.v1"\nc = 10.0\n\n', 'canaries = "7d"': 'canaries = "off"',
-    "[watch]\n": '[watch]\ndrift = ["shares", "vocabulary"]\n',
+SMALL = {  # fewer signals and a smaller second student: the same walk in less time
+    "max_terms = 4000": "max_terms = 1000", 'canaries = "7d"': 'canaries = "off"', "[watch]\n": '[watch]\ndrift = ["shares", "vocabulary"]\n',
 }  # fmt: skip
 
 
@@ -26,7 +22,7 @@ SMALL = {  # half the rows prove less: another owner's bars, so that the walk go
 def walked(tmp_path_factory):
     folder = tmp_path_factory.mktemp("loop") / "inbox"
     door = Door(project=Path(), overrides=(), as_json=True, debug=True)
-    code = loop(door, folder, pace=Pace(rows=1500, later=480, enough=330, nights=14, files=SMALL))
+    code = loop(door, folder, pace=Pace(later=600, enough=350, nights=12, files=SMALL))
     return folder, code, json.loads((folder / "dossier" / "watch.json").read_text(encoding="utf-8"))
 
 
@@ -43,7 +39,7 @@ def test_a_walk_round_the_loop_ends_with_a_better_student_where_the_world_change
     mug = rows["about the new mug"]
     assert mug["only_after"] > mug["only_before"]
     assert rows[""]["only_after"] > rows[""]["only_before"]
-    assert 0 < told["labelled"] * 3 <= told["all_rows"]
+    assert 0 < (told["labelled"] + told["audited"]) * 3 <= told["all_rows"]
     assert "about the new mug" in (folder / "dossier" / "watch.html").read_text(encoding="utf-8")
 
 
@@ -55,7 +51,7 @@ def test_the_gateway_wrote_what_it_served_and_the_successor_serves(walked) -> No
         served = [r for r in store.traffic.read() if r.served is not None]
         state = store.rollouts.current(project.task.name)
         audits = store.watching.audits(told["champion"])
-    assert len(served) == 480
+    assert len(served) == 600
     assert {r.served.task for r in served} == {project.task.name}
     assert {r.served.release for r in served} == {told["champion"], told["challenger"]}
     assert min(r.request.at for r in served)[:10] == "2025-11-18"

@@ -310,7 +310,8 @@ class Story:
             refreshed=cut if second else "", rows=rows, weeks=weeks_of(messages), alarms=tuple(self._seen.values()),
         )  # fmt: skip
         if refreshed is not None:
-            plan = refreshed.plan
+            plan, audits = refreshed.plan, self._store.watching.audits(first.id, state="labelled")
+            mended = replace(mended, audited=len(audits), audit_usd=sum(one.cost_usd for one in audits))
             prompts, each = plan.following.prompts, self._store.watching.usual_cost_usd()
             everything = len(prompts.train) + len(prompts.calibration) + len(prompts.test)
             mended = replace(
@@ -397,8 +398,8 @@ def mended_lines(mended: Mended) -> Iterator[Any]:
     yield from wrong_lines(mended.rows)
     whole = "at an unknown price" if mended.all_usd is None else f"for about {mended.all_usd:.2f} USD"
     yield (
-        f"the re-run bought {mended.labelled:,} answers for {mended.cost_usd:.2f} USD and reused {mended.reused:,}; labelling all again would "
-        f"buy {mended.all_rows:,} {whole}"
+        f"audits bought {mended.audited:,} answers for {mended.audit_usd:.2f} USD; the re-run bought {mended.labelled:,} for "
+        f"{mended.cost_usd:.2f} USD and reused {mended.reused:,}; labelling all again would buy {mended.all_rows:,} {whole}"
     )
 
 
