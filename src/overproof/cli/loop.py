@@ -132,6 +132,7 @@ class Story:
         self._by = project.owner.name if project.owner else "nobody named"
         self._seen: dict[str, Alarm] = {}
         self._opened: dict[str, Trigger] = {}
+        self._blind: set[str] = set()
         self._alarmed = ""
         """Day of the first alarm about the release."""
         self.page: Path | None = None
@@ -259,8 +260,9 @@ class Story:
         if new and not self._alarmed:
             self._alarmed = day
         self._tell_alarms(day, served, new, report)
-        for name in report.blind:  # a part that failed: never taken for a quiet night
-            self._say("  [bold red]the watch is blind[/] in ", name)
+        for name in sorted(set(report.blind) - self._blind):  # a part that failed: never taken for a quiet night
+            self._say(f"[bold]{day}[/]  [bold red]the watch is blind[/] in ", name)
+        self._blind |= set(report.blind)
         for one in report.triggers:
             if one.id not in self._opened:
                 self._opened[one.id] = one
@@ -308,7 +310,8 @@ class Story:
             refreshed=cut if second else "", rows=rows, weeks=weeks_of(messages), alarms=tuple(self._seen.values()),
         )  # fmt: skip
         if refreshed is not None:
-            plan = refreshed.plan
+            plan, audits = refreshed.plan, self._store.watching.audits(first.id, state="labelled")
+            mended = replace(mended, audited=len(audits), audit_usd=sum(one.cost_usd for one in audits))
             prompts, each = plan.following.prompts, self._store.watching.usual_cost_usd()
             everything = len(prompts.train) + len(prompts.calibration) + len(prompts.test)
             mended = replace(
@@ -395,8 +398,8 @@ def mended_lines(mended: Mended) -> Iterator[Any]:
     yield from wrong_lines(mended.rows)
     whole = "at an unknown price" if mended.all_usd is None else f"for about {mended.all_usd:.2f} USD"
     yield (
-        f"the re-run bought {mended.labelled:,} answers for {mended.cost_usd:.2f} USD and reused {mended.reused:,}; labelling all again would "
-        f"buy {mended.all_rows:,} {whole}"
+        f"audits bought {mended.audited:,} answers for {mended.audit_usd:.2f} USD; the re-run bought {mended.labelled:,} for "
+        f"{mended.cost_usd:.2f} USD and reused {mended.reused:,}; labelling all again would buy {mended.all_rows:,} {whole}"
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from overproof.data import Request
+from overproof.data import Request, digest_of
 from overproof.errors import StoreError, TeacherError
 from overproof.teachers import messages_for
 
@@ -143,7 +144,8 @@ def open_shop(project: Project, *, at: float) -> Iterator[Shop]:
     from overproof.serve.app import App
 
     times = [at]
-    app = App([project], host="127.0.0.1", clock=lambda: times[0])
+    numbers = itertools.count()  # which rows are drawn hangs on their ids: with the same ones every demo is the same
+    app = App([project], host="127.0.0.1", clock=lambda: times[0], ids=lambda: f"req_{digest_of(next(numbers))[:24]}")
     app.load()
     with asyncio.Runner() as runner:
         try:

@@ -17,7 +17,7 @@ from overproof.serve.keeping import Keeping, Log, LogProcess
 from overproof.serve.keys import Keyring, refuse_open_bind
 from overproof.serve.manage import Manage
 from overproof.serve.metrics import Metrics
-from overproof.serve.station import Station
+from overproof.serve.station import Station, request_id
 from overproof.serve.tasks import Tasks
 from overproof.serve.telemetry import telemetry
 from overproof.store.project_store import Store, open_store
@@ -32,11 +32,15 @@ class App:
         host: address to listen at.
         keep: makes what writes each project's log.
         clock: see `Station`.
+        ids: see `Station`.
 
     Raises: DataError for two projects with one task, or an open address without keys; what `Station` raises.
     """
 
-    def __init__(self, projects: Sequence[Project], *, host: str, keep: Callable[[Keeping], Log] = LogProcess, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, projects: Sequence[Project], *, host: str, keep: Callable[[Keeping], Log] = LogProcess,
+        clock: Callable[[], float] = time.time, ids: Callable[[], str] = request_id,
+    ) -> None:  # fmt: skip
         names = [one.task.name for one in projects]
         if len(set(names)) != len(names):
             raise DataError(f"two projects have the task {max(names, key=names.count)!r}", next_action="give each task a name of its own")
@@ -44,7 +48,8 @@ class App:
         self.keyring = Keyring([one.keys for one in self.stores])
         refuse_open_bind(host, self.keyring)
         self.stations = [
-            Station(project, store, keyed=self.keyring.required, keep=keep, clock=clock) for project, store in zip(projects, self.stores, strict=True)
+            Station(project, store, keyed=self.keyring.required, keep=keep, clock=clock, ids=ids)
+            for project, store in zip(projects, self.stores, strict=True)
         ]
         tasks, table = Tasks(projects), projects[0].gateway
         slices = {one.task.name: [piece.name for piece in one.slices] for one in projects}

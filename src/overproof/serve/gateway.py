@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from secrets import token_hex
 from typing import Any, Literal
 
 import msgspec
@@ -87,9 +86,9 @@ class Exchange:
     )  # fmt: skip
 
     def __init__(self, request: Incoming, station: Station, trace: Trace) -> None:
+        self.id = station.new_id()
         self.request, self.station, self.trace = request, station, trace
         self.began, self.enter = request.arrived, station.clock()
-        self.id = f"req_{int(self.enter * 1000):012x}{token_hex(6)}"  # in the order of time: the log's index stays together
         self.call: Call | None = None
         self.recognised: Recognised | None = None
         self.current: Current = station.live.current

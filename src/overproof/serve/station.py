@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from secrets import token_hex
 
 from overproof.data import RolloutState
 from overproof.errors import OverproofError, ProjectError, StoreError
@@ -31,6 +32,15 @@ END_S = 5.0
 OPENAI = "https://api.openai.com/v1"
 
 
+def request_id() -> str:
+    """
+    A new id, which nobody can guess: who knows it may post feedback on the request.
+
+    It begins with the second, so that the log's index of ids stays together.
+    """
+    return f"req_{int(time.time()):08x}{token_hex(8)}"
+
+
 class Station:
     """
     What the gateway has of one project. `start` and `close` block; the rest is for the event loop's thread.
@@ -41,15 +51,19 @@ class Station:
         keyed: whether callers name themselves with keys of ours, which then never go upstream.
         keep: makes what writes the log.
         clock: says when a request comes and how old evidence is, in seconds since 1970; a rehearsal lives in other days.
+        ids: makes the ids of requests; a rehearsal has the same ones each time.
 
     Raises: ProjectError where the upstream's key is named and not there; TeacherError for an upstream that may not be asked.
     """
 
-    def __init__(self, project: Project, store: Store, *, keyed: bool, keep: Callable[[Keeping], Log] = LogProcess, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, project: Project, store: Store, *, keyed: bool, keep: Callable[[Keeping], Log] = LogProcess,
+        clock: Callable[[], float] = time.time, ids: Callable[[], str] = request_id,
+    ) -> None:  # fmt: skip
         now = time.monotonic
         table = project.gateway
         self.project, self.store = project, store
-        self.name, self.clock = project.task.name, clock
+        self.name, self.clock, self.new_id = project.task.name, clock, ids
         self.output: Output = project.task.output
         self.upstream = Upstream(
             table.upstream or project.teacher.base_url or OPENAI,

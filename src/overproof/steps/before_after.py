@@ -102,6 +102,9 @@ class Mended:
     """Rows whose answer was there already."""
     cost_usd: float = 0.0
     """What it paid."""
+    audited: int = 0
+    """Answers of the first release that the watch had the teacher judge before; they are among the reused ones."""
+    audit_usd: float = 0.0
     all_rows: int = 0
     """Rows that labelling everything again would ask about."""
     all_usd: float | None = None
