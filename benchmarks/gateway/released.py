@@ -22,6 +22,7 @@ from overproof.steps.export import ExportRecipe, export
 from overproof.store.project_store import open_store
 from overproof.students.bundle import MANIFEST, STUDENT, Bundle, manifest_of
 from overproof.students.card import RELEASE, Card, Threshold, write_card
+from overproof.students.seen import READ_BY
 from overproof.task import Slice
 
 PROBES = ("where is my card", "the rate of my transfer was wrong", "how do I change my PIN?", "ok", "my top-up failed twice, please help me as soon as you can")
@@ -64,9 +65,11 @@ def encoder(folder: Path | str, data: Path | str, count: int | str) -> Path:
         name="encoder.v1", use="encoder.v1", kind="student", folder=Folder(path=work / "fitted"), size_bytes=0,
         parameters=student.parameters, rows=count, seed=0,
     )  # fmt: skip
-    made = export(trained, CalibrationSet(examples=found[count : count + 500], labels=labels), ExportRecipe(), workdir=work / "exported")
+    made = export(trained, CalibrationSet(examples=found[count : count + 1000], labels=labels), ExportRecipe(), workdir=work / "exported")
     folder.mkdir(parents=True)
     shutil.move(made.trained.folder.path, folder / STUDENT)
+    for unread in READ_BY:  # no rule here uses these scores, so a release leaves their files out
+        (folder / STUDENT / unread).unlink(missing_ok=True)
     shutil.rmtree(work)
     return sealed(folder, part.load(folder / STUDENT), labels)
 

@@ -4,7 +4,8 @@ What it costs to be answered by the student over HTTP, beside its own forward pa
 python benchmarks/gateway/student.py --data FOLDER [--bundle FOLDER] [--rows 3000] [--blocks 7] [--infinity PYTHON]
 
 Fits encoder.v1 (MiniLM) on recorded labels of Banking77, exports it in the fastest runtime that keeps parity, and puts it
-into a project at stage full. One message of 16 tokens at one connection, the gateway on one core with keys and capture,
+into a project at stage full. One message of 16 tokens at one connection, the gateway on one core with keys and capture
+(its log's writer on the other),
 against the bare session (tokens are there, nothing is done with the answer). Then messages of all lengths at 64 connections
 with the gateway on all cores, which the load shares, against the same bundle in line on a bare server; and `infinity` with
 the encoder alone, where PYTHON is an interpreter of an environment that has it. All in turn, block by block.
@@ -86,7 +87,7 @@ def infinity(folder: Path, python: str) -> Running:
     if not python:
         raise NotMeasured("infinity is not named; give --infinity PYTHON of an environment that has infinity-emb")
     port, log = rig.free_port(), folder / "infinity.log"
-    argv = [python, "-m", "infinity_emb", "v2", "--model-id", locate("MiniLM", WEIGHTS, sha256="").folder, "--served-model-name", "m",
+    argv = [Path(python).parent / "infinity_emb", "v2", "--model-id", locate("MiniLM", WEIGHTS, sha256="").folder, "--served-model-name", "m",
             "--engine", "torch", "--device", "cpu", "--host", "127.0.0.1", "--port", str(port), "--url-prefix", "/v1"]  # fmt: skip
     env = {"PYTHONPATH": "", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
     process = rig.spawn(argv, log, cores=sorted(os.sched_getaffinity(0)), env=env, silent=True)
@@ -117,7 +118,7 @@ def main() -> int:
         bare, read, runtime = forward(bundle)
         upstream = stack.enter_context(rig.held(rig.stub(folder)))
         keyed = {"one": project(folder / "one", upstream.url, bundle, labels), "many": project(folder / "many", upstream.url, bundle, labels)}
-        one = stack.enter_context(rig.held(rig.gateway(keyed["one"][0])))
+        one = stack.enter_context(rig.held(rig.writers_apart(rig.gateway(keyed["one"][0]))))
         many = stack.enter_context(rig.held(rig.gateway(keyed["many"][0], cores=cores)))
         in_line = stack.enter_context(rig.held(rig.bare(folder, "--bundle", bundle, "--field", rig.FIELD, cores=cores)))
         peer, missing = None, ""
