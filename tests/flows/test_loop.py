@@ -13,8 +13,10 @@ from overproof.project import load_project
 from overproof.steps.before_after import Message, compare, weeks_of
 from overproof.store.project_store import open_store
 
-SMALL = {  # fewer signals and a smaller second student: the same walk in less time
-    "max_terms = 4000": "max_terms = 1000", 'canaries = "7d"': 'canaries = "off"', "[watch]\n": '[watch]\ndrift = ["shares", "vocabulary"]\n',
+SMALL = {  # fewer signals, passes and terms: less time, and less that can be shown, so that the owner's margins are wider
+    "max_terms = 4000": "max_terms = 500", "\nmargin = 0.12": "\nmargin = 0.25", "challenger_margin = 0.08": "challenger_margin = 0.25",
+    "challenger_slice_margin = 0.25": "challenger_slice_margin = 0.40", 'canaries = "7d"': 'canaries = "off"',
+    "[watch]\n": '[watch]\ndrift = ["shares", "vocabulary"]\n',
 }  # fmt: skip
 
 

@@ -39,7 +39,7 @@ VERBS = {
     "export": ("overproof.cli.export:export", "Write the release as a folder that serves by itself."),
     "ablate": ("overproof.cli.ablate:ablate", "Train with and without each rule of the filter: does it help?"),
     "diff": ("overproof.cli.show:diff", "Compare two runs slice by slice."),
-    "demo": ("overproof.cli.walk:demo", "Walk the whole road on bundled data; no key, no network."),
+    "demo": ("overproof.cli.demo:demo", "Walk the whole road on bundled data; no key, no network."),
 }
 
 
