@@ -256,7 +256,7 @@ def _grounds(store: Store, project: Project, memo: Memo, *, now: datetime, why: 
     since = champion.certificate.window[1]
     recipe = RefreshRecipe(
         task=p.task.name, release_id=champion.id, model=p.pin.model, output=p.task.output, since=since,
-        until=now.astimezone(UTC).isoformat(), rows=p.watch.refresh_rows, per_principal=p.watch.per_principal,
+        until=now.astimezone(UTC).isoformat(), rows=p.watch.refresh_rows, share=p.watch.refresh_share, per_principal=p.watch.per_principal,
         per_group=p.watch.per_group, match=p.promptset.match, critical=rare_slices(p), clusters=p.promptset.clusters,
         seed=p.promptset.seed, learn_served=not p.committee,
     )  # fmt: skip

@@ -65,6 +65,8 @@ class WatchTable:
     """What becomes of a release whose review is more than 30 days overdue: the teacher answers, or it serves on with an alarm a day."""
     refresh_rows: Count = 2000
     """The most new rows that one re-distillation labels."""
+    refresh_share: Annotated[float, Field(gt=0, le=1)] = 0.6
+    """The most of the new requests that it labels, above a hundred."""
     per_principal: Annotated[float, Field(gt=0, le=1)] = 0.05
     """The most of a re-distillation's new rows that one key or user may have sent."""
     per_group: Count = 3

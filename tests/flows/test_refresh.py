@@ -16,7 +16,7 @@ from overproof.store.project_store import open_store
 
 MODEL = "recorded-teacher-2026-01-01"
 NOW = datetime(2026, 4, 1, tzinfo=UTC)
-WIDE = ("watch.challenger_margin=0.1", "watch.challenger_slice_margin=0.2")
+WIDE = ("watch.refresh_share=0.33", "watch.challenger_margin=0.1", "watch.challenger_slice_margin=0.2")
 
 
 def serve_more(root, make, count=300):
@@ -123,7 +123,7 @@ def test_a_repeated_refresh_asks_nothing_and_decides_nothing_anew(mended):
 def test_too_few_rows_refuse_the_challenger(ran, make, capsys):
     """Under tight margins nothing is shown to hold up: a refusal with the table, no candidate, and the trigger stays open."""
     champion = serve_more(ran, make)
-    args = ["--project", str(ran), "--set", "watch.challenger_margin=0.001", "--why", "somebody asked"]
+    args = ["--project", str(ran), "--set", "watch.refresh_share=0.33", "--set", "watch.challenger_margin=0.001", "--why", "somebody asked"]
     with pytest.raises(SystemExit) as code:
         main(["refresh", "--dry-run", *args])
     assert code.value.code == 0
