@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from overproof.errors import MeasureError
 from overproof.measure.audit_power import audits_to_see, draws_of, power_to_see, stream_weights
 from overproof.measure.audited import Counted, Draw, day_gain
-from overproof.measure.monitor import AuditDay, AuditDesign, alarm_level, audit_probability, fold_days, increment
+from overproof.measure.monitor import (
+    AuditDay,
+    AuditDesign,
+    alarm_level,
+    audit_probability,
+    fold_days,
+    increment,
+)
 
 BAR, RATE, DELTA, WEIGHT = 0.05, 0.15, 0.05, 0.125
 

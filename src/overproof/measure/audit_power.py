@@ -36,7 +36,8 @@ def stream_weights(weights: Mapping[str, float], *, whole: str) -> dict[str, flo
         weights: slice to its weight in the certificate, at least 0.
         whole: name of the stream of all traffic.
 
-    Returns: each slice's part and that of all traffic, which sum to 1; no slice gets less than a quarter of an equal share.
+    Returns: each slice's part and that of all traffic, which sum to 1; no slice gets less than a fifth of an equal share.
+    Raises: nothing; without slices all traffic has everything.
     Source: a union bound over streams; the split is the house's own.
 
     >>> stream_weights({"a": 3.0, "b": 1.0}, whole="*")["*"]
