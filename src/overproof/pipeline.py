@@ -60,6 +60,7 @@ from overproof.steps.collect import (
     ADD_FLIPS,
     ADD_GROUPS,
     ADD_JUDGED,
+    ADD_REGISTER,
     ADD_STANDING,
     ADD_SUSPICION,
     COLLECT,
@@ -88,6 +89,7 @@ from overproof.steps.pack import PACK, PackRecipe
 from overproof.steps.plan import PLAN
 from overproof.steps.predict import TEACHER_SCORES
 from overproof.steps.promptset import PROMPTSET
+from overproof.steps.register import REGISTER, RegisterRecipe
 from overproof.steps.size_verdict import SIZE_VERDICT
 from overproof.steps.standing import WEIGH
 from overproof.steps.supplement import SUPPLEMENT, SupplementRecipe, written
@@ -97,6 +99,7 @@ from overproof.store.artifacts import Artifact, Memo, NotBuilt, StepEvent
 from overproof.store.looks import Look
 from overproof.store.project_store import Store
 from overproof.store.releases import Unsealed
+from overproof.store.waivers import waivers_of
 from overproof.task import Slice
 
 STAGES = ("capture", "promptset", "clear", "teach", "filter", "train", "calibrate", "evaluate", "gate")
@@ -275,6 +278,9 @@ class Road:
         bundle = run(PACK, chosen, report, recipe=packing)
         if p.fairness.swaps:
             kept["flips"] = run(FLIPS, bundle, dev_rows, recipe=flip_recipe(p))
+        if "filtered" in kept and "mended" in kept:
+            words = self.memo.source("reviews", self.store.reviews.live())
+            kept["register"] = run(REGISTER, bundle, kept["filtered"], words, recipe=RegisterRecipe())
         self._challenge(bundle, report.value, survey)
         volume = p.serve.requests_per_month or survey.requests_per_month
         weighing = weigh_recipe(p, volume, candidates.seconds[report.value.chosen])
@@ -286,7 +292,7 @@ class Road:
         )
         added = (
             ("exports", ADD_EXPORTS), ("groups", ADD_GROUPS), ("flips", ADD_FLIPS), ("suspicion", ADD_SUSPICION), ("judged", ADD_JUDGED),
-            ("standing", ADD_STANDING), ("challenge", ADD_CHALLENGE),
+            ("standing", ADD_STANDING), ("challenge", ADD_CHALLENGE), ("register", ADD_REGISTER),
         )  # fmt: skip
         for name, step in added:
             if name in kept:
@@ -294,7 +300,11 @@ class Road:
         if "sizes" in kept:
             evidence = run(SIZE_VERDICT, evidence, kept["sizes"], kept["plan"], recipe=verdict_recipe(p))
         kept["evidence"] = evidence
-        kept["verdict"] = verdict = run(GATE, evidence, recipe=gate_recipe(p, report.value, challenged="challenge" in kept))
+        asking = gate_recipe(
+            p, report.value, challenged="challenge" in kept, weaknesses="register" in kept and kept["register"].value.decidable,
+            waivers=waivers_of(self.store.decisions, report.value.certificate.plan_hash, today=self.today.isoformat()),
+        )  # fmt: skip
+        kept["verdict"] = verdict = run(GATE, evidence, recipe=asking)
         writing = DossierRecipe(today=decided(report.value).isoformat(), version=overproof.__version__)
         if "teacher" in kept:  # people have reviewed rows
             kept["dossier"] = run(REVIEWED_DOSSIER, evidence, verdict, kept["teacher"], recipe=writing)

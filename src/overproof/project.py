@@ -28,6 +28,7 @@ from overproof.settings import (
     BarsTable,
     CostsTable,
     FairnessTable,
+    GateTable,
     GatewayTable,
     JudgeTable,
     MemberTable,
@@ -62,7 +63,7 @@ TABLES: Mapping[str, type] = {
     "task": TaskTable, "owner": Owner, "traffic": TrafficTable, "privacy": PrivacyTable, "promptset": PromptSetTable,
     "teacher": TeacherTable, "bars": BarsTable, "serve": ServeTable, "proof": ProofTable,
     "fairness": FairnessTable, "gateway": GatewayTable, "judge": JudgeTable, "run": RunTable, "sizing": SizingTable, "costs": CostsTable,
-    "watch": WatchTable, "notify": NotifyTable,
+    "watch": WatchTable, "notify": NotifyTable, "gate": GateTable,
 }  # fmt: skip
 LISTS = {"verify": "verifiers", "student": "students", "baseline": "baselines", "slice": "", "committee": ""}
 STAND_INS: Mapping[str, Any] = {"name": "x", "input": ["x"], "output": {}, "prompt": "", "use": "", "email": "x@x.xx"}
@@ -109,6 +110,7 @@ class Project:
     gateway: GatewayTable = field(default_factory=GatewayTable)
     watch: WatchTable = field(default_factory=WatchTable)
     notify: NotifyTable = field(default_factory=NotifyTable)
+    gate: GateTable = field(default_factory=GateTable)
     judge_prompt: str = ""
     """The judge's own instructions; empty for the built-in ones."""
 
@@ -544,6 +546,10 @@ class _Reading:
         self.say("[serve]", dict.fromkeys(stage_problems(dials.stages) if dials is not None else (), True))
         self.say("[watch]", dict.fromkeys(watch_problems(tables["watch"]) if tables["watch"] is not None else (), True))
         self.say("[notify]", dict.fromkeys(notify_problems(tables["notify"]) if tables["notify"] is not None else (), True))
+        own = tables["gate"].checks if tables["gate"] is not None else ()
+        strange = [one for one in own if one not in registry.names("checks") and not _is_function(one)]
+        self.unique(list(own), "[gate] checks", "name each once")
+        self.say("[gate]", {f"checks: no check named {one!r}. {registry.suggest(one, registry.names('checks'))}": True for one in strange})
         proof = tables["proof"]
         if proof is not None and dials is not None:
             budget = dials.wrong_when_served is not None

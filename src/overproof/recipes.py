@@ -8,18 +8,21 @@ from datetime import date
 from typing import Any
 
 from overproof import registry
+from overproof.data import planned_stages
 from overproof.errors import DataError
 from overproof.evidence import EvalReport
 from overproof.measure.intervals import rows_needed
 from overproof.privacy.redact import policy_digest
 from overproof.project import Project
 from overproof.project_outputs import kind_name
-from overproof.settings import Part, expand_slices
+from overproof.settings import KEPT_RIGHT, Part, expand_slices
+from overproof.settings_watch import ON
 from overproof.steps.calibrate import CalibrateRecipe
+from overproof.steps.checks.table import GateRecipe, OwnCheck, WatchPlan
 from overproof.steps.clear import student_kind
 from overproof.steps.export import ExportRecipe, exporter
+from overproof.steps.filter import verifier_spec
 from overproof.steps.flips import BUILT_IN, FlipRecipe, read_swaps
-from overproof.steps.gate import GateRecipe
 from overproof.steps.groups import GroupRecipe
 from overproof.steps.mend import FeaturesRecipe
 from overproof.steps.plan import PlanRecipe, certified_by
@@ -31,6 +34,7 @@ from overproof.steps.standing import WeighRecipe
 from overproof.steps.survey import Survey
 from overproof.steps.teach import TeachRecipe
 from overproof.steps.train import StudentRecipe
+from overproof.store.waivers import Waivers
 from overproof.students.runtimes import AUTO
 from overproof.students.weights import pinned
 from overproof.task import Slice
@@ -222,7 +226,9 @@ def flip_recipe(project: Project) -> FlipRecipe:
     return FlipRecipe(lists=read_swaps(file), at_most=p.fairness.flips_at_most, delta=p.proof.delta)
 
 
-def gate_recipe(project: Project, report: EvalReport, *, challenged: bool = False) -> GateRecipe:
+def gate_recipe(
+    project: Project, report: EvalReport, *, challenged: bool = False, weaknesses: bool = False, waivers: Waivers | None = None
+) -> GateRecipe:
     """
     What the gate asks.
 
@@ -230,6 +236,8 @@ def gate_recipe(project: Project, report: EvalReport, *, challenged: bool = Fals
         project: the checked project file.
         report: the evaluation, which says on which day it was decided.
         challenged: whether a serving release has to be held up to.
+        weaknesses: whether reviews found enough mistakes of the teacher to ask the student about.
+        waivers: of this plan, on the day of the run.
 
     Returns: the recipe.
     """
@@ -249,7 +257,35 @@ def gate_recipe(project: Project, report: EvalReport, *, challenged: bool = Fals
         judged=p.bars.by_judge,
         sizing=bool(p.sizing.budgets),
         challenged=challenged,
+        stage=planned_stages(p.serve.stages)[0].stage,
+        redacted=p.privacy.mode != "off",
+        weaknesses=weaknesses,
+        weaknesses_right=p.gate.weaknesses_right,
+        watch=watch_plan(p),
+        breaks_from=p.gate.breaks_from,
+        own=tuple(OwnCheck(use=one, source_digest=verifier_spec(one, {}).source_digest) for one in p.gate.checks),
+        waivers=waivers.live if waivers else (),
+        ran_out=waivers.ran_out if waivers else (),
     )
+
+
+def watch_plan(project: Project) -> WatchPlan:
+    """
+    What the gate asks about how a release would be watched.
+
+    Args:
+        project: the checked project file.
+
+    Returns: [watch] in the gate's words.
+    """
+    w, dials = project.watch, project.serve
+    return WatchPlan(
+        redistil_on=tuple(sorted(occasion for occasion in ON if w.act(occasion) == "re-distil")),
+        drift=w.drift, canaries=w.canaries != "off", audit_rate=w.audit_rate, floor_per_day=w.floor_per_day,
+        critical_boost=w.critical_boost, audits_per_day=w.audits_per_day, usd_per_month=w.usd_per_month,
+        false_alarms=w.false_alarms, ask=w.ask, person_share=w.person_share, deadline_days=int(w.deadline[:-1]),
+        overall_bar=1.0 - (dials.fidelity_below or (dials.kept_right or KEPT_RIGHT) - 0.01),
+    )  # fmt: skip
 
 
 def decided(report: EvalReport) -> date:

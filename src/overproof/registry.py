@@ -10,7 +10,7 @@ from typing import Any
 
 from overproof.errors import MissingExtra, RegistryError
 
-KINDS = ("teachers", "students", "verifiers", "importers")
+KINDS = ("teachers", "students", "verifiers", "importers", "checks")
 
 
 @cache

@@ -105,13 +105,18 @@ def review_state(release: Release, decisions: Iterable[Decision], owner: Owner |
     """
     signed = [d for d in decisions if d.kind == REVIEW and d.subject == release.id]
     due = date.fromisoformat(signed[-1].body["next_due"] if signed else release.review_due)
+    waived = min((f.waiver for f in release.findings if f.waiver is not None), key=lambda w: w.until, default=None)
+    if waived is not None and (ends := date.fromisoformat(waived.until)) < due:
+        due = ends  # no signature renews a waiver: another release has to stand without it
     today, lapses = now.date(), due + timedelta(days=LAPSE_DAYS + 1)
     late = (today - due).days
     known = [release.owner, *(str(d.body["reviewer"]) for d in signed)]
     word: ReviewWord = "lapsed" if late > LAPSE_DAYS else "overdue" if late > 0 else "due" if -late <= DUE_DAYS else "current"
     said = f"the review of release {release.id} "
     if late > 0:
-        why = said + f"was due on {due.isoformat()}, {late} day{'s' if late != 1 else ''} ago"
+        ago = f"{due.isoformat()}, {late} day{'s' if late != 1 else ''} ago"
+        ran_out = waived is not None and waived.until == due.isoformat()
+        why = f"the waiver of {waived.check} under which release {release.id} ships ran out on {ago}" if waived and ran_out else said + f"was due on {ago}"
     elif owner is None:
         word, why = "overdue", f"nobody is named as the owner of release {release.id}"
     elif not any(owner.name.casefold() == name.partition(" <")[0].casefold() for name in known):

@@ -493,6 +493,19 @@ class FairnessTable:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class GateTable:
+    """[gate]: what the gate asks beside its table; nothing in here takes a check away."""
+
+    __pydantic_config__ = STRICT
+    checks: tuple[Name, ...] = ()
+    """Further checks: registered names, or "module:function" of the project's own; each takes the evidence and gives an `Answer`."""
+    weaknesses_right: Annotated[float, Field(ge=0.5, lt=1)] = 0.5
+    """Least share of the teacher's known mistakes, as reviews found them, on which the student must say what is true."""
+    breaks_from: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Share of wrong answers in a critical slice that the planned audits must see before the next review; twice the bar where that is more."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunTable:
     """[run]: where the heavy steps run; nothing in here changes a result."""
 

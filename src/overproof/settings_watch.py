@@ -15,7 +15,7 @@ from overproof.data import Act, Occasion
 from overproof.settings import STRICT, Count, Days, Money, Name
 
 ON: Mapping[Occasion, Act] = {
-    "drift": "alarm", "bar": "roll-back", "teacher_changed": "hold", "teacher_ends": "alarm", "review_overdue": "hold",
+    "drift": "re-distil", "bar": "roll-back", "teacher_changed": "hold", "teacher_ends": "alarm", "review_overdue": "hold",
     "attestation_expired": "hold", "starved": "alarm",
 }  # fmt: skip
 

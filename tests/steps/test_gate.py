@@ -14,7 +14,7 @@ from overproof.measure.intervals import figure, judge
 from overproof.steps import gate as gate_module
 from overproof.steps.certificates import fresh_draw
 from overproof.steps.collect import Evidence
-from overproof.steps.gate import CHECKS, GateRecipe, gate, run_checks, said, ships
+from overproof.steps.gate import CHECKS, GateRecipe, WatchPlan, gate, run_checks, said, ships
 from overproof.steps.pack import PackRecipe, pack
 from overproof.steps.train import StudentRecipe, train
 from overproof.task import Slice
@@ -152,6 +152,12 @@ FAILING = {
     "G04-slice-without-its-share": ("G04", lambda e: with_data(e, shares=(SliceShare(
         slice="vip", ratio=0.4, low=0.3, high=0.5, verdict="fail", n_set=40, n_live=900),)), {}),
     "G21-copies": ("G21", lambda e: with_data(e, familiar=e.data.rows["test"] // 2), {}),
+    "M01-rare-audits": ("M01", lambda e: e, {"watch": WatchPlan(audit_rate=0.0001, floor_per_day=0, critical_boost=1)}),
+    "M01-no-money": ("M01", lambda e: e, {"watch": WatchPlan(usd_per_month=0.01)}),
+    "M01-little-traffic": ("M01", lambda e: replace(e, requests_per_month=30.0), {}),
+    "G16-no-trigger": ("G16", lambda e: e, {"watch": WatchPlan(redistil_on=("review_overdue",))}),
+    "G16-blind-trigger": ("G16", lambda e: e, {"watch": WatchPlan(redistil_on=("teacher_changed",), canaries=False)}),
+    "G16-no-detector": ("G16", lambda e: e, {"watch": WatchPlan(redistil_on=("bar",), drift=())}),
     "G22-other-plan": ("G22", lambda e: with_report(e, certificate=replace(e.report.certificate, plan_hash="other")), {}),
 }
 MISSING = {
@@ -165,6 +171,8 @@ MISSING = {
     "G08": lambda e: replace(e, report=None),
     "G09": lambda e: with_slice(e, "all", served_fidelity=None),
     "G10": lambda e: replace(e, report=None),
+    "M01": lambda e: replace(e, requests_per_month=None),
+    "G16": None,  # said in the project file as well; see the test without a plan
     "G17": None,  # an owner is said in the project file, not measured: absent is a failure
     "G21": lambda e: with_data(e, familiar=1, rows={**e.data.rows, "test": 10}),
     "G22": lambda e: replace(e, bundle=None),
@@ -209,7 +217,7 @@ def test_no_evidence_at_all_is_a_refusal() -> None:
     """An empty run refuses, says so, and breaks nowhere."""
     found = gate(Evidence(), RECIPE)
     assert isinstance(found, Refusal)
-    assert {f.outcome for f in found.findings if f.id != "G17"} == {"not-run"}
+    assert {f.outcome for f in found.findings if f.id not in ("G16", "G17")} == {"not-run"}
 
 
 def test_a_check_that_breaks_is_not_run_with_the_exception(sound, monkeypatch) -> None:

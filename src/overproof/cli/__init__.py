@@ -28,6 +28,7 @@ VERBS = {
     "import": ("overproof.cli.intake:import_files", "Take logs that you already have into the traffic log."),
     "run": ("overproof.cli.walk:run", "Do what is missing, up to the verdict."),
     "review": ("overproof.cli.review:review", "Say what is true, row by row; the next run learns from it."),
+    "waive": ("overproof.cli.waive:waive", "Let a finding pass for a while: two people, a reason, a last day."),
     "status": ("overproof.cli.walk:status", "Say what exists, what is stale and why."),
     "show": ("overproof.cli.show:show", "Print a result of the last run."),
     "serve": ("overproof.cli.serve:serve", "Stand in front of the teacher: log, compare, let the student answer."),

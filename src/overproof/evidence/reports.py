@@ -11,6 +11,7 @@ from overproof.evidence.certificates import Certificate, Comparison, Outlook
 from overproof.evidence.confidence import Calibration, Reliability
 from overproof.evidence.figures import CandidateKind, CurvePoint, Figure, Outcome, Verdict
 from overproof.evidence.records import WrittenReport
+from overproof.evidence.waivers import Waiver
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,6 +140,8 @@ class Finding:
     evidence: Mapping[str, str] = field(default_factory=dict)
     """Name to digest."""
     waivable: bool = True
+    waiver: Waiver | None = None
+    """Under which it is "waived"."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

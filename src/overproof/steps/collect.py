@@ -34,6 +34,7 @@ from overproof.steps.ceiling import Ceiling, CeilingRecipe, ceiling
 from overproof.steps.filter_report import rules_of
 from overproof.steps.flips import FlipReport
 from overproof.steps.groups import GroupReport
+from overproof.steps.register import Register
 from overproof.steps.suspicion import Suspicion
 from overproof.store.artifacts import Step
 
@@ -131,6 +132,8 @@ class Evidence:
     """Everything that could serve, in money."""
     challenge: Challenge | None = None
     """Against the serving release; None outside a refresh."""
+    register: Register | None = None
+    """The teacher's known mistakes, asked of the student; None where nobody reviewed anything."""
     digests: Mapping[str, str] = field(default_factory=dict)
     """Name of an artifact to its digest."""
 
@@ -264,6 +267,12 @@ def add_challenge(evidence: Evidence, challenge: Challenge, recipe: AddRecipe) -
     return replace(evidence, challenge=challenge)
 
 
+def add_register(evidence: Evidence, register: Register, recipe: AddRecipe) -> Evidence:
+    """The evidence with the teacher's known mistakes."""
+    del recipe
+    return replace(evidence, register=register)
+
+
 def add_suspicion(evidence: Evidence, suspicion: Suspicion, recipe: AddRecipe) -> Evidence:
     """The evidence with what suspicion.v1 marked, in a sentence."""
     del recipe
@@ -298,7 +307,7 @@ def collect(
 
 
 SUMMARISE = Step(name="summarise", version=3, fn=summarise)
-COLLECT = Step(name="collect", version=3, fn=collect)
+COLLECT = Step(name="collect", version=4, fn=collect)
 ADD_GROUPS = Step(name="add-groups", version=1, fn=add_groups)
 ADD_EXPORTS = Step(name="add-exports", version=1, fn=add_exports)
 ADD_FLIPS = Step(name="add-flips", version=1, fn=add_flips)
@@ -306,3 +315,4 @@ ADD_JUDGED = Step(name="add-judged", version=1, fn=add_judged)
 ADD_STANDING = Step(name="add-standing", version=1, fn=add_standing)
 ADD_CHALLENGE = Step(name="add-challenge", version=1, fn=add_challenge)
 ADD_SUSPICION = Step(name="add-suspicion", version=1, fn=add_suspicion)
+ADD_REGISTER = Step(name="add-register", version=1, fn=add_register)

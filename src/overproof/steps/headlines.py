@@ -78,3 +78,19 @@ def shipped(report: EvalReport) -> str:
         f"{report.chosen} answers {share} of the requests itself; {sure} it {verb} on at least {1 - alpha:.0%} of what "
         f"it answers, and the teacher answers the rest."
     )
+
+
+def under_waivers(findings: tuple[Finding, ...]) -> str:
+    """
+    What a release says first: which checks people took upon themselves.
+
+    Args:
+        findings: of all checks.
+
+    Returns: one sentence and a blank; empty without waivers.
+    """
+    found = {f.id: f.waiver for f in findings if f.outcome == "waived" and f.waiver is not None}
+    if not found:
+        return ""
+    each = "; ".join(f"{check} until {w.until} by {w.by} and {w.second}" for check, w in sorted(found.items()))
+    return f"Under {len(found)} waiver{'s' if len(found) > 1 else ''} ({each}): "

@@ -13,6 +13,7 @@ import numpy as np
 
 from overproof.data import ALL, Alarm, Audit, AuditPlan, ExampleShown, Reading, Signal, seconds_of
 from overproof.evidence import Certificate, Release
+from overproof.measure.audit_power import stream_weights
 from overproof.measure.audited import Counted, Draw, Rate, audited_rate, day_gain, since_when
 from overproof.measure.intervals import min_rows
 from overproof.measure.monitor import (
@@ -35,7 +36,6 @@ from overproof.store.project_store import Store
 CONFIDENCE = 0.05  # chance that an interval ever leaves a constant rate
 PAGE_SHARE = 0.5  # of [watch] false_page_every; the other half is for drift
 PAGE_LASTS = 14  # settled days for which a page stands; one within them is the same trouble
-LEAST_WEIGHT = 0.25  # of an equal share: no slice is starved of its part of the error budget
 SHOWN, CUT = 5, 300  # examples of an alarm, characters of each
 ASKED: Mapping[str, tuple[Signal, ...]] = {"teacher": ("disagreement",), "person": ("error",), "both": ("disagreement", "error")}
 JUDGES: Mapping[Signal, Literal["teacher", "person"]] = {"disagreement": "teacher", "error": "person"}
@@ -188,7 +188,7 @@ def streams_of(
     found = []
     for signal in signals:
         bars = bars_of(project.serve, certificate, signal)
-        shares = _shares({part.slice: part.weight for part in certificate.slices if part.slice in bars})
+        shares = stream_weights({part.slice: part.weight for part in certificate.slices if part.slice in bars}, whole=ALL)
         by_slice = {name: tuple(days.get((name, signal), ())) for name in bars if name != ALL}
         draws = {name: _draws(plans, [name], signal) for name in by_slice}
         whole = merged(row for rows in by_slice.values() for row in rows)
@@ -249,14 +249,6 @@ def _episodes(gains: np.ndarray, life: np.ndarray, level: float, page: float) ->
         since = since_when(gains[begin : at + 1])
         pages.append(Episode(kind="page", at=at, since=begin + since.first, earliest=begin + since.earliest, latest=begin + since.latest, last=last))
     return (*found, *(one for one in pages if ever is None or one.at < ever))
-
-
-def _shares(weights: Mapping[str, float]) -> dict[str, float]:
-    """Each slice's part and that of `ALL`; they sum to 1."""
-    each = 1.0 / (len(weights) + 1)
-    total = sum(weights.values()) or 1.0
-    raised = {name: max(weight / total, LEAST_WEIGHT / len(weights)) for name, weight in weights.items()}
-    return {ALL: each, **{name: (1.0 - each) * one / sum(raised.values()) for name, one in raised.items()}}
 
 
 def _draws(plans: Mapping[date, AuditPlan], names: Iterable[str], signal: Signal) -> dict[date, Draw]:
