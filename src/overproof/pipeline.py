@@ -70,6 +70,7 @@ from overproof.steps.collect import (
     SummariseRecipe,
 )
 from overproof.steps.committee import DECIDE, DISPUTED, CommitteeRecipe, DisputedRecipe
+from overproof.steps.compression import ADD_COMPRESSION, COMPRESSION, CompressionRecipe
 from overproof.steps.dossier import DOSSIER, REVIEWED_DOSSIER, DossierRecipe
 from overproof.steps.evaluate import EVALUATE, STUDY, EvaluateRecipe, StudyRecipe, teacher_kind
 from overproof.steps.filter import (
@@ -276,6 +277,10 @@ class Road:
         if p.fairness.swaps:
             kept["flips"] = run(FLIPS, bundle, dev_rows, recipe=flip_recipe(p))
         self._challenge(bundle, report.value, survey)
+        named = slices_of(p, survey)
+        compared = run(COMPRESSION, self.memo.gather(candidates.dev), dev_rows, recipe=CompressionRecipe(slices=named), functions=functions_of(named))
+        if compared.value.cases:
+            kept["compression"] = compared
         volume = p.serve.requests_per_month or survey.requests_per_month
         weighing = weigh_recipe(p, volume, candidates.seconds[report.value.chosen])
         kept["standing"] = run(WEIGH, report, data, self.memo.gather(candidates.searches), recipe=weighing)
@@ -286,7 +291,7 @@ class Road:
         )
         added = (
             ("exports", ADD_EXPORTS), ("groups", ADD_GROUPS), ("flips", ADD_FLIPS), ("suspicion", ADD_SUSPICION), ("judged", ADD_JUDGED),
-            ("standing", ADD_STANDING), ("challenge", ADD_CHALLENGE),
+            ("standing", ADD_STANDING), ("challenge", ADD_CHALLENGE), ("compression", ADD_COMPRESSION),
         )  # fmt: skip
         for name, step in added:
             if name in kept:
@@ -294,7 +299,7 @@ class Road:
         if "sizes" in kept:
             evidence = run(SIZE_VERDICT, evidence, kept["sizes"], kept["plan"], recipe=verdict_recipe(p))
         kept["evidence"] = evidence
-        kept["verdict"] = verdict = run(GATE, evidence, recipe=gate_recipe(p, report.value, challenged="challenge" in kept))
+        kept["verdict"] = verdict = run(GATE, evidence, recipe=gate_recipe(p, report.value, challenged="challenge" in kept, cases="compression" in kept))
         writing = DossierRecipe(today=decided(report.value).isoformat(), version=overproof.__version__)
         if "teacher" in kept:  # people have reviewed rows
             kept["dossier"] = run(REVIEWED_DOSSIER, evidence, verdict, kept["teacher"], recipe=writing)

@@ -222,7 +222,7 @@ def flip_recipe(project: Project) -> FlipRecipe:
     return FlipRecipe(lists=read_swaps(file), at_most=p.fairness.flips_at_most, delta=p.proof.delta)
 
 
-def gate_recipe(project: Project, report: EvalReport, *, challenged: bool = False) -> GateRecipe:
+def gate_recipe(project: Project, report: EvalReport, *, challenged: bool = False, cases: bool = False) -> GateRecipe:
     """
     What the gate asks.
 
@@ -230,6 +230,7 @@ def gate_recipe(project: Project, report: EvalReport, *, challenged: bool = Fals
         project: the checked project file.
         report: the evaluation, which says on which day it was decided.
         challenged: whether a serving release has to be held up to.
+        cases: whether there are rare or critical cases to compare sizes on.
 
     Returns: the recipe.
     """
@@ -249,6 +250,7 @@ def gate_recipe(project: Project, report: EvalReport, *, challenged: bool = Fals
         judged=p.bars.by_judge,
         sizing=bool(p.sizing.budgets),
         challenged=challenged,
+        cases=cases,
     )
 
 

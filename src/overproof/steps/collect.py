@@ -22,6 +22,7 @@ from overproof.data import (
 )
 from overproof.evidence import (
     Challenge,
+    Compression,
     EvalReport,
     Exported,
     ExportReport,
@@ -131,6 +132,8 @@ class Evidence:
     """Everything that could serve, in money."""
     challenge: Challenge | None = None
     """Against the serving release; None outside a refresh."""
+    compression: Compression | None = None
+    """Rare and critical cases across the sizes; None where there is no case, or one student."""
     digests: Mapping[str, str] = field(default_factory=dict)
     """Name of an artifact to its digest."""
 

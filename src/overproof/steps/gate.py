@@ -24,6 +24,7 @@ from overproof.steps.challenge import challenge_answer
 from overproof.steps.clear import shortfalls
 from overproof.steps.collect import DataEvidence, Evidence
 from overproof.steps.comparisons import baseline_answer, teacher_answer
+from overproof.steps.compression import compression_answers
 from overproof.steps.evaluate import served_cost_usd_per_1000, teacher_of
 from overproof.steps.flips import flip_answers
 from overproof.steps.groups import gap_answers
@@ -82,6 +83,8 @@ class GateRecipe:
     """Whether further fits compared the sizes."""
     challenged: bool = False
     """Whether a serving release has to be held up to."""
+    cases: bool = False
+    """Whether there are rare or critical cases and sizes to compare on them."""
     ece_at_most: float | None = None
     """Advisory: a calibration error above it is said, and never refuses."""
 
@@ -154,7 +157,7 @@ def table_of(recipe: GateRecipe) -> tuple[Row, ...]:
 
     Returns: at least `CHECKS`; a check that nobody asked for is left out, since it could only pass for nothing.
     """
-    asked = {"F01": recipe.gap_at_most is not None, "F02": recipe.swaps, "R01": recipe.written, "R02": recipe.judged is not None, "S01": recipe.sizing, "C01": recipe.challenged}
+    asked = {"F01": recipe.gap_at_most is not None, "F02": recipe.swaps, "R01": recipe.written, "R02": recipe.judged is not None, "S01": recipe.sizing, "C01": recipe.challenged, "S02": recipe.cases}
     return (*CHECKS, *(row for row in ASKED if asked[row.id]))
 
 
@@ -483,18 +486,6 @@ def _threshold(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
     yield _finding("G10", "pass", f"{parts}{rest}{said_too}{advice}", figure=whole.kept)
 
 
-def _not_worse(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
-    del recipe
-    found = teacher_answer(_need(evidence.report, "evaluation report"))
-    yield _finding("N01", found.outcome, found.reason, found.todo)
-
-
-def _better(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
-    del recipe
-    found = baseline_answer(_need(evidence.report, "evaluation report"))
-    yield _finding("N02", found.outcome, found.reason, found.todo)
-
-
 def _gaps(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
     found = _need(evidence.groups, "comparison of groups")
     if not found.judged or found.tolerance != recipe.gap_at_most:
@@ -531,8 +522,14 @@ def _by_judge(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
     yield replace(said_so, value=share.value, bound=bound, bar=bar.at_least, n=share.n)
 
 
-def _says(check: str, found: Any) -> Iterator[Finding]:
-    yield _finding(check, found.outcome, found.reason, found.todo)
+def _says(check: str, *found: Any) -> Iterator[Finding]:
+    yield from (_finding(check, one.outcome, one.reason, one.todo) for one in found)
+
+
+def _cases(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
+    del recipe
+    found = _need(evidence.compression, "comparison of rare and critical cases across the sizes")
+    yield from _says("S02", *compression_answers(found, _chosen(evidence)))
 
 
 def _owner(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
@@ -581,8 +578,8 @@ CHECKS: tuple[Row, ...] = (
     Row(id="G10", title="Certified threshold", check=_threshold, reads=("plan", "report")),
     Row(id="G17", title="Owner and review", check=_owner, reads=()),
     Row(id="G22", title="Bundle is whole", check=_integrity, reads=("bundle",)),
-    Row(id="N01", title="Not worse than the teacher, as served", check=_not_worse, reads=("report",), waivable=True),
-    Row(id="N02", title="Better than doing nothing", check=_better, reads=("report",), waivable=True),
+    Row(id="N01", title="Not worse than the teacher, as served", check=lambda e, _: _says("N01", teacher_answer(_need(e.report, "evaluation report"))), reads=("report",), waivable=True),
+    Row(id="N02", title="Better than doing nothing", check=lambda e, _: _says("N02", baseline_answer(_need(e.report, "evaluation report"))), reads=("report",), waivable=True),
 )
 
 ASKED: tuple[Row, ...] = (
@@ -592,8 +589,9 @@ ASKED: tuple[Row, ...] = (
     Row(id="F02", title="Swapped terms change no answer", check=_flips, reads=("bundle", "flips"), waivable=True),
     Row(id="C01", title="Holds up against the serving release", check=lambda e, _: _says("C01", challenge_answer(e.challenge)), reads=("report", "challenge")),
     Row(id="S01", title="No smaller student does as well", check=lambda e, _: _says("S01", smaller_answer(e.sizing)), reads=("sizes", "plan"), waivable=True),
+    Row(id="S02", title="No rare or critical case is lost to a larger student", check=_cases, reads=("compression", "report"), waivable=True),
 )
 """Checks that run only where the project file asks for them."""
 
 
-GATE = Step(name="gate", version=6, fn=gate)
+GATE = Step(name="gate", version=7, fn=gate)
