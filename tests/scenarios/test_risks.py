@@ -2,7 +2,7 @@
 
 import random
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from unittest.mock import patch
 
 import pytest
@@ -73,16 +73,16 @@ def test_2_it_drifts_in_silence(tmp_path, guard) -> None:
         state = store.rollouts.current("routing")
         store.rollouts.move(state, release_id=made.id, stage="full", share=1.0, by="Dana", why="t", evidence={}, at=START.timestamp())
         sure = []
-        for number in range(12):
+        for number in range(9):
             day = DAY + timedelta(days=number)
-            late = number >= 5
-            some = [row(f"p{number}-{i}", "login", "billing" if late and i % 2 else "login", day=day, slice_name="paying") for i in range(12)]
-            some += [row(f"o{number}-{i}", "delivery", day=day) for i in range(12)]
+            late = number >= 2
+            some = [row(f"p{number}-{i}", "login", "billing" if late and i % 2 else "login", day=day, slice_name="paying") for i in range(8)]
+            some += [row(f"o{number}-{i}", "delivery", day=day) for i in range(45)]
             live(store, some)
             sure.append({one.served.confidence for one in some})
             noon = after(0).replace(year=day.year, month=day.month, day=day.day) + timedelta(days=1)
             report = watch_once(store, checked, now=noon, parts=quiet if guard else replace(quiet, monitors=nothing))
-        assert sure == [{0.95}] * 12  # all that a plain dashboard sees
+        assert sure == [{0.95}] * 9  # all that a plain dashboard sees
         alarms = {(a.slice, a.signal) for a in report.alarms if a.signal in ("disagreement", "error")}
         state = store.rollouts.current("routing")
         if guard:
@@ -102,7 +102,7 @@ def test_3_the_metric_lies(tmp_path) -> None:
     found = rows(1200, seed=5)
     for i, one in enumerate(found):
         others = [w for label, words in WORDS.items() if label != one["truth"] for w in words]
-        one["text"] = message(draw, WORDS[one["truth"]], own=3, others=others, noise=4)
+        one["text"] = message(draw, WORDS[one["truth"]], own=4, others=others, noise=4)
         if i >= 700 and draw.random() < 0.6:
             before = found[draw.randrange(700)]
             words = before["text"].split()
@@ -129,7 +129,9 @@ def test_4_the_terms_of_service_forbid_it(tmp_path, guard) -> None:
     entry, record = read_entry("openai-consumer"), root / "terms.toml"
     text = record.read_text().replace(read_entry("own-answers").digest, entry.digest).replace("own-answers", entry.id)
     text = text.replace('channel = "own"', 'channel = "consumer"').replace('key = "authorship"', 'key = "terms-of-use"')
-    record.write_text(text.replace("written-by-a-provider-model = false", "competes-with-provider = true"))
+    text = text.replace("written-by-a-provider-model = false", "competes-with-provider = true")
+    today = date.today()
+    record.write_text(text.replace("attested_on = 2026-01-02", f"attested_on = {today - timedelta(days=1)}\nexpires = {today + timedelta(days=60)}"))
 
     def blind(*args, **given):
         return replace(posture(*args, **given), word="no-restriction-found", evidence=(), second_person=False, conditions=())
@@ -137,7 +139,7 @@ def test_4_the_terms_of_service_forbid_it(tmp_path, guard) -> None:
     with patch.object(clear_module, "posture", posture if guard else blind):
         code, words = command(root, "run")
     if not guard:
-        assert code == 0
+        assert code == 0, words
         return
     assert code == EXIT_TERMS == 3
     assert "competes-with-provider = true: the clause stands in the way" in words
