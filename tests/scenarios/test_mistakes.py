@@ -4,7 +4,6 @@ import random
 import shutil
 import time
 from dataclasses import replace
-from datetime import timedelta
 
 import pytest
 from tests.flows.conftest import WORDS, rows

@@ -2,7 +2,7 @@
 
 import random
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, datetime, timedelta
 from unittest.mock import patch
 
 import pytest
@@ -20,7 +20,6 @@ from tests.scenarios.stories import (
     message,
     project,
     run,
-    said,
     smaller,
 )
 from tests.watch.audited import DAY, MODEL, live, release_in, row, truth_of
@@ -130,7 +129,7 @@ def test_4_the_terms_of_service_forbid_it(tmp_path, guard) -> None:
     text = record.read_text().replace(read_entry("own-answers").digest, entry.digest).replace("own-answers", entry.id)
     text = text.replace('channel = "own"', 'channel = "consumer"').replace('key = "authorship"', 'key = "terms-of-use"')
     text = text.replace("written-by-a-provider-model = false", "competes-with-provider = true")
-    today = date.today()
+    today = datetime.now(UTC).date()
     record.write_text(text.replace("attested_on = 2026-01-02", f"attested_on = {today - timedelta(days=1)}\nexpires = {today + timedelta(days=60)}"))
 
     def blind(*args, **given):
