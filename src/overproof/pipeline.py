@@ -71,6 +71,7 @@ from overproof.steps.collect import (
     SummariseRecipe,
 )
 from overproof.steps.committee import DECIDE, DISPUTED, CommitteeRecipe, DisputedRecipe
+from overproof.steps.compression import ADD_COMPRESSION, COMPRESSION, CompressionRecipe
 from overproof.steps.dossier import DOSSIER, REVIEWED_DOSSIER, DossierRecipe
 from overproof.steps.evaluate import EVALUATE, STUDY, EvaluateRecipe, StudyRecipe, teacher_kind
 from overproof.steps.filter import (
@@ -282,6 +283,10 @@ class Road:
             words = self.memo.source("reviews", self.store.reviews.live())
             kept["register"] = run(REGISTER, bundle, kept["filtered"], words, recipe=RegisterRecipe())
         self._challenge(bundle, report.value, survey)
+        named = slices_of(p, survey)
+        compared = run(COMPRESSION, self.memo.gather(candidates.dev), dev_rows, recipe=CompressionRecipe(slices=named), functions=functions_of(named))
+        if compared.value.cases:
+            kept["compression"] = compared
         volume = p.serve.requests_per_month or survey.requests_per_month
         weighing = weigh_recipe(p, volume, candidates.seconds[report.value.chosen])
         kept["standing"] = run(WEIGH, report, data, self.memo.gather(candidates.searches), recipe=weighing)
@@ -292,7 +297,7 @@ class Road:
         )
         added = (
             ("exports", ADD_EXPORTS), ("groups", ADD_GROUPS), ("flips", ADD_FLIPS), ("suspicion", ADD_SUSPICION), ("judged", ADD_JUDGED),
-            ("standing", ADD_STANDING), ("challenge", ADD_CHALLENGE), ("register", ADD_REGISTER),
+            ("standing", ADD_STANDING), ("challenge", ADD_CHALLENGE), ("compression", ADD_COMPRESSION), ("register", ADD_REGISTER),
         )  # fmt: skip
         for name, step in added:
             if name in kept:
@@ -301,7 +306,7 @@ class Road:
             evidence = run(SIZE_VERDICT, evidence, kept["sizes"], kept["plan"], recipe=verdict_recipe(p))
         kept["evidence"] = evidence
         asking = gate_recipe(
-            p, report.value, challenged="challenge" in kept, weaknesses="register" in kept and kept["register"].value.decidable,
+            p, report.value, challenged="challenge" in kept, cases="compression" in kept, weaknesses="register" in kept and kept["register"].value.decidable,
             waivers=waivers_of(self.store.decisions, report.value.certificate.plan_hash, today=self.today.isoformat()),
         )  # fmt: skip
         kept["verdict"] = verdict = run(GATE, evidence, recipe=asking)

@@ -227,7 +227,7 @@ def flip_recipe(project: Project) -> FlipRecipe:
 
 
 def gate_recipe(
-    project: Project, report: EvalReport, *, challenged: bool = False, weaknesses: bool = False, waivers: Waivers | None = None
+    project: Project, report: EvalReport, *, challenged: bool = False, cases: bool = False, weaknesses: bool = False, waivers: Waivers | None = None
 ) -> GateRecipe:
     """
     What the gate asks.
@@ -236,6 +236,7 @@ def gate_recipe(
         project: the checked project file.
         report: the evaluation, which says on which day it was decided.
         challenged: whether a serving release has to be held up to.
+        cases: whether there are rare or critical cases to compare sizes on.
         weaknesses: whether reviews found enough mistakes of the teacher to ask the student about.
         waivers: of this plan, on the day of the run.
 
@@ -257,6 +258,7 @@ def gate_recipe(
         judged=p.bars.by_judge,
         sizing=bool(p.sizing.budgets),
         challenged=challenged,
+        cases=cases,
         stage=planned_stages(p.serve.stages)[0].stage,
         redacted=p.privacy.mode != "off",
         weaknesses=weaknesses,

@@ -118,12 +118,12 @@ def _result(door: Door, result: RunResult, what: str, *, today: str) -> None:
 
         door.emit(*fairness.page(what, find(result, what), result))
     elif what == "sizes":
-        from overproof.cli.sizes_page import sizes_page
+        from overproof.cli.sizes_page import sizes_told
 
-        sizing = (find(result, "evidence") or _missing(what)).sizing
-        if sizing is None:
+        seen = find(result, "evidence") or _missing(what)
+        if seen.sizing is None and seen.compression is None:
             raise DataError("the run compared no sizes", next_action="set [sizing] budgets, then run `overproof run`")
-        door.emit(sizing, *sizes_page(sizing))
+        door.emit(*sizes_told(seen.sizing, seen.compression))
     elif what == "filter":
         from overproof.cli.filter_table import emit_rules
 

@@ -1,4 +1,4 @@
-"""What `show sizes` prints: sizes, learning curves, seeds, and what limits each student."""
+"""What `show sizes` prints: sizes, learning curves, seeds, what limits each student, and where rare and critical cases break."""
 
 from __future__ import annotations
 
@@ -7,9 +7,47 @@ from typing import Any
 
 from rich.markup import escape
 
+from overproof.cli.door import jsonable
 from overproof.cli.tables import grid, interval, percent
-from overproof.evidence import Size, Sizing
+from overproof.evidence import Compression, Size, Sizing
 from overproof.steps.size_verdict import pair_words
+
+
+def sizes_told(sizing: Sizing | None, cases: Compression | None) -> tuple[Any, ...]:
+    """
+    What there is of sizes, as values and for a terminal.
+
+    Args:
+        sizing: the verdict; None where [sizing] is off.
+        cases: across the ladder; None where there is none.
+
+    Returns: JSON's value first (the verdict's, with "cases" beside it), then tables and sentences.
+    """
+    told = {**(jsonable(sizing) if sizing is not None else {}), **({"cases": jsonable(cases)} if cases is not None else {})}
+    return (told, *(sizes_page(sizing) if sizing is not None else ()), *(cases_page(cases) if cases is not None else ()))
+
+
+def cases_page(found: Compression) -> Iterator[Any]:
+    """
+    Rare and critical cases across the ladder.
+
+    Args:
+        found: of a run.
+
+    Returns: a table.
+    """
+    table = grid("Rare and critical cases by size", "case", "n", "student", "right", "95%", "lost to a larger one", "", right=(1, 3))
+    for case in found.cases:
+        for at, rung in enumerate(case.rungs):
+            name, n = ("", "") if at else (f"{escape(case.name)} ({case.kind})", f"{case.n:,}")
+            lost = f"{100 * rung.lost:+.1f} ({100 * rung.low:+.1f} to {100 * rung.high:+.1f})" if rung.lost_to else "-"
+            state = "[bold red]breaks[/]" if rung.state == "broken" else rung.state
+            table.add_row(name, n, escape(rung.name), percent(rung.right.value), interval(rung.right), lost, state)
+    table.note = (
+        f"right: on {found.n:,} calibration rows, each student alone; lost: points, paired, all intervals together at 95%; "
+        f"it breaks where more than {100 * found.loss:g} points are lost for certain"
+    )
+    yield table
 
 
 def sizes_page(sizing: Sizing) -> Iterator[Any]:

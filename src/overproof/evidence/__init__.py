@@ -14,6 +14,7 @@ from overproof.evidence.certificates import (
     SlicePlan,
 )
 from overproof.evidence.challenge import Challenge, Duel
+from overproof.evidence.compression import Case, Compression, Kept, Rung
 from overproof.evidence.confidence import (
     Calibration,
     CalibrationGap,
@@ -67,4 +68,4 @@ from overproof.evidence.sizing import (
 )
 from overproof.evidence.standing import OneOff, PromptSearch, Span, Standing, StandingReport, Trial
 
-__all__ = ["Believed", "Budget", "Calibration", "CalibrationGap", "Calibrator", "CalibratorMethod", "CandidateKind", "CandidateReport", "Certificate", "Challenge", "Comparison", "Confidence", "Curve", "CurvePoint", "Disagreement", "Duel", "Estimate", "EvalReport", "Expected", "ExportReport", "Exported", "FieldCalibrator", "FieldConfidence", "FieldScore", "Figure", "Finding", "Gain", "JudgedShare", "LimitKind", "LookCounts", "MethodLoss", "MoneySaved", "MoreRows", "Moved", "NextUse", "OneOff", "Outcome", "Outlook", "Pair", "Plan", "PromptSearch", "RecordScores", "Refusal", "Release", "Reliability", "RuntimeTried", "ScopeFigure", "ScopeReport", "ScopeRule", "Scores", "Seeds", "Size", "SizeVerdict", "Sizes", "Sizing", "SliceCalibrator", "SliceCertificate", "SlicePlan", "SliceReport", "Span", "Standing", "StandingReport", "TextScores", "Trained", "Trial", "TwoByTwo", "Verdict", "WrittenBar", "WrittenReport", "WrittenScores"]
+__all__ = ["Believed", "Budget", "Calibration", "CalibrationGap", "Calibrator", "CalibratorMethod", "CandidateKind", "CandidateReport", "Case", "Certificate", "Challenge", "Comparison", "Compression", "Confidence", "Curve", "CurvePoint", "Disagreement", "Duel", "Estimate", "EvalReport", "Expected", "ExportReport", "Exported", "FieldCalibrator", "FieldConfidence", "FieldScore", "Figure", "Finding", "Gain", "JudgedShare", "Kept", "LimitKind", "LookCounts", "MethodLoss", "MoneySaved", "MoreRows", "Moved", "NextUse", "OneOff", "Outcome", "Outlook", "Pair", "Plan", "PromptSearch", "RecordScores", "Refusal", "Release", "Reliability", "Rung", "RuntimeTried", "ScopeFigure", "ScopeReport", "ScopeRule", "Scores", "Seeds", "Size", "SizeVerdict", "Sizes", "Sizing", "SliceCalibrator", "SliceCertificate", "SlicePlan", "SliceReport", "Span", "Standing", "StandingReport", "TextScores", "Trained", "Trial", "TwoByTwo", "Verdict", "WrittenBar", "WrittenReport", "WrittenScores"]

@@ -22,6 +22,7 @@ from overproof.data import (
 )
 from overproof.evidence import (
     Challenge,
+    Compression,
     EvalReport,
     Exported,
     ExportReport,
@@ -134,6 +135,8 @@ class Evidence:
     """Against the serving release; None outside a refresh."""
     register: Register | None = None
     """The teacher's known mistakes, asked of the student; None where nobody reviewed anything."""
+    compression: Compression | None = None
+    """Rare and critical cases across the sizes; None where there is no case, or one student."""
     digests: Mapping[str, str] = field(default_factory=dict)
     """Name of an artifact to its digest."""
 

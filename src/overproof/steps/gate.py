@@ -48,6 +48,7 @@ ASKED: tuple[Row, ...] = (
     Row(id="F02", title="Swapped terms change no answer", check=asked.flips, reads=("bundle", "flips"), waivable=True, when=lambda r: r.swaps),
     Row(id="C01", title="Holds up against the serving release", check=asked.challenged, reads=("report", "challenge"), when=lambda r: r.challenged),
     Row(id="S01", title="No smaller student does as well", check=asked.smaller, reads=("sizes", "plan"), waivable=True, when=lambda r: r.sizing),
+    Row(id="S02", title="No rare or critical case is lost to a larger student", check=asked.cases, reads=("compression", "report"), waivable=True, when=lambda r: r.cases),
     Row(id="W01", title="Known mistakes of the teacher are gone", check=asked.weaknesses, reads=("bundle", "register"), waivable=True, when=lambda r: r.weaknesses),
     Row(id="G14", title="Looked at in the shadow before it answers", check=keepers.shadow, reads=(), waivable=True, when=lambda r: r.stage != "shadow"),
     Row(id="G18", title="Personal data redacted before others get the student", check=keepers.privacy, reads=(), waivable=True, when=lambda r: r.distribution != "internal"),

@@ -9,9 +9,10 @@ from overproof.errors import DataError
 from overproof.evidence import Finding, Outcome
 from overproof.evidence.figures import Verdict
 from overproof.steps.challenge import challenge_answer
-from overproof.steps.checks.table import GateRecipe, finding, need
+from overproof.steps.checks.table import GateRecipe, chosen_of, finding, need
 from overproof.steps.collect import Evidence
 from overproof.steps.comparisons import Answer
+from overproof.steps.compression import compression_answers
 from overproof.steps.flips import flip_answers
 from overproof.steps.groups import gap_answers
 from overproof.steps.register import register_answer
@@ -63,6 +64,14 @@ def challenged(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
     """The student against the serving release."""
     del recipe
     yield _says(challenge_answer(evidence.challenge))
+
+
+def cases(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
+    """No rare or critical case is lost to a larger student."""
+    del recipe
+    found = need(evidence.compression, "comparison of rare and critical cases across the sizes")
+    for answer in compression_answers(found, chosen_of(evidence)):
+        yield _says(answer)
 
 
 def smaller(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:

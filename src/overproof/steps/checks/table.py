@@ -86,6 +86,8 @@ class GateRecipe:
     """The owner's bar on what a judge of texts says."""
     sizing: bool = False
     """Whether further fits compared the sizes."""
+    cases: bool = False
+    """Whether there are rare or critical cases and sizes to compare on them."""
     challenged: bool = False
     """Whether a serving release has to be held up to."""
     ece_at_most: float | None = None
