@@ -41,6 +41,7 @@ from overproof.recipes import (
     group_recipe,
     plan_recipe,
     predict_recipe,
+    probe_recipe,
     promptset_recipe,
     routed_slices,
     slices_of,
@@ -60,6 +61,7 @@ from overproof.steps.collect import (
     ADD_FLIPS,
     ADD_GROUPS,
     ADD_JUDGED,
+    ADD_PROBES,
     ADD_STANDING,
     ADD_SUSPICION,
     COLLECT,
@@ -87,6 +89,7 @@ from overproof.steps.groups import GROUPS, check_attributes
 from overproof.steps.pack import PACK, PackRecipe
 from overproof.steps.plan import PLAN
 from overproof.steps.predict import TEACHER_SCORES
+from overproof.steps.probe import PROBE
 from overproof.steps.promptset import PROMPTSET
 from overproof.steps.size_verdict import SIZE_VERDICT
 from overproof.steps.standing import WEIGH
@@ -275,6 +278,12 @@ class Road:
         bundle = run(PACK, chosen, report, recipe=packing)
         if p.fairness.swaps:
             kept["flips"] = run(FLIPS, bundle, dev_rows, recipe=flip_recipe(p))
+        if p.probe.use != "off":
+            probing = probe_recipe(p, slices_of(p, survey))
+            kept["probes"] = run(
+                PROBE, bundle, dev_rows, candidates.train_rows, kept["clearance"], recipe=probing,
+                teacher=self.buyer.teacher(kept["clearance"]) if probing.teacher_rows else None, functions=functions_of(probing.slices),
+            )  # fmt: skip
         self._challenge(bundle, report.value, survey)
         volume = p.serve.requests_per_month or survey.requests_per_month
         weighing = weigh_recipe(p, volume, candidates.seconds[report.value.chosen])
@@ -286,7 +295,7 @@ class Road:
         )
         added = (
             ("exports", ADD_EXPORTS), ("groups", ADD_GROUPS), ("flips", ADD_FLIPS), ("suspicion", ADD_SUSPICION), ("judged", ADD_JUDGED),
-            ("standing", ADD_STANDING), ("challenge", ADD_CHALLENGE),
+            ("standing", ADD_STANDING), ("challenge", ADD_CHALLENGE), ("probes", ADD_PROBES),
         )  # fmt: skip
         for name, step in added:
             if name in kept:

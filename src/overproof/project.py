@@ -46,6 +46,7 @@ from overproof.settings import (
     TeacherTable,
     TrafficTable,
 )
+from overproof.settings_probe import ProbeTable, probe_problems
 from overproof.settings_watch import NotifyTable, WatchTable, notify_problems, watch_problems
 from overproof.task import Classes, Task, Text, judge_fields, judge_task, output_of
 
@@ -62,7 +63,7 @@ TABLES: Mapping[str, type] = {
     "task": TaskTable, "owner": Owner, "traffic": TrafficTable, "privacy": PrivacyTable, "promptset": PromptSetTable,
     "teacher": TeacherTable, "bars": BarsTable, "serve": ServeTable, "proof": ProofTable,
     "fairness": FairnessTable, "gateway": GatewayTable, "judge": JudgeTable, "run": RunTable, "sizing": SizingTable, "costs": CostsTable,
-    "watch": WatchTable, "notify": NotifyTable,
+    "watch": WatchTable, "notify": NotifyTable, "probe": ProbeTable,
 }  # fmt: skip
 LISTS = {"verify": "verifiers", "student": "students", "baseline": "baselines", "slice": "", "committee": ""}
 STAND_INS: Mapping[str, Any] = {"name": "x", "input": ["x"], "output": {}, "prompt": "", "use": "", "email": "x@x.xx"}
@@ -109,6 +110,7 @@ class Project:
     gateway: GatewayTable = field(default_factory=GatewayTable)
     watch: WatchTable = field(default_factory=WatchTable)
     notify: NotifyTable = field(default_factory=NotifyTable)
+    probe: ProbeTable = field(default_factory=ProbeTable)
     judge_prompt: str = ""
     """The judge's own instructions; empty for the built-in ones."""
 
@@ -544,6 +546,10 @@ class _Reading:
         self.say("[serve]", dict.fromkeys(stage_problems(dials.stages) if dials is not None else (), True))
         self.say("[watch]", dict.fromkeys(watch_problems(tables["watch"]) if tables["watch"] is not None else (), True))
         self.say("[notify]", dict.fromkeys(notify_problems(tables["notify"]) if tables["notify"] is not None else (), True))
+        probing = tables["probe"]
+        self.say("[probe]", dict.fromkeys(probe_problems(probing) if probing is not None else (), True))
+        if probing is not None and probing.cases:
+            self.file("[probe]", "cases", probing.cases)
         proof = tables["proof"]
         if proof is not None and dials is not None:
             budget = dials.wrong_when_served is not None

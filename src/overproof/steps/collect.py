@@ -30,6 +30,7 @@ from overproof.evidence import (
     StandingReport,
     Trained,
 )
+from overproof.evidence.probes import ProbeReport
 from overproof.steps.ceiling import Ceiling, CeilingRecipe, ceiling
 from overproof.steps.filter_report import rules_of
 from overproof.steps.flips import FlipReport
@@ -131,6 +132,8 @@ class Evidence:
     """Everything that could serve, in money."""
     challenge: Challenge | None = None
     """Against the serving release; None outside a refresh."""
+    probes: ProbeReport | None = None
+    """What spoiled, attacked and foreign texts do; None where [probe] is off."""
     digests: Mapping[str, str] = field(default_factory=dict)
     """Name of an artifact to its digest."""
 
@@ -264,6 +267,12 @@ def add_challenge(evidence: Evidence, challenge: Challenge, recipe: AddRecipe) -
     return replace(evidence, challenge=challenge)
 
 
+def add_probes(evidence: Evidence, probes: ProbeReport, recipe: AddRecipe) -> Evidence:
+    """The evidence with what the probes found."""
+    del recipe
+    return replace(evidence, probes=probes)
+
+
 def add_suspicion(evidence: Evidence, suspicion: Suspicion, recipe: AddRecipe) -> Evidence:
     """The evidence with what suspicion.v1 marked, in a sentence."""
     del recipe
@@ -305,4 +314,5 @@ ADD_FLIPS = Step(name="add-flips", version=1, fn=add_flips)
 ADD_JUDGED = Step(name="add-judged", version=1, fn=add_judged)
 ADD_STANDING = Step(name="add-standing", version=1, fn=add_standing)
 ADD_CHALLENGE = Step(name="add-challenge", version=1, fn=add_challenge)
+ADD_PROBES = Step(name="add-probes", version=1, fn=add_probes)
 ADD_SUSPICION = Step(name="add-suspicion", version=1, fn=add_suspicion)

@@ -29,6 +29,7 @@ from overproof.steps.flips import flip_answers
 from overproof.steps.groups import gap_answers
 from overproof.steps.headlines import refused, said, shipped
 from overproof.steps.match_checks import off_share, theatre
+from overproof.steps.probe_checks import CHECKED
 from overproof.steps.size_verdict import smaller_answer
 from overproof.steps.text_judge import judged_answer
 from overproof.store.artifacts import Step
@@ -82,6 +83,8 @@ class GateRecipe:
     """Whether further fits compared the sizes."""
     challenged: bool = False
     """Whether a serving release has to be held up to."""
+    probes: tuple[str, ...] = ()
+    """Ids of the probe checks that are asked for; see `steps.probe_checks`."""
     ece_at_most: float | None = None
     """Advisory: a calibration error above it is said, and never refuses."""
 
@@ -154,7 +157,7 @@ def table_of(recipe: GateRecipe) -> tuple[Row, ...]:
 
     Returns: at least `CHECKS`; a check that nobody asked for is left out, since it could only pass for nothing.
     """
-    asked = {"F01": recipe.gap_at_most is not None, "F02": recipe.swaps, "R01": recipe.written, "R02": recipe.judged is not None, "S01": recipe.sizing, "C01": recipe.challenged}
+    asked = {"F01": recipe.gap_at_most is not None, "F02": recipe.swaps, "R01": recipe.written, "R02": recipe.judged is not None, "S01": recipe.sizing, "C01": recipe.challenged, **{name: name in recipe.probes for name, _, _ in CHECKED}}
     return (*CHECKS, *(row for row in ASKED if asked[row.id]))
 
 
@@ -187,13 +190,7 @@ def _run(row: Row, evidence: Evidence, recipe: GateRecipe) -> list[Finding]:
 
 
 def _finding(
-    check: str,
-    outcome: Outcome,
-    reason: str,
-    next_action: str = "",
-    *,
-    figure: Figure | None = None,
-    where: SliceReport | None = None,
+    check: str, outcome: Outcome, reason: str, next_action: str = "", *, figure: Figure | None = None, where: SliceReport | None = None
 ) -> Finding:
     row = next(r for r in (*CHECKS, *ASKED) if r.id == check)
     return Finding(
@@ -531,8 +528,13 @@ def _by_judge(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
     yield replace(said_so, value=share.value, bound=bound, bar=bar.at_least, n=share.n)
 
 
-def _says(check: str, found: Any) -> Iterator[Finding]:
-    yield _finding(check, found.outcome, found.reason, found.todo)
+def _says(check: str, *found: Any) -> Iterator[Finding]:
+    yield from (_finding(check, one.outcome, one.reason, one.todo) for one in found)
+
+
+def _probed(check: str) -> Callable[[Evidence, GateRecipe], Iterator[Finding]]:
+    said = next(answers for name, _, answers in CHECKED if name == check)
+    return lambda e, _: _says(check, *said(_need(e.probes, "report of the probes")))
 
 
 def _owner(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
@@ -592,8 +594,9 @@ ASKED: tuple[Row, ...] = (
     Row(id="F02", title="Swapped terms change no answer", check=_flips, reads=("bundle", "flips"), waivable=True),
     Row(id="C01", title="Holds up against the serving release", check=lambda e, _: _says("C01", challenge_answer(e.challenge)), reads=("report", "challenge")),
     Row(id="S01", title="No smaller student does as well", check=lambda e, _: _says("S01", smaller_answer(e.sizing)), reads=("sizes", "plan"), waivable=True),
+    *(Row(id=name, title=title, check=_probed(name), reads=("bundle", "probes"), waivable=True) for name, title, _ in CHECKED),
 )
 """Checks that run only where the project file asks for them."""
 
 
-GATE = Step(name="gate", version=6, fn=gate)
+GATE = Step(name="gate", version=7, fn=gate)
