@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 WHAT = (
     "traffic", "skipped", "terms", "prompts", "labels", "dropped", "filter", "judge", "teacher", "report", "candidates", "baselines", "calibration", "certificate",
-    "groups", "flips", "outlook", "sizes", "verdict", "dossier",
+    "groups", "flips", "probes", "outlook", "sizes", "verdict", "dossier",
 )  # fmt: skip
 SOME = 20  # rows of a listing on a screen; --json has all
 
@@ -117,6 +117,10 @@ def _result(door: Door, result: RunResult, what: str, *, today: str) -> None:
         from overproof.cli import fairness
 
         door.emit(*fairness.page(what, find(result, what), result))
+    elif what == "probes":
+        from overproof.cli.probes_page import page
+
+        door.emit(*page(find(result, "probes"), result))
     elif what == "sizes":
         from overproof.cli.sizes_page import sizes_page
 

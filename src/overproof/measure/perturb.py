@@ -204,7 +204,8 @@ def _pick(change: Callable[[str, random.Random], str | None]) -> Apply:
 
 
 def _noisy(letter: str, rng: random.Random) -> str:
-    return rng.choice((*KEYS.get(letter.lower(), "x"), "", letter + letter))
+    picks: list[str] = [*KEYS.get(letter.lower(), "x"), "", letter + letter]
+    return rng.choice(picks)
 
 
 def _drop_word(text: str, rng: random.Random) -> str | None:

@@ -307,7 +307,7 @@ def collect(
 
 
 SUMMARISE = Step(name="summarise", version=3, fn=summarise)
-COLLECT = Step(name="collect", version=3, fn=collect)
+COLLECT = Step(name="collect", version=4, fn=collect)
 ADD_GROUPS = Step(name="add-groups", version=1, fn=add_groups)
 ADD_EXPORTS = Step(name="add-exports", version=1, fn=add_exports)
 ADD_FLIPS = Step(name="add-flips", version=1, fn=add_flips)

@@ -247,9 +247,7 @@ def _terms(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
     wrong = []
     if data.clearance_id != clearance.id:
         wrong.append(f"the answers carry clearance {data.clearance_id[:12]!r}, the run has {clearance.id[:12]!r}")
-    wrong += shortfalls(
-        clearance, today=recipe.today, student_kind=recipe.student_kind, distribution=recipe.distribution
-    )
+    wrong += shortfalls(clearance, today=recipe.today, student_kind=recipe.student_kind, distribution=recipe.distribution)
     for member in data.committee.members if data.committee is not None else ():
         if member.clearance.pin != member.pin:
             wrong.append(f"the committee's {member.name!r} answered under a clearance for another teacher")
