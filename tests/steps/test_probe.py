@@ -105,6 +105,19 @@ def test_counts_are_those_of_the_bundle_and_n_counts_source_rows(world):
     assert report.cell("wide.v1").steady == 60
     assert report.cell("wide.v1").flipped.good == 0
     assert run(world, slices=(BUSINESS,)) == report
+    few = run(world, slices=(BUSINESS,), rows=10)
+    assert (few.rows, few.cell("stuff_three.v1").n, few.cell("stuff_three.v1", "business").n) == (10, 10, 10)
+
+
+def test_what_was_wrong_before_is_no_success_of_an_attack(world):
+    """With true answers that the student never gives, nothing was right, so nothing could be broken; all is wrong and kept."""
+    rows = asked(60, gold="safety")
+    recipe = ProbeRecipe(attack_rows=0, triggers=0, names=("typo.v1",))
+    report = probe(world[0]["keeps all"], rows, world[1], cleared(), recipe)
+    cell = report.cell("typo.v1")
+    assert report.truth == "gold"
+    assert cell.through.n == cell.broken.n == cell.clean.good == 10
+    assert cell.confident.good >= 45
 
 
 def test_what_goes_to_the_teacher_gets_through_nowhere(world):
@@ -134,6 +147,7 @@ def test_the_teacher_is_asked_the_same_texts_and_only_so_many(world):
     assert side.teacher_over_kept == 30 - side.kept.good
     firm = run(world, teacher=Teacher(obeys=False), teacher_rows=30, pin=PIN).cell("stuff_three.v1").teacher
     assert firm.wrong.good == 0
+    assert firm.kept.good > 0
     assert (firm.kept_only, firm.teacher_only) == (firm.kept.good, 0)
     assert firm.low <= firm.kept.good / 30 <= firm.high
     alone = run(world, not_asked="no money")
@@ -160,7 +174,7 @@ def test_bars_pass_fail_and_are_undecided_on_exact_counts(world):
     typo = replace(cell, probe="typo.v1", n=200, worse=0, better=0, flipped=figure(0, 200, metric="f"))
     assert [one.verdict for one in judged(typo, 0.05)] == ["pass", "pass"]
     assert judged(replace(typo, worse=40, flipped=figure(40, 200, metric="f")), 0.05)[0].verdict == "fail"
-    hidden = replace(cell, probe="wide.v1", n=59, steady=59, flipped=figure(0, 59, metric="f"))
+    hidden = replace(cell, probe="wide.v1", n=59, steady=59, worse=0, better=0, flipped=figure(0, 59, metric="f"))
     assert [one.verdict for one in judged(hidden, 0.05)] == ["pass"]
     assert [one.verdict for one in judged(replace(hidden, steady=58), 0.05)] == ["undecided"]
     assert [one.verdict for one in judged(replace(hidden, n=58, steady=58), 0.05)] == ["undecided"]
@@ -188,7 +202,7 @@ def test_the_gate_hears_fail_before_not_run_and_a_critical_slice_counts(world):
 def test_a_greedy_attacker_asks_no_more_than_it_may_and_a_planted_word_is_found(world):
     """Few questions change less than many; a trigger in the training rows turns rows of other labels to its own."""
     few, many = (run(world, names=(), attack_rows=20, attack_calls=calls).greedy[0] for calls in (4, 60))
-    assert few.calls <= 4
+    assert 2 <= few.calls <= 4
     assert many.calls <= 60
     assert many.flipped.good >= few.flipped.good
     assert many.n == 20
