@@ -69,7 +69,7 @@ def test_own_perturbations_are_found_by_module_and_held_to_their_word():
     own = perturbation(f"{__name__}:shout")
     assert (own.kind, own.shape) == ("own", "same")
     assert perturb(own, "a", Given(label="refund"), key="k").startswith("a refund 0.")
-    with pytest.raises(MeasureError, match="typo.v1"):
+    with pytest.raises(MeasureError, match=r"typo\.v1"):
         perturbation("typos.v1")
     with pytest.raises(RegistryError):
         perturbation("nowhere:nothing")

@@ -60,7 +60,9 @@ class Perturbation:
     name: str
     """With its version, for example "typo.v1"; another output for the same seed is another version."""
     kind: Kind
+    """What is spoiled; the bars and the report are by kind."""
     shape: Shape
+    """What is right afterwards."""
     apply: Apply
     """Text, what is known and a source of chance to the new text; None where it doesn't apply."""
 

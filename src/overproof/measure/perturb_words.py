@@ -1,4 +1,9 @@
-"""The words that perturbations add: instructions, padding, and texts of no task of ours. Written for this package."""
+"""
+The words that perturbations add: instructions, padding, and texts of no task of ours. Written for this package.
+
+>>> len(INSTRUCTIONS), len(FOREIGN) == len(set(FOREIGN)) >= 59
+(40, True)
+"""
 
 from __future__ import annotations
 
