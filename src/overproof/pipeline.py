@@ -41,6 +41,7 @@ from overproof.recipes import (
     group_recipe,
     plan_recipe,
     predict_recipe,
+    probe_recipe,
     promptset_recipe,
     routed_slices,
     slices_of,
@@ -60,6 +61,7 @@ from overproof.steps.collect import (
     ADD_FLIPS,
     ADD_GROUPS,
     ADD_JUDGED,
+    ADD_PROBES,
     ADD_REGISTER,
     ADD_STANDING,
     ADD_SUSPICION,
@@ -89,6 +91,7 @@ from overproof.steps.groups import GROUPS, check_attributes
 from overproof.steps.pack import PACK, PackRecipe
 from overproof.steps.plan import PLAN
 from overproof.steps.predict import TEACHER_SCORES
+from overproof.steps.probe import PROBE
 from overproof.steps.promptset import PROMPTSET
 from overproof.steps.register import REGISTER, RegisterRecipe
 from overproof.steps.size_verdict import SIZE_VERDICT
@@ -282,6 +285,12 @@ class Road:
         if "filtered" in kept and "mended" in kept:
             words = self.memo.source("reviews", self.store.reviews.live())
             kept["register"] = run(REGISTER, bundle, kept["filtered"], words, recipe=RegisterRecipe())
+        if p.probe.use != "off":
+            probing = probe_recipe(p, slices_of(p, survey))
+            kept["probes"] = run(
+                PROBE, bundle, dev_rows, candidates.train_rows, kept["clearance"], recipe=probing,
+                teacher=self.buyer.teacher(kept["clearance"]) if probing.teacher_rows else None, functions=functions_of(probing.slices),
+            )  # fmt: skip
         self._challenge(bundle, report.value, survey)
         named = slices_of(p, survey)
         compared = run(COMPRESSION, self.memo.gather(candidates.dev), dev_rows, recipe=CompressionRecipe(slices=named), functions=functions_of(named))
@@ -297,7 +306,7 @@ class Road:
         )
         added = (
             ("exports", ADD_EXPORTS), ("groups", ADD_GROUPS), ("flips", ADD_FLIPS), ("suspicion", ADD_SUSPICION), ("judged", ADD_JUDGED),
-            ("standing", ADD_STANDING), ("challenge", ADD_CHALLENGE), ("compression", ADD_COMPRESSION), ("register", ADD_REGISTER),
+            ("standing", ADD_STANDING), ("challenge", ADD_CHALLENGE), ("compression", ADD_COMPRESSION), ("register", ADD_REGISTER), ("probes", ADD_PROBES),
         )  # fmt: skip
         for name, step in added:
             if name in kept:

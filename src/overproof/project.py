@@ -47,6 +47,7 @@ from overproof.settings import (
     TeacherTable,
     TrafficTable,
 )
+from overproof.settings_probe import ProbeTable, probe_problems
 from overproof.settings_watch import NotifyTable, WatchTable, notify_problems, watch_problems
 from overproof.task import Classes, Task, Text, judge_fields, judge_task, output_of
 
@@ -63,7 +64,7 @@ TABLES: Mapping[str, type] = {
     "task": TaskTable, "owner": Owner, "traffic": TrafficTable, "privacy": PrivacyTable, "promptset": PromptSetTable,
     "teacher": TeacherTable, "bars": BarsTable, "serve": ServeTable, "proof": ProofTable,
     "fairness": FairnessTable, "gateway": GatewayTable, "judge": JudgeTable, "run": RunTable, "sizing": SizingTable, "costs": CostsTable,
-    "watch": WatchTable, "notify": NotifyTable, "gate": GateTable,
+    "watch": WatchTable, "notify": NotifyTable, "gate": GateTable, "probe": ProbeTable,
 }  # fmt: skip
 LISTS = {"verify": "verifiers", "student": "students", "baseline": "baselines", "slice": "", "committee": ""}
 STAND_INS: Mapping[str, Any] = {"name": "x", "input": ["x"], "output": {}, "prompt": "", "use": "", "email": "x@x.xx"}
@@ -111,6 +112,7 @@ class Project:
     watch: WatchTable = field(default_factory=WatchTable)
     notify: NotifyTable = field(default_factory=NotifyTable)
     gate: GateTable = field(default_factory=GateTable)
+    probe: ProbeTable = field(default_factory=ProbeTable)
     judge_prompt: str = ""
     """The judge's own instructions; empty for the built-in ones."""
 
@@ -550,6 +552,10 @@ class _Reading:
         strange = [one for one in own if one not in registry.names("checks") and not _is_function(one)]
         self.unique(list(own), "[gate] checks", "name each once")
         self.say("[gate]", {f"checks: no check named {one!r}. {registry.suggest(one, registry.names('checks'))}": True for one in strange})
+        probing = tables["probe"]
+        self.say("[probe]", dict.fromkeys(probe_problems(probing) if probing is not None else (), True))
+        if probing is not None and probing.cases:
+            self.file("[probe]", "cases", probing.cases)
         proof = tables["proof"]
         if proof is not None and dials is not None:
             budget = dials.wrong_when_served is not None

@@ -12,6 +12,7 @@ from overproof.data import planned_stages
 from overproof.errors import DataError
 from overproof.evidence import EvalReport
 from overproof.measure.intervals import rows_needed
+from overproof.measure.perturb import SHIPPED
 from overproof.privacy.redact import policy_digest
 from overproof.project import Project
 from overproof.project_outputs import kind_name
@@ -27,6 +28,9 @@ from overproof.steps.groups import GroupRecipe
 from overproof.steps.mend import FeaturesRecipe
 from overproof.steps.plan import PlanRecipe, certified_by
 from overproof.steps.predict import PredictRecipe
+from overproof.steps.probe import ProbeRecipe
+from overproof.steps.probe_cases import Case, read_cases, weakness_cases
+from overproof.steps.probe_checks import CHECKED
 from overproof.steps.promptset import PromptSetRecipe
 from overproof.steps.size_verdict import VerdictRecipe, rung_of
 from overproof.steps.sizing import SizingRecipe
@@ -258,6 +262,7 @@ def gate_recipe(
         judged=p.bars.by_judge,
         sizing=bool(p.sizing.budgets),
         challenged=challenged,
+        probes=_probe_checks(p),
         cases=cases,
         stage=planned_stages(p.serve.stages)[0].stage,
         redacted=p.privacy.mode != "off",
@@ -288,6 +293,49 @@ def watch_plan(project: Project) -> WatchPlan:
         false_alarms=w.false_alarms, ask=w.ask, person_share=w.person_share, deadline_days=int(w.deadline[:-1]),
         overall_bar=1.0 - (dials.fidelity_below or (dials.kept_right or KEPT_RIGHT) - 0.01),
     )  # fmt: skip
+
+
+def _probe_checks(project: Project) -> tuple[str, ...]:
+    """Those with something to judge; none where probes are off or only reported."""
+    table = project.probe
+    there = {"P04": bool(table.cases), "P05": bool(table.weaknesses)}
+    return tuple(name for name, _, _ in CHECKED if there.get(name, True)) if table.use == "gate" else ()
+
+
+def probe_recipe(project: Project, slices: tuple[Slice, ...]) -> ProbeRecipe:
+    """
+    What is tried on the packed student.
+
+    Args:
+        project: the checked project file.
+        slices: of the project.
+
+    Returns: the recipe.
+    Raises: DataError for cases that can't be read.
+    """
+    p, table = project, project.probe
+    recorded = p.teacher.use == "recorded.v1"
+    why = "the teacher is a recording, which holds no answer to a spoiled text" if recorded else "[probe] teacher_rows is 0"
+    rows = 0 if recorded else table.teacher_rows
+    return ProbeRecipe(
+        slices=slices, rows=table.rows, names=(*(SHIPPED if p.task.written is None else _wordless()), *table.extra),
+        sources={name: verifier_spec(name, {}).source_digest for name in table.extra},
+        attack_rows=table.attack_rows, attack_calls=table.attack_calls, triggers=table.triggers, cases=_owners_cases(p),
+        out_of_scope=p.task.out_of_scope, teacher_rows=rows, not_asked="" if rows else why, pin=p.pin if rows else None,
+        delta=p.proof.delta, seed=table.seed,
+    )  # fmt: skip
+
+
+def _wordless() -> tuple[str, ...]:
+    """Written answers have no labels to inject or to stuff."""
+    return tuple(name for name, one in SHIPPED.items() if one.kind not in ("inject", "stuff"))
+
+
+def _owners_cases(p: Project) -> tuple[Case, ...]:
+    fields, output = p.task.input, p.task.output
+    own = read_cases(p.root / p.probe.cases, fields=fields, output=output) if p.probe.cases else ()
+    known = [weakness_cases(w.name, w.texts, right=w.right, wrong=w.wrong, fields=fields, output=output) for w in p.probe.weaknesses]
+    return (*own, *(case for cases in known for case in cases))
 
 
 def decided(report: EvalReport) -> date:

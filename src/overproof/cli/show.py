@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 WHAT = (
     "traffic", "skipped", "terms", "prompts", "labels", "dropped", "filter", "judge", "teacher", "report", "candidates", "baselines", "calibration", "certificate",
-    "groups", "flips", "outlook", "sizes", "verdict", "dossier",
+    "groups", "flips", "probes", "outlook", "sizes", "verdict", "dossier",
 )  # fmt: skip
 SOME = 20  # rows of a listing on a screen; --json has all
 
@@ -113,10 +113,10 @@ def _result(door: Door, result: RunResult, what: str, *, today: str) -> None:
     elif what == "prompts":
         prompts = find(result, "prompts") or _missing(what)
         door.emit(prompts, tables.funnel_table(prompts.funnel, {}), *_match(prompts), *prompts_page(prompts))
-    elif what in ("groups", "flips"):
-        from overproof.cli import fairness
+    elif what in ("groups", "flips", "probes"):
+        from overproof.cli import fairness, probes_page
 
-        door.emit(*fairness.page(what, find(result, what), result))
+        door.emit(*(probes_page.page(find(result, what), result) if what == "probes" else fairness.page(what, find(result, what), result)))
     elif what == "sizes":
         from overproof.cli.sizes_page import sizes_told
 

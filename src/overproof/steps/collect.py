@@ -31,6 +31,7 @@ from overproof.evidence import (
     StandingReport,
     Trained,
 )
+from overproof.evidence.probes import ProbeReport
 from overproof.steps.ceiling import Ceiling, CeilingRecipe, ceiling
 from overproof.steps.filter_report import rules_of
 from overproof.steps.flips import FlipReport
@@ -137,6 +138,8 @@ class Evidence:
     """The teacher's known mistakes, asked of the student; None where nobody reviewed anything."""
     compression: Compression | None = None
     """Rare and critical cases across the sizes; None where there is no case, or one student."""
+    probes: ProbeReport | None = None
+    """What spoiled, attacked and foreign texts do; None where [probe] is off."""
     digests: Mapping[str, str] = field(default_factory=dict)
     """Name of an artifact to its digest."""
 
@@ -276,6 +279,12 @@ def add_register(evidence: Evidence, register: Register, recipe: AddRecipe) -> E
     return replace(evidence, register=register)
 
 
+def add_probes(evidence: Evidence, probes: ProbeReport, recipe: AddRecipe) -> Evidence:
+    """The evidence with what the probes found."""
+    del recipe
+    return replace(evidence, probes=probes)
+
+
 def add_suspicion(evidence: Evidence, suspicion: Suspicion, recipe: AddRecipe) -> Evidence:
     """The evidence with what suspicion.v1 marked, in a sentence."""
     del recipe
@@ -317,5 +326,6 @@ ADD_FLIPS = Step(name="add-flips", version=1, fn=add_flips)
 ADD_JUDGED = Step(name="add-judged", version=1, fn=add_judged)
 ADD_STANDING = Step(name="add-standing", version=1, fn=add_standing)
 ADD_CHALLENGE = Step(name="add-challenge", version=1, fn=add_challenge)
+ADD_PROBES = Step(name="add-probes", version=1, fn=add_probes)
 ADD_SUSPICION = Step(name="add-suspicion", version=1, fn=add_suspicion)
 ADD_REGISTER = Step(name="add-register", version=1, fn=add_register)

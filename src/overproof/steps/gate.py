@@ -13,6 +13,7 @@ from overproof.steps.checks.table import GateRecipe, Row, WatchPlan, finding
 from overproof.steps.checks.waiving import waived_by
 from overproof.steps.collect import Evidence
 from overproof.steps.headlines import refused, said, shipped, under_waivers
+from overproof.steps.probe_checks import CHECKED
 from overproof.store.artifacts import Step
 from overproof.store.codec import encode
 
@@ -50,6 +51,7 @@ ASKED: tuple[Row, ...] = (
     Row(id="S01", title="No smaller student does as well", check=asked.smaller, reads=("sizes", "plan"), waivable=True, when=lambda r: r.sizing),
     Row(id="S02", title="No rare or critical case is lost to a larger student", check=asked.cases, reads=("compression", "report"), waivable=True, when=lambda r: r.cases),
     Row(id="W01", title="Known mistakes of the teacher are gone", check=asked.weaknesses, reads=("bundle", "register"), waivable=True, when=lambda r: r.weaknesses),
+    *(Row(id=name, title=title, check=asked.probed(name), reads=("bundle", "probes"), waivable=True, when=lambda r, name=name: name in r.probes) for name, title, _ in CHECKED),  # type: ignore[misc] # bound by its default
     Row(id="G14", title="Looked at in the shadow before it answers", check=keepers.shadow, reads=(), waivable=True, when=lambda r: r.stage != "shadow"),
     Row(id="G18", title="Personal data redacted before others get the student", check=keepers.privacy, reads=(), waivable=True, when=lambda r: r.distribution != "internal"),
 )

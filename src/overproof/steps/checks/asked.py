@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from overproof.errors import DataError
@@ -15,6 +15,7 @@ from overproof.steps.comparisons import Answer
 from overproof.steps.compression import compression_answers
 from overproof.steps.flips import flip_answers
 from overproof.steps.groups import gap_answers
+from overproof.steps.probe_checks import CHECKED
 from overproof.steps.register import register_answer
 from overproof.steps.size_verdict import smaller_answer
 from overproof.steps.text_judge import judged_answer
@@ -72,6 +73,17 @@ def cases(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
     found = need(evidence.compression, "comparison of rare and critical cases across the sizes")
     for answer in compression_answers(found, chosen_of(evidence)):
         yield _says(answer)
+
+
+def probed(check: str) -> Callable[[Evidence, GateRecipe], Iterator[Finding]]:
+    """One of the checks on spoiled, attacked and foreign texts."""
+    answers = next(found for name, _, found in CHECKED if name == check)
+
+    def said(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
+        del recipe
+        yield from (_says(one) for one in answers(need(evidence.probes, "report of the probes")))
+
+    return said
 
 
 def smaller(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:

@@ -88,6 +88,8 @@ class GateRecipe:
     """Whether further fits compared the sizes."""
     cases: bool = False
     """Whether there are rare or critical cases and sizes to compare on them."""
+    probes: tuple[str, ...] = ()
+    """Ids of the probe checks that are asked for; see `steps.probe_checks`."""
     challenged: bool = False
     """Whether a serving release has to be held up to."""
     ece_at_most: float | None = None
