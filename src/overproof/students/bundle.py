@@ -380,7 +380,7 @@ def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
         listed[name] = entry
     # As one of us writes it, to the byte: a manifest is what a digest or a signature is over, and spaces are bytes too.
     spelled = (json.dumps(raw), json.dumps(raw, separators=(",", ":")) + "\n")
-    if path.read_text(encoding="utf-8") not in spelled:
+    if path.read_bytes().decode() not in spelled:  # no line end is translated
         raise DataError(f"{MANIFEST} is not spelled as it was written", next_action=REFUSED)
     return listed
 
