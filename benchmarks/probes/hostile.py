@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import pickle
@@ -245,7 +246,7 @@ def tried(folder: Path, count: Count) -> None:
     except OverproofError as error:
         count.refused += 1
         count.reasons[error.what[:90]] += 1
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         count.broke += 1
         count.reasons[f"{type(error).__name__}: {error}"[:90]] += 1
     else:
@@ -299,10 +300,8 @@ def hostile_bundles(place: Path, *, n: int, seed: int) -> dict[str, Count]:
 
 def serves(store, live: Live, release, name: str, folder: Path) -> None:
     """Put it up as the next release, where the store takes it at all; whatever comes, the good one answers afterwards."""
-    try:
+    with contextlib.suppress(OverproofError, OSError, ValueError):
         store.releases.record(release(name, folder), stage="full", by="attacker")
-    except (OverproofError, OSError, ValueError):
-        pass
     live.check()
     now = live.current
     if now.position.release != "good" or now.pool is None or now.pool.bundle.answers([ASKED])[0].guess != "delivery":
