@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import overproof
 from overproof import registry
+from overproof.about import about_of
 from overproof.asking import Buyer, clear_recipe, terms_of
 from overproof.data import (
     Answers,
@@ -319,7 +320,8 @@ class Road:
             waivers=waivers_of(self.store.decisions, report.value.certificate.plan_hash, today=self.today.isoformat()),
         )  # fmt: skip
         kept["verdict"] = verdict = run(GATE, evidence, recipe=asking)
-        writing = DossierRecipe(today=decided(report.value).isoformat(), version=overproof.__version__)
+        about = about_of(p, self.store, self.memo, verdict.value, chosen.value.use)
+        writing = DossierRecipe(today=decided(report.value).isoformat(), version=overproof.__version__, about=about)
         if "teacher" in kept:  # people have reviewed rows
             kept["dossier"] = run(REVIEWED_DOSSIER, evidence, verdict, kept["teacher"], recipe=writing)
         else:

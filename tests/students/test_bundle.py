@@ -387,3 +387,36 @@ def test_an_end_that_is_no_day_is_malformed(copy, change):
     seal(copy)
     with pytest.raises(DataError, match="malformed"):
         load_bundle(copy)
+
+
+def test_no_changed_byte_of_any_file_loads(packed, copy):
+    """A seeded sample of single bytes over all files, and the manifest's last line end as a space, a tab and a carriage return."""
+    import random
+
+    from overproof.students.bundle import manifest_of
+    from overproof.students.files import write_json
+
+    (copy / "manifest.json").unlink()
+    write_json(copy / "manifest.json", manifest_of(copy))
+    load_bundle(copy)
+    draw, files = random.Random(5), {path: path.read_bytes() for path in sorted(copy.rglob("*")) if path.is_file()}
+    places = [(path, draw.randrange(len(files[path]))) for path in draw.choices(list(files), k=60)]
+    places += [(copy / "manifest.json", len(files[copy / "manifest.json"]) - 1)]
+    for path, at in places:
+        for value in {draw.randrange(256), 0x20, 9, 13} - {files[path][at]}:
+            changed = bytearray(files[path])
+            changed[at] = value
+            path.write_bytes(bytes(changed))
+            with pytest.raises(OverproofError):
+                load_bundle(copy)
+        path.write_bytes(files[path])
+    load_bundle(copy)
+
+
+def test_a_line_end_of_the_manifest_is_a_byte_too(copy):
+    """The same entries in another spelling are another manifest: what a digest or a signature is over has one spelling."""
+    text = (copy / "manifest.json").read_text()
+    for other in (text + " ", " " + text, text.replace(": ", ":", 1), text + "\n"):
+        (copy / "manifest.json").write_text(other)
+        with pytest.raises(DataError, match="not spelled"):
+            load_bundle(copy)

@@ -37,6 +37,7 @@ VERBS = {
     "watch": ("overproof.cli.watch:watch", "Watch what serves: audits, drift, the teacher, the owner's duties."),
     "refresh": ("overproof.cli.refresh:refresh", "Distil again with few new labels; hold it against the serving student."),
     "keys": ("overproof.cli.keys:keys", "Make, list or revoke keys of the gateway's callers."),
+    "sign": ("overproof.cli.sign:sign", "Sign a release with a key kept elsewhere; say whose signatures count."),
     "export": ("overproof.cli.export:export", "Write the release as a folder that serves by itself."),
     "ablate": ("overproof.cli.ablate:ablate", "Train with and without each rule of the filter: does it help?"),
     "diff": ("overproof.cli.show:diff", "Compare two runs slice by slice."),

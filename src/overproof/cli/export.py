@@ -13,10 +13,11 @@ from overproof.cli.door import Door, verb
 from overproof.errors import EXIT_PASS, DataError
 
 if TYPE_CHECKING:
-    from overproof.evidence import ExportReport
+    from overproof.evidence import Release
     from overproof.pipeline import RunResult
     from overproof.project import Project
     from overproof.steps.collect import Evidence
+    from overproof.store.project_store import Store
 
 
 @click.command(short_help="Write the release as a folder that serves by itself.")
@@ -40,20 +41,61 @@ def export(door: Door, run_id: str | None, to: Path, candidate: str | None) -> i
         result = load_run(store, run_id)
         evidence: Evidence = find(result, "evidence")
         if candidate is not None:
-            name, bundle = candidate, _uncertified(project, evidence, candidate, Path(scratch))
+            name, seal = candidate, "not signed: it is no release"
+            bundle = _uncertified(project, evidence, candidate, Path(scratch))
+            write_standalone(bundle, to, version=overproof.__version__, figures=_figures(result, evidence, name))
         elif isinstance(result.verdict, Release):
-            name, bundle = result.verdict.candidate, result.verdict.bundle.path
+            name, seal = result.verdict.candidate, _handed_on(store, result, result.verdict, Path(scratch) / "release", to)
         else:
             raise DataError(
                 f"run {result.run_id} was refused: there is no release to export",
                 next_action="read `overproof show verdict`, or name a --candidate to take it uncertified",
             )
-        report = next((one for one in evidence.exports if one.candidate == name), None)
-        write_standalone(bundle, to, version=overproof.__version__, figures=_figures(result, evidence, name, report))
         needs = requirement(to / "bundle", version=overproof.__version__)
-    body = {"folder": str(to), "run": result.run_id, "candidate": name, "certified": candidate is None, "install": needs}
-    door.emit(body, f"{name}: {'certified' if candidate is None else 'not certified, it only guesses'}; install {needs}".replace("[", r"\["), to)
+    body = {"folder": str(to), "run": result.run_id, "candidate": name, "certified": candidate is None, "install": needs, "signature": seal}
+    door.emit(body, f"{name}: {'certified' if candidate is None else 'not certified, it only guesses'}; install {needs}".replace("[", r"\["), seal, to)
     return EXIT_PASS
+
+
+def write_release(result: RunResult, to: Path, *, signature: bytes | None = None) -> None:
+    """
+    Write a release as it leaves: bundle, papers and `verify.py`; the same bytes for the same run and version.
+
+    Args:
+        result: of a run that ended in a release.
+        to: a folder that is not there yet, or is empty.
+        signature: goes beside them.
+
+    Raises: DataError; OSError.
+    """
+    import overproof
+    from overproof import verify
+    from overproof.cli.walk import find
+    from overproof.evidence import Release
+    from overproof.students.standalone import write_standalone
+
+    assert isinstance(result.verdict, Release)
+    assert result.dossier_path is not None
+    papers = {one.name: one.read_bytes() for one in sorted(result.dossier_path.parent.iterdir()) if one != result.dossier_path}  # the page quotes rows
+    papers["verify.py"] = Path(verify.__file__).read_bytes()
+    if signature is not None:
+        papers[verify.SIGNATURE] = signature
+    figures = _figures(result, find(result, "evidence"), result.verdict.candidate)
+    write_standalone(result.verdict.bundle.path, to, version=overproof.__version__, figures=figures, papers=papers)
+
+
+def _handed_on(store: Store, result: RunResult, release: Release, scratch: Path, to: Path) -> str:
+    """Write the release with its signature, if that is over these very files; what is to be said of it."""
+    from overproof.signatures import signed_as
+    from overproof.store.signatures import UNSIGNED
+
+    words, signature = store.signatures.check(release.id, release.bundle.path).words, store.signatures.get(release.id)
+    if signature is not None:
+        write_release(result, scratch)
+        signed_as(signature, scratch)  # another version of this package writes another page
+        words = "signed; no key is trusted here, so `python verify.py --key` has to tell by whom" if words == UNSIGNED else words
+    write_release(result, to, signature=signature)
+    return words
 
 
 def _uncertified(project: Project, evidence: Evidence, name: str, scratch: Path) -> Path:
@@ -70,7 +112,8 @@ def _uncertified(project: Project, evidence: Evidence, name: str, scratch: Path)
     return pack(trained, bare, PackRecipe(task=project.task.name, input=project.task.input), workdir=scratch).path
 
 
-def _figures(result: RunResult, evidence: Evidence, name: str, report: ExportReport | None) -> dict[str, str]:
+def _figures(result: RunResult, evidence: Evidence, name: str) -> dict[str, str]:
+    report = next((one for one in evidence.exports if one.candidate == name), None)
     trained = next(one for one in evidence.trained if one.name == name)
     found = {"run": result.run_id, "size": f"{trained.size_bytes / 1e6:.1f} MB"}
     one = next((t for t in report.tried if t.runtime == report.runtime), None) if report is not None else None

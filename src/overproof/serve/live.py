@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from overproof.data import Stage
 from overproof.errors import OverproofError, StoreError
@@ -16,6 +17,7 @@ from overproof.serve.pool import Pool
 from overproof.serve.shadow import Shadow
 from overproof.store.releases import SERVING, Releases
 from overproof.store.rollout import took_place_of
+from overproof.store.signatures import Sealing
 from overproof.students.bundle import MANIFEST, load_bundle, verify_files
 from overproof.students.card import RELEASE, Card, read_card
 from overproof.students.weights import sha256_of
@@ -96,10 +98,12 @@ class Live:
         position: where the rollout stands; by default the newest release whose last stage is shadow, canary or full.
         loading: how to load.
         poll_s: how often the store is looked at.
+        seal: refuses a bundle that nobody signed, where signatures are asked for; see `Signatures.check`.
     """
 
     def __init__(
-        self, task: str, releases: Releases, *, position: Callable[[], Position] | None = None, loading: Loading | None = None, poll_s: float = POLL_S
+        self, task: str, releases: Releases, *, position: Callable[[], Position] | None = None, loading: Loading | None = None, poll_s: float = POLL_S,
+        seal: Callable[[str, Path], Sealing] | None = None,
     ) -> None:
         self.current = TEACHER_ONLY
         """Read it once for each request."""
@@ -108,6 +112,9 @@ class Live:
         """`time.monotonic` of the last look at the store that succeeded."""
         self.refused = ""
         """Why the release that should serve does not; empty where it does."""
+        self.seal = ""
+        """Who signed the release that is loaded, or that nobody asks."""
+        self._sealed = seal
         self._task, self._releases, self._position = task, releases, position or self._newest
         self._loading, self._poll_s = loading or Loading(), poll_s
         self._tried: tuple[str, float] | None = None
@@ -226,7 +233,8 @@ class Live:
         if release is None:
             raise StoreError(f"release {wanted.release!r} is not in the store", next_action="run `overproof status`")
         folder = release.bundle.path
-        pinned = sha256_of(folder / MANIFEST)
+        sealed = self._sealed(release.id, folder) if self._sealed is not None else None
+        pinned = (sealed.manifest if sealed else "") or sha256_of(folder / MANIFEST)
         verify_files(folder, manifest_sha256=pinned)
         old = self.current if self.current.position.release == wanted.release else TEACHER_ONLY
         pool, shadow, card = old.pool, old.shadow, old.card or read_card(folder / RELEASE)
@@ -243,6 +251,7 @@ class Live:
             shadow = None
         elif shadow is None:
             shadow = Shadow(folder, manifest_sha256=pinned, memory_mb=self._loading.shadow_mb)
+        self.seal = sealed.words if sealed else ""
         return Current(position=wanted, pool=pool, shadow=shadow, card=card)
 
     def _swap(self, new: Current) -> None:

@@ -166,7 +166,7 @@ class Manage:
 
     def _running(self, one: Station) -> dict[str, Any]:
         now = one.live.current.position
-        return {"loaded": now.release, "loaded_stage": now.stage, "events": [asdict(event) for event in list(one.live.events)], "shadow": _shadow(one)}
+        return {"loaded": now.release, "loaded_stage": now.stage, "signature": one.live.seal, "events": [asdict(event) for event in list(one.live.events)], "shadow": _shadow(one)}
 
     async def promote(self, request: Incoming, send: Send) -> None:
         """Take a task one stage further, where the evidence allows."""

@@ -125,7 +125,8 @@ def promote(
         now: seconds since 1970; the clock's where None.
 
     Returns: what came of it.
-    Raises: DataError for an unknown release or stage, or where there is nothing to take on.
+    Raises: DataError for an unknown release or stage, where there is nothing to take on, or for a release without the signature that
+        the project asks for.
     """
     now = time.time() if now is None else now
     state = store.rollouts.current(project.task.name)
@@ -136,6 +137,7 @@ def promote(
         raise DataError(
             f"release {name!r} is unknown" if name else "there is no release to take on", next_action=f"{LOOK}; `overproof run` makes one"
         )
+    store.signatures.check(release.id, release.bundle.path)  # no reason given with --force stands in for a signature
     plan = plan_of(store, project)(release.id)
     going_on = release.id == state.release_id
     asked = replace(plan, by_evidence=True)

@@ -90,7 +90,7 @@ class Station:
         self.trouble = ""
         """Why the rollout can't be followed now; empty where it can."""
         loading = Loading(workers=table.workers, shadow_mb=table.shadow_mb, breaker=lambda: Breaker.for_student(clock=now))
-        self.live = Live(self.name, store.releases, position=self._position, loading=loading)
+        self.live = Live(self.name, store.releases, position=self._position, loading=loading, seal=store.signatures.check)
         self.tick = Tick(store, self.name, plan_of(store, project), self.tally, former=self._former, clock=clock)
         self._wake, self._end = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._follow, name=f"rollout-{self.name}", daemon=True)

@@ -17,6 +17,7 @@ from overproof.steps.ahead import outlook_lines
 from overproof.steps.certificates import other_words, walk_words, whole_traffic
 from overproof.steps.collect import Evidence
 from overproof.steps.evaluate import served_cost_usd_per_1000, teacher_of
+from overproof.steps.papers import About, write_papers
 from overproof.steps.sizing_view import sizing_view
 from overproof.steps.slice_reports import bars_judged
 from overproof.steps.standing import slice_columns
@@ -47,11 +48,13 @@ class DossierRecipe:
     """ISO date."""
     version: str
     """Version of overproof that made it."""
+    about: About | None = None
+    """For the papers beside the page; None writes none."""
 
 
 def write_dossier(evidence: Evidence, verdict: Release | Refusal, recipe: DossierRecipe, *, workdir: Path) -> Folder:
     """
-    Write `index.html` and `dossier.json`.
+    Write `index.html`, `dossier.json` and the papers.
 
     Args:
         evidence: what the gate read.
@@ -59,7 +62,7 @@ def write_dossier(evidence: Evidence, verdict: Release | Refusal, recipe: Dossie
         recipe: date and version.
         workdir: a fresh folder.
 
-    Returns: the folder with both files.
+    Returns: the folder with them.
     """
     return _written(evidence, verdict, None, recipe, workdir)
 
@@ -77,7 +80,7 @@ def write_reviewed_dossier(
         recipe: date and version.
         workdir: a fresh folder.
 
-    Returns: the folder with both files.
+    Returns: the folder with them.
     """
     return _written(evidence, verdict, teacher, recipe, workdir)
 
@@ -91,6 +94,8 @@ def _written(
     values = facts(evidence, verdict, recipe, teacher=teacher)
     text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
     (target / "dossier.json").write_text(text + "\n", encoding="utf-8")
+    if recipe.about is not None:
+        write_papers(target, values, recipe.about, evidence.bundle.path if evidence.bundle else None)
     return Folder(path=target)
 
 

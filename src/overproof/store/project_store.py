@@ -22,6 +22,7 @@ from overproof.store.releases import Releases
 from overproof.store.reviews import ReviewLog
 from overproof.store.rollout import Rollouts
 from overproof.store.secret import project_secret
+from overproof.store.signatures import Signatures
 from overproof.store.watch import Watching
 
 HOME = ".overproof"
@@ -39,6 +40,7 @@ class Store:
         self.root = root.absolute()
         self.home = self.root / HOME
         self.objects = Objects(self.home)
+        self.signatures = Signatures(self.root, self.home)
 
     @cached_property
     def traffic(self) -> TrafficLog:

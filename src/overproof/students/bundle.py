@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
@@ -377,6 +378,10 @@ def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
         if name in listed or name == MANIFEST:
             raise DataError(f"{MANIFEST} names {name!r} twice, or itself", next_action=REFUSED)
         listed[name] = entry
+    # As one of us writes it, to the byte: a manifest is what a digest or a signature is over, and spaces are bytes too.
+    spelled = (json.dumps(raw), json.dumps(raw, separators=(",", ":")) + "\n")
+    if path.read_bytes().decode() not in spelled:  # no line end is translated
+        raise DataError(f"{MANIFEST} is not spelled as it was written", next_action=REFUSED)
     return listed
 
 

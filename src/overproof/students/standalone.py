@@ -60,7 +60,9 @@ def requirement(bundle: Path, *, version: str) -> str:
     return f"overproof[{','.join(extras)}]=={version}" if extras else f"overproof=={version}"
 
 
-def write_standalone(bundle: Path, to: Path, *, version: str, figures: Mapping[str, str]) -> None:
+def write_standalone(
+    bundle: Path, to: Path, *, version: str, figures: Mapping[str, str], papers: Mapping[str, bytes] | None = None
+) -> None:
     """
     Write the folder whole, or not at all.
 
@@ -69,6 +71,7 @@ def write_standalone(bundle: Path, to: Path, *, version: str, figures: Mapping[s
         to: a folder that is not there yet, or is empty.
         version: of this package.
         figures: what was measured, name to words.
+        papers: further files beside the bundle, name to bytes.
 
     Raises: DataError for a folder that holds something; OSError.
     """
@@ -94,6 +97,8 @@ def write_standalone(bundle: Path, to: Path, *, version: str, figures: Mapping[s
             figures="\n".join(f"| {name} | {words} |" for name, words in figures.items()),
         )  # fmt: skip
         (part / README).write_text(page, encoding="utf-8")
+        for name, body in (papers or {}).items():
+            (part / name).write_bytes(body)
         part.chmod(0o755)
         part.rename(to)  # onto nothing, or an empty folder: there is no moment with half of it
     except BaseException:
