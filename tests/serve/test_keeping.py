@@ -9,7 +9,7 @@ import pytest
 from tests.serve.test_capture import counts_of, row, served
 
 from overproof.serve.capture import read_feedback
-from overproof.serve.keeping import Keeping, LogProcess, framed, unframed
+from overproof.serve.keeping import Keeping, LogProcess, Told, framed, unframed
 from overproof.settings import PrivacyTable
 from overproof.store.money import Prices
 from overproof.store.project_store import open_store
@@ -119,6 +119,28 @@ def test_a_writer_that_hangs_delays_nobody_and_what_does_not_fit_is_counted(stor
     health = store.captured.health()
     assert health.served == 1_001
     assert health.captured == written == store.traffic.counts().records
+
+
+def test_a_drop_behind_a_row_that_waits_for_the_disk_counts_once(store):
+    """The child has counted it, and can't say that it is done: neither side counts it twice, nor does the next child."""
+
+    async def go():
+        log = LogProcess(keeping(store))
+        assert await log.put_durable(row(0))
+        os.kill(log._child.pid, signal.SIGSTOP)
+        log.state = "refusing"
+        assert not log.put(row(1))
+        key = ("inbox", "tier=gold", "disk full")
+        assert log.dropped == {key: 1}
+        log._take(Told(1, log._seq, "refusing", "the disk is full", 1, [(key, 1)], [], []))  # a row before it is not done
+        assert log.dropped == {key: 1}
+        os.kill(log._child.pid, signal.SIGKILL)
+        await until(lambda: log.waiting == 0)
+        assert log.dropped == {key: 1}
+        assert await log.close()
+
+    asyncio.run(go())
+    assert counts_of(store) == {("inbox", "tier=gold"): {"captured": 1, "aside": 0, "disk full": 1}}
 
 
 def test_a_gateway_that_is_gone_leaves_its_rows_to_the_writer(store):

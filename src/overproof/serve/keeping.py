@@ -78,6 +78,8 @@ class Told(msgspec.Struct, array_like=True):
 
     done: int
     """All up to this number are committed, or counted as dropped."""
+    taken: int
+    """All up to this number have come; drops among them are in `dropped`, also those behind a row that waits for the disk."""
     state: State
     fault: str
     written: int
@@ -145,6 +147,7 @@ class LogProcess:
         self._child: subprocess.Popen[bytes] | None = None
         self._wait_s = FIRST_WAIT_S
         self._told: Mapping[Key, int] = {}
+        self._taken = 0
         self._before: Counter[Key] = Counter()  # of children that have ended
         self._before_written = 0
         self._before_usage: Mapping[Usage, float] = {}
@@ -204,7 +207,7 @@ class LogProcess:
     @property
     def dropped(self) -> Mapping[Key, int]:
         """(task, slice, reason) to the rows that this process dropped."""
-        own = Counter(key for _, key in self._drops)
+        own = Counter(key for seq, key in self._drops if seq > self._taken)
         return dict(sorted((self._before + Counter(dict(self._told)) + own).items()))
 
     async def close(self, within_s: float = 20.0) -> bool:
@@ -342,7 +345,7 @@ class LogProcess:
             self.state = told.state
         self.fault, self._lost = told.fault, self._lost or told.lost
         self.written = self._before_written + told.written
-        self._told = dict(told.dropped)
+        self._told, self._taken = dict(told.dropped), told.taken
         self.usage = _sum(self._before_usage, dict(told.usage))
         while self._kept and self._kept[0][0] <= told.done:
             self._bytes -= len(self._kept.popleft()[1])
@@ -361,7 +364,8 @@ class LogProcess:
         code = child.wait() if child is not None else 0  # its end of the socket is closed, so it is as good as dead
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         self.fault = f"the log's writer ended ({how}) and is started again"
-        self._before += Counter(dict(self._told))
+        self._before += Counter(dict(self._told)) - Counter(key for seq, key in self._drops if seq <= self._taken)  # the next one is told again
+        self._taken = 0
         self._before_written, self._before_usage, self._told = self.written, self.usage, {}
         self._again()
 

@@ -58,7 +58,7 @@ class Keeper(asyncio.Protocol):
                 self._open(msgspec.msgpack.decode(body, type=Keeping))
             except OverproofError as error:  # the disk is full, for example: the gateway tries again later
                 assert self._transport is not None
-                self._transport.write(framed(Told(0, "refusing", error.what, 0, [], [], [])))
+                self._transport.write(framed(Told(0, 0, "refusing", error.what, 0, [], [], [])))
                 self._transport.close()
                 return
         if self._telling is None:
@@ -140,7 +140,7 @@ class Keeper(asyncio.Protocol):
         done = self._queued[0] - 1 if self._queued else self._taken
         settled, self._settled = self._settled, []
         transport.write(framed(Told(
-            done, capture.state, capture.fault, capture.written, list(capture.dropped.items()), list(capture.usage.items()), settled, lost,
+            done, self._taken, capture.state, capture.fault, capture.written, list(capture.dropped.items()), list(capture.usage.items()), settled, lost,
         )))  # fmt: skip
         if self._queued or capture.state != "open":
             self._telling = asyncio.get_running_loop().call_later(TELL_S, self._tell)
