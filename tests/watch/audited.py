@@ -4,10 +4,10 @@ import json
 from datetime import UTC, date, datetime, timedelta
 
 from tests.serve.packing import gated
+from tests.watch.worlds import terms
 
 from overproof.data import Completion, Request, Served, TrafficRecord
 from overproof.project import load_project
-from overproof.steps.terms import read_entry
 
 LABELS = ("billing", "delivery", "login")
 DAY = date(2026, 11, 3)
@@ -47,37 +47,6 @@ critical = true
 [watch]
 {watch}
 """
-TERMS = """
-id = "routing-1"
-registry_id = "own-answers"
-registry_digest = "{digest}"
-role = "teacher"
-channel = "own"
-contracting_party = "example"
-account_or_contract = "a test"
-statement = "The answers are made by the test itself from the last word of a message; nobody's terms apply to them."
-attested_on = 2026-01-02
-[model]
-provider = "example"
-base_url = "http://127.0.0.1:{port}/v1"
-model = "big-teacher-2026-01-01"
-revision = "2026-01-01"
-[use]
-student_kind = "classifier"
-distribution = "internal"
-purpose = "test the watch"
-[conditions]
-written-by-a-provider-model = false
-[attested_by]
-name = "Dana Ruiz"
-role = "tester"
-email = "dana@northlane.example"
-[[document]]
-key = "authorship"
-url = ""
-read_on = 2026-01-02
-"""
-
 
 def truth_of(text):
     """The last word of a message says what it is about."""
@@ -86,7 +55,8 @@ def truth_of(text):
 
 def project_in(folder, port=9, *, watch="", teacher=""):
     (folder / "prompt.md").write_text("Answer with one label.")
-    (folder / "terms.toml").write_text(TERMS.format(digest=read_entry("own-answers").digest, port=port))
+    address = f"http://127.0.0.1:{port}/v1"
+    (folder / "terms.toml").write_text(terms(address, model="big-teacher-2026-01-01"))
     (folder / "overproof.toml").write_text(FILE.format(labels=json.dumps(LABELS), port=port, watch=watch, teacher=teacher))
     return load_project(folder)
 

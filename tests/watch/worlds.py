@@ -68,7 +68,7 @@ attested_on = 2026-01-02
 [model]
 provider = "example"
 base_url = "{url}"
-model = "big-2026-01-01"
+model = "{model}"
 revision = "2026-01-01"
 {ends}
 [use]
@@ -88,13 +88,18 @@ read_on = 2026-01-02
 """
 
 
+def terms(url, *, model="big-2026-01-01", expires="", ends=""):
+    """A terms record for a teacher on loopback whose answers a test makes itself."""
+    return TERMS.format(digest=read_entry("own-answers").digest, url=url, model=model, expires=expires, ends=ends)
+
+
 def after(days: float) -> datetime:
     return START + timedelta(days=days)
 
 
 def write_terms(root: Path, *, url: str = "http://127.0.0.1:9/v1", expires: str = "", ends: str = "") -> None:
     line = f"expires = {expires}" if expires else ""
-    (root / "terms.toml").write_text(TERMS.format(digest=read_entry("own-answers").digest, url=url, expires=line, ends=ends))
+    (root / "terms.toml").write_text(terms(url, expires=line, ends=ends))
 
 
 def write_project(root: Path, *, url: str = "http://127.0.0.1:9/v1", watch: str = "", teacher: str = "", canaries: int = 0):
