@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from overproof.cli import main
+from overproof.cli.watch import mend
 from overproof.data import BY_STUDENT, Completion, Request, Served, TrafficRecord, Trigger
 from overproof.errors import DataError
 from overproof.evidence import Refusal, Release
@@ -153,3 +154,24 @@ def test_without_new_traffic_it_says_so(ran):
     """The release has seen all that there is."""
     with open_store(ran) as store, pytest.raises(DataError, match="0 requests"):
         refresh(store, load_project(ran), now=NOW)
+
+
+def test_the_watch_makes_the_re_run_that_a_trigger_asks_for_once(ran, make):
+    """Without new traffic it waits and the trigger stays; a refusal ends it, so that nothing is bought again each hour."""
+    trigger = Trigger(id="t1", task="easy", occasion="drift", act="re-distil", at="2026-03-30T00:00:00Z", why="the mix moved", release_id="r")
+    project = load_project(ran, overrides=("watch.refresh_share=0.33", "watch.challenger_margin=0.001"))
+    with open_store(ran) as store:
+        assert store.watching.open_trigger(trigger, at=NOW.timestamp())
+    assert mend(project, ()) == []
+    assert "waits" in mend(project, [trigger])[0]
+    with open_store(ran) as store:
+        assert [one.id for one in store.watching.triggers("easy")] == ["t1"]
+    champion = serve_more(ran, make)
+    (said,) = mend(project, [trigger])
+    assert "refused" in said
+    assert champion in said
+    with open_store(ran) as store:
+        assert store.watching.triggers("easy") == []
+        (ended,) = store.watching.triggers("easy", open_only=False)
+        assert (ended.state, ended.outcome) == ("done", said)
+    assert mend(project, [ended]) == []

@@ -18,7 +18,9 @@ from overproof.cli.door import Door, console_on, jsonable, verb
 from overproof.errors import EXIT_OUTSIDE_WORLD, EXIT_PASS, EXIT_REFUSED, DataError, OverproofError
 
 if TYPE_CHECKING:
-    from overproof.data import WatchReport
+    from collections.abc import Sequence
+
+    from overproof.data import Trigger, WatchReport
     from overproof.project import Project
 
 UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -33,6 +35,7 @@ class Asked:
     every_s: float
     ask: bool
     most: int | None
+    mend: bool = False
 
 
 @click.command(short_help="Watch what serves: audits, drift, the teacher, the owner's duties.")
@@ -40,6 +43,7 @@ class Asked:
 @click.option("--every", default="1h", metavar="TIME", help="Time between two passes, from 10s to 1d.", show_default=True)
 @click.option("--most-audits", "most", type=click.IntRange(0), default=None, help="Ask about so many audits in a pass; all that are due where absent.")
 @click.option("--no-ask", is_flag=True, help="Ask no teacher in this pass: what is due stays due, and nothing is paid.")
+@click.option("--refresh", "mend", is_flag=True, help="Make the re-run that a trigger asks for, as `overproof refresh` does; each trigger gets one.")
 @click.option("--alarms", "show_alarms", is_flag=True, help="Show what is open, and watch nothing.")
 @click.option("--close", "close", default="", metavar="ALARM", help="Close an alarm; needs --why.")
 @click.option("--dismiss", default="", metavar="TRIGGER", help="Dismiss a trigger; needs --why.")
@@ -54,7 +58,7 @@ def watch(door: Door, *, every: str, most: int | None, close: str, dismiss: str,
               ("--test-notify", given["test_notify"]), ("--once", given["once"])) if asked]  # fmt: skip
     if len(chosen) > 1:
         raise DataError(f"{' and '.join(chosen)} are two things", next_action="ask for one of them")
-    asked = Asked(once=given["once"], every_s=seconds_of(every), ask=not given["no_ask"], most=most)
+    asked = Asked(once=given["once"], every_s=seconds_of(every), ask=not given["no_ask"], most=most, mend=given["mend"])
     project = door.load()
     if close or dismiss or given["unhold"]:
         return _end(door, project, close=close, dismiss=dismiss, why=why.strip(), by=by)
@@ -104,11 +108,44 @@ def _pass(project: Project, asked: Asked) -> WatchReport:
         return watch_once(store, project, now=datetime.now(UTC), most_audits=asked.most, ask=asked.ask)
 
 
+def mend(project: Project, triggers: Sequence[Trigger]) -> list[str]:
+    """
+    Make one re-run for the open triggers that ask for one. What comes of it ends them: a refusal isn't bought again every hour.
+
+    Args:
+        project: the loaded project.
+        triggers: of a pass.
+
+    Returns: one sentence; none where no trigger asks.
+    """
+    from overproof.refresh import refresh
+    from overproof.store.project_store import open_store
+
+    due = [one for one in triggers if one.state == "open" and one.act == "re-distil"]
+    if not due:
+        return []
+    with open_store(project.root) as store:
+        now = datetime.now(UTC)
+        try:
+            done = refresh(store, project, now=now, why=due[0].id)
+        except OverproofError as error:  # too little new traffic, an outage: the next pass tries again
+            return [f"the re-run waits: {error.what}; next: {error.next_action}"]
+        if done.release is not None:
+            said = f"re-distilled: release {done.release.id} is a candidate; `overproof promote --release {done.release.id}` takes it on"
+        else:
+            said = f"the re-run was refused, release {done.plan.champion} stays; `overproof show` has the reasons"
+        for one in due:
+            store.watching.end_trigger(one.id, state="done", outcome=said, at=now.timestamp())
+    return [said]
+
+
 def _once(door: Door, project: Project, asked: Asked) -> int:
     from overproof.cli.watch_page import report_page
 
     report = _pass(project, asked)
     door.emit(report, *report_page(report))
+    for line in mend(project, report.triggers) if asked.mend else ():
+        click.echo(line, err=door.as_json)
     return exit_code(report)
 
 
@@ -126,6 +163,8 @@ def _on_and_on(door: Door, project: Project, asked: Asked) -> int:
             try:
                 report = _pass(project, asked)
                 _say(door, jsonable(report), pass_line(report))
+                for line in mend(project, report.triggers) if asked.mend else ():
+                    _say(door, {"refresh": line}, _plain(line))
             except OverproofError as error:  # a full disk, another watch: the next pass may find it mended
                 _say(door, {"error": error.what, "next": error.next_action}, f"[bold red]no pass:[/] {_plain(error.what)}; next: {_plain(error.next_action)}")
             over.wait(max(0.0, asked.every_s - (time.monotonic() - began)))
