@@ -16,7 +16,7 @@ from overproof.measure.perturb import SHIPPED
 from overproof.privacy.redact import policy_digest
 from overproof.project import Project
 from overproof.project_outputs import kind_name
-from overproof.settings import KEPT_RIGHT, Part, expand_slices
+from overproof.settings import Part, expand_slices
 from overproof.settings_watch import ON
 from overproof.steps.calibrate import CalibrateRecipe
 from overproof.steps.checks.table import GateRecipe, OwnCheck, WatchPlan
@@ -291,7 +291,7 @@ def watch_plan(project: Project) -> WatchPlan:
         drift=w.drift, canaries=w.canaries != "off", audit_rate=w.audit_rate, floor_per_day=w.floor_per_day,
         critical_boost=w.critical_boost, audits_per_day=w.audits_per_day, usd_per_month=w.usd_per_month,
         false_alarms=w.false_alarms, ask=w.ask, person_share=w.person_share, deadline_days=int(w.deadline[:-1]),
-        overall_bar=1.0 - (dials.fidelity_below or (dials.kept_right or KEPT_RIGHT) - 0.01),
+        overall_bar=dials.overall_bar,
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -401,6 +401,11 @@ class ServeTable:
         """The first dial as it holds; None where the other one is set."""
         return self.accuracy_when_confident or (KEPT_RIGHT if self.wrong_when_served is None else None)
 
+    @property
+    def overall_bar(self) -> float:
+        """The most of the kept answers that may disagree with the teacher, over all traffic."""
+        return 1.0 - (self.fidelity_below or (self.kept_right or KEPT_RIGHT) - 0.01)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GatewayTable:
@@ -547,6 +552,20 @@ def expand_slices(tables: Sequence[SliceTable], values: Mapping[str, Sequence[st
         rules: Mapping[str, Any] = {f"{by}={v}": {by: v} for v in sorted(values.get(by, ()))} if by else one
         found += [table.slice_of(name, rule) for name, rule in rules.items()]
     return tuple({s.name: s for s in reversed(found)}.values())[::-1]
+
+
+def critical_slices(tables: Iterable[SliceTable], names: Iterable[str]) -> frozenset[str]:
+    """
+    Which certification slices are critical.
+
+    Args:
+        tables: [[slice]] of the project.
+        names: of certification slices.
+
+    Returns: those that a critical table names, or of which it makes one for each value.
+    """
+    marked = [one for one in tables if one.critical]
+    return frozenset(n for n in names if any(n == t.name or (t.by and n.startswith(f"{t.by}=")) for t in marked))
 
 
 def _bars(accuracy: float | None, fidelity: float | None, min_n: int) -> tuple[Bar, ...]:

@@ -17,11 +17,10 @@ from overproof.serve.rollout import (
     SliceBar,
     bars_of,
     compare_by,
-    critical_slices,
     decide,
     rollout_plan,
 )
-from overproof.settings import ServeTable, SliceTable
+from overproof.settings import ServeTable, SliceTable, critical_slices
 
 DAY = 86_400.0
 NOW = 1_000 * DAY

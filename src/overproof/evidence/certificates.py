@@ -147,6 +147,11 @@ class Certificate:
     looks: int = 1
     """Looks planned; all of them together spend `delta_spent`."""
 
+    def kept_bar(self, part: SliceCertificate) -> float:
+        """The most of a slice's kept answers that may be wrong; a budget is a share of all requests, this one of the kept."""
+        kept = part.keep_share.value if self.supports == "G2" else 1.0
+        return min(0.5, part.alpha / kept) if kept else part.alpha
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MoreRows:

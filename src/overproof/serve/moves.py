@@ -17,11 +17,11 @@ from overproof.serve.rollout import (
     Evidence,
     RolloutPlan,
     bars_of,
-    critical_slices,
     decide,
     next_stage,
     rollout_plan,
 )
+from overproof.settings import critical_slices
 from overproof.store.project_store import Store
 
 LOOK = "look at `overproof status`"

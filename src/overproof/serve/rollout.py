@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -14,7 +14,7 @@ from overproof.evidence import Certificate
 from overproof.measure.intervals import confidence_sequence, min_rows
 from overproof.measure.monitor import Fold, alarm_level, canary_increment, fold_restart, increment
 from overproof.measure.slices import hash_unit
-from overproof.settings import KEPT_RIGHT, ServeTable, SliceTable
+from overproof.settings import ServeTable
 
 DELTA = 0.05  # chance of any false alarm on the whole way of one release
 PASS_DELTA = 0.05  # chance that a bar that is not met ever passes in one stage
@@ -168,15 +168,12 @@ def rollout_plan(serve: ServeTable, certificate: Certificate, *, critical: Colle
     Returns: the plan. A slice's bar is what its certificate says of disagreement with the teacher; where it speaks of
         truth instead, the overall bar.
     """
-    overall = 1.0 - serve.fidelity_below if serve.fidelity_below else 1.0 - ((serve.kept_right or KEPT_RIGHT) - 0.01)
+    overall = serve.overall_bar
     bars = []
     for part in certificate.slices:
         if part.threshold is None:
             continue
-        bar = overall
-        if certificate.label_kind != "gold":  # a budget is a share of all requests, a bar one of the kept
-            kept = part.keep_share.value if certificate.supports == "G2" else 1.0
-            bar = min(0.5, part.alpha / kept) if kept else part.alpha
+        bar = overall if certificate.label_kind == "gold" else certificate.kept_bar(part)
         bars.append(SliceBar(slice=part.slice, bar=bar, critical=part.slice in critical))
     if certificate.supports == "G2" and serve.fidelity_below is None and bars:
         overall = max(overall, *(one.bar for one in bars))
@@ -184,20 +181,6 @@ def rollout_plan(serve: ServeTable, certificate: Certificate, *, critical: Colle
         stages=planned_stages(serve.stages), slices=tuple(bars), overall=overall, faults=serve.errors_above,
         hold_s=seconds_of(serve.hold_deadline), by_evidence=serve.promote == "by-evidence", expires=certificate.expires,
     )  # fmt: skip
-
-
-def critical_slices(tables: Iterable[SliceTable], names: Iterable[str]) -> frozenset[str]:
-    """
-    Which certification slices are critical.
-
-    Args:
-        tables: [[slice]] of the project.
-        names: of certification slices.
-
-    Returns: those that a critical table names, or of which it makes one for each value.
-    """
-    marked = [one for one in tables if one.critical]
-    return frozenset(n for n in names if any(n == t.name or (t.by and n.startswith(f"{t.by}=")) for t in marked))
 
 
 def compare_by(state: RolloutState, request_id: str, *, by_student: bool, critical: bool, share: float) -> Compare:

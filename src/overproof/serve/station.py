@@ -21,8 +21,8 @@ from overproof.serve.evidence import Tally, Tick
 from overproof.serve.keeping import Keeping, Log, LogProcess
 from overproof.serve.live import Live, Loading, Position
 from overproof.serve.moves import plan_of
-from overproof.serve.rollout import critical_slices
 from overproof.serve.upstream import Upstream
+from overproof.settings import critical_slices
 from overproof.store.money import Prices
 from overproof.store.project_store import Store
 

@@ -13,7 +13,7 @@ from overproof.measure.monitor import AuditDesign, audit_probability
 from overproof.measure.slices import OTHER
 from overproof.progress import track
 from overproof.project import Project
-from overproof.settings import SliceTable
+from overproof.settings import critical_slices
 from overproof.store.project_store import Store
 
 HISTORY_DAYS = 7  # weekdays differ
@@ -160,12 +160,6 @@ def slice_of(row: TrafficRecord) -> str:
 def standing_for(row: TrafficRecord, pi_min: float) -> float:
     """How many requests a row stands for; a row that stands for very many counts as fewer, which can only delay an alarm."""
     return min(max(1.0, row.served.weight), 1.0 / pi_min) if row.served else 1.0
-
-
-def critical_slices(tables: Iterable[SliceTable], names: Iterable[str]) -> frozenset[str]:
-    """Names of slices that a critical [[slice]] names, or makes for each value of an attribute."""
-    marked = [one for one in tables if one.critical]
-    return frozenset(n for n in names if any(n == t.name or (t.by and n.startswith(f"{t.by}=")) for t in marked))
 
 
 def _history(store: Store, release: Release, day: date) -> History:

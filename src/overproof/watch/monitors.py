@@ -30,7 +30,7 @@ from overproof.measure.monitor import (
     settled,
 )
 from overproof.project import Project
-from overproof.settings import KEPT_RIGHT, ServeTable
+from overproof.settings import ServeTable
 from overproof.store.project_store import Store
 
 CONFIDENCE = 0.05  # chance that an interval ever leaves a constant rate
@@ -151,17 +151,13 @@ def bars_of(serve: ServeTable, certificate: Certificate, signal: Signal) -> dict
     Returns: slice to the most of its kept answers that may be wrong. What the certificate speaks of is held to its own
         bars, the other signal to the overall one: [serve] fidelity_below, else 0.01 below the kept-right dial.
     """
-    overall = 1.0 - (serve.fidelity_below or (serve.kept_right or KEPT_RIGHT) - 0.01)
+    overall = serve.overall_bar
     own = (certificate.label_kind == "gold") == (signal == "error")
     bars = {}
     for part in certificate.slices:
         if part.threshold is None:
             continue
-        bar = overall
-        if own:  # a budget is a share of all requests, a bar one of the kept
-            kept = part.keep_share.value if certificate.supports == "G2" else 1.0
-            bar = min(0.5, part.alpha / kept) if kept else part.alpha
-        bars[part.slice] = bar
+        bars[part.slice] = certificate.kept_bar(part) if own else overall
     if certificate.supports == "G2" and serve.fidelity_below is None:
         overall = max([overall, *bars.values()])
     return {**bars, ALL: overall}
