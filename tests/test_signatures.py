@@ -3,6 +3,7 @@
 import base64
 import json
 import random
+import re
 import stat
 import subprocess
 import sys
@@ -19,8 +20,11 @@ from hypothesis import strategies as st
 from overproof import verify
 from overproof.errors import DataError
 from overproof.signatures import check_bundle, check_signature, make_key, sign_folder, trust_key, trusted_keys
+from overproof.store.decided import extract
+from overproof.store.logs import Decision
 
 DAY = date(2026, 2, 1)
+WORD = st.text(max_size=12)
 
 
 def pem_of(key):
@@ -165,3 +169,63 @@ def test_the_verifier_is_one_short_file_of_the_standard_library():
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.Match)]
     done = subprocess.run([sys.executable, "-I", "-S", verify.__file__, "--help"], capture_output=True, text=True, check=True)
     assert "signed release folder" in done.stdout
+
+
+@st.composite
+def chains(draw):
+    """A random log: kinds, people and subjects in any script, gaps in the numbers, days that don't go back."""
+    seqs = sorted(draw(st.sets(st.integers(1, 99), min_size=2, max_size=9)))
+    days = sorted(draw(st.lists(st.dates(date(2026, 1, 1), date(2027, 1, 1)), min_size=len(seqs), max_size=len(seqs))))
+    return extract(
+        Decision(seq=seq, at=f"{day}T00:00:00+00:00", kind=draw(WORD), actor=draw(WORD), subject=draw(WORD), body={"why": draw(WORD)}, prev="", digest="")
+        for seq, day in zip(seqs, days, strict=True)
+    )
+
+
+def told_line(folder, made, lines) -> int | None:
+    """The line that the verifier names; None where it finds nothing."""
+    (folder / verify.DECISIONS).write_bytes(b"".join(lines))
+    try:
+        assert verify.check_decisions(str(folder), {"decisions": made.named}) == len(made.lines)
+    except ValueError as error:
+        return int(re.search(r"line (\d+)", str(error)).group(1))
+    return None
+
+
+@given(made=chains(), draw=st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None)
+def test_every_change_of_a_chain_of_decisions_is_found_at_its_line(tmp_path_factory, made, draw):
+    """Each line in turn is changed, dropped, moved, said twice, cut off with all that follow: the line, or the next one, is named."""
+    folder, lines = tmp_path_factory.getbasetemp(), [line + b"\n" for line in made.lines]
+    assert told_line(folder, made, lines) is None
+    for at in range(len(lines)):
+        raw = bytearray(lines[at])
+        raw[draw.randrange(len(raw))] ^= draw.randint(1, 255)
+        assert told_line(folder, made, [*lines[:at], bytes(raw), *lines[at + 1 :]]) in (at + 1, at + 2), "flipped"
+        assert told_line(folder, made, lines[:at] + lines[at + 1 :]) in (at, at + 1), "dropped"
+        assert told_line(folder, made, lines[:at]) == at, "cut off"
+        assert told_line(folder, made, lines[: at + 1] + lines[at:]) == at + 2, "twice"
+        assert told_line(folder, made, [*lines[:at], lines[at][: draw.randrange(1, len(lines[at]))], *([] if at + 1 == len(lines) else lines[at + 1 :])]) in (at + 1, at), "half a line"
+        other = draw.randrange(len(lines))
+        if other != at:
+            moved = list(lines)
+            moved[at], moved[other] = moved[other], moved[at]
+            assert told_line(folder, made, moved) in {min(at, other) + 1}, "swapped"
+    assert told_line(folder, made, [*lines, lines[-1].replace(b'"prev":"', b'"prev":"0')]) == len(lines) + 1
+    longer = extract_more(made)
+    assert told_line(folder, made, [line + b"\n" for line in longer]) == len(lines) + 1, "one more that fits"
+
+
+def extract_more(made) -> list[bytes]:
+    last = json.loads(made.lines[-1])
+    return [*made.lines, json.dumps({**last, "seq": last["seq"] + 1, "prev": made.head}, separators=(",", ":")).encode()]
+
+
+@pytest.mark.parametrize(
+    "line", [b"[]", b"3", b"null", b'"x"', b"{}", b"[" * 100_000, b"\xff\xfe", b"\0", b'{"seq":true}', b"", b'{"seq":1e999}', b" " * 70 * 2**20]
+)
+def test_what_is_no_decision_is_refused_without_a_crash(tmp_path, line):
+    """Other values, depth, bytes of no text, sizes: always a ValueError."""
+    (tmp_path / verify.DECISIONS).write_bytes(line + b"\n")
+    with pytest.raises(ValueError, match=r"decisions\.jsonl"):
+        verify.check_decisions(str(tmp_path), {"decisions": {"head": "", "n": 1}})

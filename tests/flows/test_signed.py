@@ -1,5 +1,6 @@
 """A release with its papers, signed by a key from outside: who trusts a key serves, promotes and exports nothing else."""
 
+import hashlib
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import apsw
 import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
@@ -56,13 +58,52 @@ def told(folder, key, *more):
 def test_the_exported_folder_proves_itself_on_a_bare_python(signed):
     """Signature, files, manifest, findings, card and days all hold, with the standard library alone."""
     code, out = told(signed / "out", f"{signed / 'key.pem'}.pub")
-    assert (code, out.count("ok ")) == (0, 5), out
+    assert (code, out.count("ok ")) == (0, 6), out
     assert (signed / "key.pem").stat().st_mode & 0o777 == 0o600
     names = {path.name for path in (signed / "out").iterdir()}
     assert names == {
         "bundle", "README.md", "serve.txt", "verify.py", "release.sig", "dossier.json", "MODEL_CARD.md", "DATA_CARD.md",
-        "summary.html", "bom.cdx.json", "provenance.intoto.jsonl",
+        "summary.html", "bom.cdx.json", "provenance.intoto.jsonl", "decisions.jsonl",
     }  # fmt: skip
+
+
+def test_the_decisions_about_a_release_leave_with_it_as_they_were_signed(signed, tmp_path, capsys):
+    """Clearance and gate are in the signed extract; what comes later is in the store, and leaves once it is signed again."""
+    lines = [json.loads(line) for line in (signed / "out" / "decisions.jsonl").read_text().splitlines()]
+    assert [one["kind"] for one in lines] == ["clearance", "gate"]
+    root = shutil.copytree(signed / "project", tmp_path / "project")
+    with open_store(root) as store:
+        release = load_run(store).verdict
+        bodies = {d.seq: d.body for d in store.decisions.read()}
+        assert moves.promote(store, load_project(root), by="Dana").moved
+    assert [one["body_sha256"] for one in lines] == [hashlib.sha256(json.dumps(bodies[one["seq"]]).encode()).hexdigest() for one in lines]
+    capsys.readouterr()
+    call(root, "show", "decisions", release.id, "--json")
+    told_now = json.loads(capsys.readouterr().out)
+    assert [one["kind"] for one in told_now["decisions"]] == ["clearance", "gate", "signed", "rollout"]
+    assert told_now["extract"]["n"] == 4
+    call(root, "export", "--to", tmp_path / "same")
+    assert (tmp_path / "same" / "decisions.jsonl").read_bytes() == (signed / "out" / "decisions.jsonl").read_bytes()
+    call(root, "sign", "release", "--key", signed / "key.pem")
+    call(root, "export", "--to", tmp_path / "later")
+    assert [json.loads(line)["kind"] for line in (tmp_path / "later" / "decisions.jsonl").read_text().splitlines()] == ["clearance", "gate", "signed", "rollout"]
+    assert told(tmp_path / "later", f"{signed / 'key.pem'}.pub")[0] == 0
+
+
+def test_a_log_that_was_changed_is_shown_and_handed_out_to_nobody(signed, tmp_path, capsys):
+    """A row edited past SQLite's triggers is named; neither show, export nor sign goes on."""
+    root = shutil.copytree(signed / "project", tmp_path / "project")
+    base = apsw.Connection(str(root / ".overproof" / "project.db"))
+    base.execute("DROP TRIGGER decision_stays; UPDATE decision SET actor='Mallory' WHERE kind='gate'")
+    base.close()
+    for words in (("show", "decisions"), ("export", "--to", tmp_path / "out"), ("sign", "release", "--key", signed / "key.pem")):
+        with pytest.raises(SystemExit) as left:
+            main([*map(str, words), "--project", str(root)])
+        assert left.value.code not in (0, None)
+        assert "doesn't fit the chain" in "".join(capsys.readouterr())
+    assert not (tmp_path / "out").exists()
+    call(root, "show", "verdict", "r1", code=2)
+    call(signed / "project", "show", "decisions", "nobody", code=2)
 
 
 def _other_key(folder, place):
@@ -114,7 +155,19 @@ def _waived(values):
     values["decision"]["findings"][0]["waiver"] = {"until": "2000-01-01"}
 
 
+def _line(change):
+    def apply(folder):
+        path = folder / "decisions.jsonl"
+        path.write_bytes(b"".join(change(path.read_bytes().splitlines(keepends=True))))
+
+    return apply
+
+
 RESIGNED = {
+    "an actor of the first decision": (_line(lambda rows: [rows[0].replace(b"Dana", b"Dora"), *rows[1:]]), [], "line 2 of decisions.jsonl doesn't follow from line 1"),
+    "the last decision cut off": (_line(lambda rows: rows[:-1]), [], "line 1, the last of decisions.jsonl"),
+    "no decisions": (_line(lambda _: []), [], "line 0, the last of decisions.jsonl"),
+    "decisions without a head": (_dossier(lambda v: v.pop("decisions")), [], "KeyError"),
     "a check that was not run": (_dossier(_not_run), [], "is not-run"),
     "a waiver that ran out": (_dossier(_waived), [], "waived no longer"),
     "a refusal": (_dossier(lambda v: v.update(verdict="refusal")), [], "not that of a release"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from overproof.pipeline import RunResult
     from overproof.project import Project
     from overproof.steps.collect import Evidence
+    from overproof.store.decided import Extract
     from overproof.store.project_store import Store
 
 
@@ -57,13 +59,14 @@ def export(door: Door, run_id: str | None, to: Path, candidate: str | None) -> i
     return EXIT_PASS
 
 
-def write_release(result: RunResult, to: Path, *, signature: bytes | None = None) -> None:
+def write_release(result: RunResult, to: Path, *, decided: Extract, signature: bytes | None = None) -> None:
     """
-    Write a release as it leaves: bundle, papers and `verify.py`; the same bytes for the same run and version.
+    Write a release as it leaves: bundle, papers and `verify.py`; the same bytes for the same run, decisions and version.
 
     Args:
         result: of a run that ended in a release.
         to: a folder that is not there yet, or is empty.
+        decided: see `decided_so_far`; the dossier that leaves names its head.
         signature: goes beside them.
 
     Raises: DataError; OSError.
@@ -77,11 +80,37 @@ def write_release(result: RunResult, to: Path, *, signature: bytes | None = None
     assert isinstance(result.verdict, Release)
     assert result.dossier_path is not None
     papers = {one.name: one.read_bytes() for one in sorted(result.dossier_path.parent.iterdir()) if one != result.dossier_path}  # the page quotes rows
+    dossier = {**json.loads(papers["dossier.json"]), "decisions": decided.named}
+    papers["dossier.json"] = (json.dumps(dossier, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    papers[verify.DECISIONS] = decided.text
     papers["verify.py"] = Path(verify.__file__).read_bytes()
     if signature is not None:
         papers[verify.SIGNATURE] = signature
     figures = _figures(result, find(result, "evidence"), result.verdict.candidate)
     write_standalone(result.verdict.bundle.path, to, version=overproof.__version__, figures=figures, papers=papers)
+
+
+def decided_so_far(store: Store, result: RunResult, *, signed: bool) -> Extract:
+    """
+    What was decided about a run's release.
+
+    Args:
+        store: the project's store.
+        result: of a run that ended in a release.
+        signed: only as many as its last signature is over.
+
+    Returns: the extract.
+    Raises: CorruptArtifact where the log's chain is broken.
+    """
+    from overproof.cli.walk import find
+    from overproof.evidence import Release
+    from overproof.store.decided import decided_on, extract
+
+    assert isinstance(result.verdict, Release)
+    clearance, verdict = find(result, "clearance").id, result.artifacts["verdict"].digest
+    found = list(decided_on(store.decisions, result.verdict, verdict=verdict, clearance=clearance))
+    over = [one.body.get("decisions", {}).get("n") for one in found if one.kind == "signed"] if signed else []
+    return extract(found[: over[-1]] if over else found)
 
 
 def _handed_on(store: Store, result: RunResult, release: Release, scratch: Path, to: Path) -> str:
@@ -90,11 +119,12 @@ def _handed_on(store: Store, result: RunResult, release: Release, scratch: Path,
     from overproof.store.signatures import UNSIGNED
 
     words, signature = store.signatures.check(release.id, release.bundle.path).words, store.signatures.get(release.id)
+    decided = decided_so_far(store, result, signed=signature is not None)
     if signature is not None:
-        write_release(result, scratch)
+        write_release(result, scratch, decided=decided)
         signed_as(signature, scratch)  # another version of this package writes another page
         words = "signed; no key is trusted here, so `python verify.py --key` has to tell by whom" if words == UNSIGNED else words
-    write_release(result, to, signature=signature)
+    write_release(result, to, decided=decided, signature=signature)
     return words
 
 

@@ -15,23 +15,26 @@ if TYPE_CHECKING:
 
 WHAT = (
     "traffic", "skipped", "terms", "prompts", "labels", "dropped", "filter", "judge", "teacher", "report", "candidates", "baselines", "calibration", "certificate",
-    "groups", "flips", "probes", "outlook", "sizes", "verdict", "dossier",
+    "groups", "flips", "probes", "outlook", "sizes", "verdict", "dossier", "decisions",
 )  # fmt: skip
 SOME = 20  # rows of a listing on a screen; --json has all
 
 
-@click.command(short_help="Print a result of the last run.", help=f"Print WHAT: {', '.join(WHAT)}.")
+@click.command(short_help="Print a result of the last run.", help=f"Print WHAT: {', '.join(WHAT)}. With decisions: all, or those about one RELEASE.")
 @click.argument("what", metavar="WHAT")
+@click.argument("release", default="")
 @click.option("--run", "run_id", default=None, help="A run id; the last run where absent.")
 @click.option("--recompute", is_flag=True, help="With certificate: rebuild every bound from its counts, offline.")
 @verb
-def show(door: Door, what: str, run_id: str | None, recompute: bool) -> int:  # noqa: FBT001 - click passes flags by name
+def show(door: Door, what: str, release: str, run_id: str | None, recompute: bool) -> int:  # noqa: FBT001 - click passes flags by name
     """Print one result of a run."""
     what = "prompts" if what == "promptset" else what  # the stage's name is as good as the result's
     if what not in WHAT:
         from overproof.registry import suggest
 
         raise DataError(f"there is nothing called {what!r} to show. {suggest(what, list(WHAT))}", next_action="use one of the names")
+    if release and what != "decisions":
+        raise DataError(f"{what} is that of a run, not of {release!r}", next_action=f"write `overproof show {what} --run RUN`")
     if recompute and what != "certificate":
         raise DataError(f"{what} has no bounds to rebuild", next_action="write `overproof show certificate --recompute`")
     project = door.load()
@@ -44,6 +47,11 @@ def show(door: Door, what: str, run_id: str | None, recompute: bool) -> int:  # 
     with open_store(project.root) as store:
         if what in ("traffic", "skipped"):
             return _log(door, store, what)
+        if what == "decisions":
+            from overproof.cli.decisions_page import decisions_page
+
+            decisions_page(door, store, release)
+            return EXIT_PASS
         from overproof.pipeline import load_run
         from overproof.runs import today_of
 

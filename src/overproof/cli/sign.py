@@ -73,7 +73,7 @@ def _trust(door: Door, project: Project, path: Path, *, person: str, days: int |
 
 
 def _release(door: Door, project: Project, run_id: str | None, *, key: Path) -> int:
-    from overproof.cli.export import write_release
+    from overproof.cli.export import decided_so_far, write_release
     from overproof.evidence import Release
     from overproof.pipeline import load_run
     from overproof.signatures import sign_folder, signed_as
@@ -88,12 +88,13 @@ def _release(door: Door, project: Project, run_id: str | None, *, key: Path) -> 
         if not isinstance(result.verdict, Release):
             raise DataError(f"run {result.run_id} was refused: there is no release to sign", next_action="read `overproof show verdict`")
         folder, release = Path(scratch) / "release", result.verdict
-        write_release(result, folder)
+        decided = decided_so_far(store, result, signed=False)
+        write_release(result, folder, decided=decided)
         raw = sign_folder(folder, key, name=f"{release.task}-{release.id}")
         signed_as(raw, folder)
         store.signatures.put(release.id, raw)
         by = _hint(raw)
-        store.decisions.append("signed", actor=by[:16], subject=release.id, body={"key": by})
+        store.decisions.append("signed", actor=by[:16], subject=release.id, body={"key": by, "decisions": decided.named})
     door.emit({"release": release.id, "key": by, "bytes": len(raw)}, f"release {release.id} is signed with key {by[:16]}", "next: overproof export --to FOLDER, or overproof promote")
     return EXIT_PASS
 
