@@ -7,6 +7,7 @@ import re
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -210,8 +211,9 @@ def test_every_change_of_a_chain_of_decisions_is_found_at_its_line(tmp_path_fact
         if other != at:
             moved = list(lines)
             moved[at], moved[other] = moved[other], moved[at]
-            assert told_line(folder, made, moved) in {min(at, other) + 1}, "swapped"
+            assert told_line(folder, made, moved) == min(at, other) + 1, "swapped"
     assert told_line(folder, made, [*lines, lines[-1].replace(b'"prev":"', b'"prev":"0')]) == len(lines) + 1
+    assert told_line(folder, made, [*lines, b"x"]) == len(lines) + 1, "trailing bytes"
     longer = extract_more(made)
     assert told_line(folder, made, [line + b"\n" for line in longer]) == len(lines) + 1, "one more that fits"
 
@@ -219,6 +221,14 @@ def test_every_change_of_a_chain_of_decisions_is_found_at_its_line(tmp_path_fact
 def extract_more(made) -> list[bytes]:
     last = json.loads(made.lines[-1])
     return [*made.lines, json.dumps({**last, "seq": last["seq"] + 1, "prev": made.head}, separators=(",", ":")).encode()]
+
+
+@pytest.mark.parametrize("back", [{"seq": 3}, {"seq": 2}, {"at": "2026-01-01"}])
+def test_a_chain_whose_numbers_or_days_go_back_is_none(tmp_path, back):
+    """However well it is chained and named."""
+    one = Decision(seq=3, at="2026-02-01", kind="gate", actor="Dana", subject="r1", body={}, prev="", digest="")
+    made = extract([one, replace(one, **{"seq": 4, **back})])
+    assert told_line(tmp_path, made, [line + b"\n" for line in made.lines]) == 2
 
 
 @pytest.mark.parametrize(

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, requires, version
 from re import match
 
+from overproof.data import TestSet
 from overproof.errors import OverproofError
 from overproof.evidence import Refusal, Release
 from overproof.outputs import kind_of
 from overproof.project import Project
+from overproof.recipes import functions_of
 from overproof.registry import resolve
 from overproof.runs import runs_of
 from overproof.settings_watch import WatchTable
+from overproof.steps.collect import Evidence
 from overproof.steps.dossier import DossierRecipe, facts
-from overproof.steps.papers import About, Former, former_of
-from overproof.store.artifacts import Memo
+from overproof.steps.filter import TAKE_TEST, NoRecipe
+from overproof.steps.papers import About
+from overproof.steps.since import SHARED, Former, Shared, SharedRecipe, former_of, of_challenge
+from overproof.store.artifacts import Artifact, Memo, NotBuilt
 from overproof.store.project_store import Store
+from overproof.task import Slice
 
 
-def about_of(project: Project, store: Store, memo: Memo, verdict: Release | Refusal, use: str) -> About:
+def about_of(
+    project: Project, store: Store, memo: Memo, verdict: Release | Refusal, use: str, *, evidence: Artifact[Evidence], rows: Artifact[TestSet], slices: tuple[Slice, ...]
+) -> About:
     """
     What the papers need.
 
@@ -28,6 +38,9 @@ def about_of(project: Project, store: Store, memo: Memo, verdict: Release | Refu
         memo: reads what earlier runs have made.
         verdict: of this run.
         use: part name of the chosen student.
+        evidence: what the gate read.
+        rows: the sealed rows, opened for this plan.
+        slices: how they are cut.
 
     Returns: plain values, the same for the same release in the same environment.
     """
@@ -37,7 +50,7 @@ def about_of(project: Project, store: Store, memo: Memo, verdict: Release | Refu
         task=project.task.name, output=next(iter(kind_of(project.task.output))), input=project.task.input,
         owner=f"{owner.name} <{owner.email}>" if owner else "", deputy=owner.deputy if owner else "",
         out_of_scope=project.task.out_of_scope, redacted=tuple(redacted), digests=project.digests, software=software(use),
-        drift=_watched(on), former=_former(store, memo, verdict),
+        drift=_watched(on), former=_former(store, memo, verdict, (evidence, rows, slices)),
     )  # fmt: skip
 
 
@@ -70,7 +83,10 @@ def software(use: str) -> dict[str, str]:
     return found
 
 
-def _former(store: Store, memo: Memo, verdict: Release | Refusal) -> Former | None:
+Now = tuple[Artifact[Evidence], Artifact[TestSet], tuple[Slice, ...]]
+
+
+def _former(store: Store, memo: Memo, verdict: Release | Refusal, now: Now) -> Former | None:
     """The release that was recorded last before this one, as far as the store still has its evidence."""
     own = verdict.id if isinstance(verdict, Release) else ""
     before = ""
@@ -86,7 +102,28 @@ def _former(store: Store, memo: Memo, verdict: Release | Refusal) -> Former | No
             earlier = memo.stored("verdict", run.digests["verdict"]).value
             if earlier.id == before:
                 evidence = memo.stored("evidence", run.digests["evidence"]).value
-                return former_of(facts(evidence, earlier, DossierRecipe(today="", version="")))
+                made = former_of(facts(evidence, earlier, DossierRecipe(today="", version="")))
+                return replace(made, shared=_shared(memo, earlier, run.digests, now))
+        except NotBuilt:
+            raise
         except (OverproofError, KeyError):  # its files are gone: then nothing is compared
             return None
     return None
+
+
+def _shared(memo: Memo, earlier: Release, digests: Mapping[str, str], now: Now) -> Shared:
+    """Both students on the rows that both releases sealed: a refresh has asked them; else labels alone are cheap enough to ask for again."""
+    evidence, rows, slices = now
+    found = evidence.value
+    if found.challenge is not None and found.challenge.champion == earlier.id:
+        return of_challenge(found.challenge)
+    if rows.value.output is not None or found.bundle is None:
+        return Shared()
+    try:
+        before = memo.run(TAKE_TEST, memo.stored("labels", digests["labels"]), recipe=NoRecipe())
+        champion, bundle = memo.source("former", earlier), memo.source("bundle", found.bundle)
+        return memo.run(SHARED, champion, before, bundle, rows, recipe=SharedRecipe(slices=slices), functions=functions_of(slices)).value
+    except NotBuilt:
+        raise
+    except (OverproofError, KeyError):  # the former student can't be loaded any more: two intervals have to do
+        return Shared()

@@ -320,7 +320,7 @@ class Road:
             waivers=waivers_of(self.store.decisions, report.value.certificate.plan_hash, today=self.today.isoformat()),
         )  # fmt: skip
         kept["verdict"] = verdict = run(GATE, evidence, recipe=asking)
-        about = about_of(p, self.store, self.memo, verdict.value, chosen.value.use)
+        about = about_of(p, self.store, self.memo, verdict.value, chosen.value.use, evidence=evidence, rows=candidates.test_rows, slices=named)
         writing = DossierRecipe(today=decided(report.value).isoformat(), version=overproof.__version__, about=about)
         if "teacher" in kept:  # people have reviewed rows
             kept["dossier"] = run(REVIEWED_DOSSIER, evidence, verdict, kept["teacher"], recipe=writing)

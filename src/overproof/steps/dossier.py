@@ -18,10 +18,12 @@ from overproof.steps.certificates import other_words, walk_words, whole_traffic
 from overproof.steps.collect import Evidence
 from overproof.steps.evaluate import served_cost_usd_per_1000, teacher_of
 from overproof.steps.papers import About, write_papers
+from overproof.steps.since import NAMES, change_lines, changes_from
 from overproof.steps.sizing_view import sizing_view
 from overproof.steps.slice_reports import bars_judged
 from overproof.steps.standing import slice_columns
 from overproof.steps.teacher_errors import TeacherErrors
+from overproof.steps.waived import waived_rows
 from overproof.store.artifacts import Step
 
 if TYPE_CHECKING:
@@ -154,6 +156,8 @@ def page(
     """
     report = evidence.report
     chosen = next((c for c in report.candidates if c.name == report.chosen), None) if report else None
+    former = recipe.about.former if recipe.about is not None else None
+    changes = changes_from(facts(evidence, verdict, recipe), former) if former is not None else None
     return _environment().get_template("dossier.html").render(
         evidence=evidence,
         data=evidence.data,
@@ -164,6 +168,10 @@ def page(
         errors=teacher,
         stops=[f for f in verdict.findings if f.outcome not in ("pass", "waived")],
         chosen=chosen,
+        waived=waived_rows(_plain(verdict)),
+        changes=changes,
+        change_lines=change_lines(changes) if changes else [],
+        names=NAMES,
         weak=weak_view(report),
         slices=slices_view(chosen) if chosen else None,
         plot=plot_view(report) if report else None,
@@ -475,5 +483,5 @@ def _place_labels(points: list[dict[str, Any]]) -> None:
             p["label_y"] = last = max(p["y"] + 4, last + LABEL_PX)
 
 
-DOSSIER = Step(name="dossier", version=6, fn=write_dossier, workdir=True)
-REVIEWED_DOSSIER = Step(name="reviewed_dossier", version=3, fn=write_reviewed_dossier, workdir=True)
+DOSSIER = Step(name="dossier", version=7, fn=write_dossier, workdir=True)
+REVIEWED_DOSSIER = Step(name="reviewed_dossier", version=4, fn=write_reviewed_dossier, workdir=True)

@@ -4,37 +4,22 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from overproof.steps.bom import bill_of_materials, provenance
+from overproof.steps.since import NAMES, Former, change_lines, changes_from, chosen_of, figures_of
+from overproof.steps.summary import summary
+from overproof.steps.waived import opened, waived_rows
 from overproof.verify import BEGIN, END, figure_rows
 
 MODEL_CARD, DATA_CARD, SUMMARY, CHANGES, BOM, PROVENANCE = (
     "MODEL_CARD.md", "DATA_CARD.md", "summary.html", "changes.json", "bom.cdx.json", "provenance.intoto.jsonl",
 )  # fmt: skip
-NAMES = {
-    "accuracy": "right, alone", "fidelity": "as the teacher, alone", "served_accuracy": "right, as served",
-    "served_fidelity": "as the teacher, as served", "kept": "answered by the student",
-}  # fmt: skip
 COLUMNS = "| Slice | Figure | Value | Interval | Level | Method | n | Bar | Verdict |\n|---|---|---|---|---|---|---|---|---|"
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Former:
-    """The release before this one, as far as the two are compared."""
-
-    id: str
-    candidate: str
-    expires: str
-    """ISO date, the last day of its certificate."""
-    figures: tuple[tuple[str, str, float | None, float, float, int], ...]
-    """Slice, figure, value, both ends of its interval, n."""
-    outcomes: Mapping[str, str]
-    """Check to outcome."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,74 +64,14 @@ def write_papers(folder: Path, facts: Mapping[str, Any], about: About, bundle: P
         (folder / CHANGES).write_text(json.dumps(changes, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / MODEL_CARD).write_text(model_card(facts, about, changes), encoding="utf-8")
     (folder / DATA_CARD).write_text(data_card(facts, about), encoding="utf-8")
-    (folder / SUMMARY).write_text(summary(facts, about, changes), encoding="utf-8")
+    certified = _certificate(facts["decision"], facts["evidence"].get("report"))
+    page = summary(facts, changes, task=about.task, owner=about.owner, deputy=about.deputy, certificate=certified)
+    (folder / SUMMARY).write_text(page, encoding="utf-8")
     bom = bill_of_materials(facts, task=about.task, owner=about.owner, software=about.software, bundle=bundle)
     (folder / BOM).write_text(json.dumps(bom, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if bundle is not None:
         made = provenance(facts, task=about.task, digests=about.digests, bundle=bundle)
         (folder / PROVENANCE).write_text(json.dumps(made, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
-
-
-def chosen_of(facts: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The chosen candidate's report out of the dossier's facts."""
-    report = facts["evidence"].get("report")
-    return next((one for one in report["candidates"] if one["name"] == report["chosen"]), None) if report else None
-
-
-def former_of(facts: Mapping[str, Any]) -> Former:
-    """
-    What a later release is compared with.
-
-    Args:
-        facts: the dossier of a release.
-
-    Returns: its figures and outcomes.
-    """
-    decision, chosen = facts["decision"], chosen_of(facts)
-    return Former(
-        id=decision["id"], candidate=decision["candidate"], expires=decision["certificate"]["expires"],
-        figures=tuple((one["slice"], name, f["value"], f["low"], f["high"], f["n"]) for one, name, f in _figures(chosen)),
-        outcomes={one["id"]: one["outcome"] for one in decision["findings"]},
-    )  # fmt: skip
-
-
-def changes_from(facts: Mapping[str, Any], former: Former | None) -> dict[str, Any] | None:
-    """
-    What is other than in the release before.
-
-    Args:
-        facts: of the present dossier.
-        former: the release before.
-
-    Returns: JSON values; None for a first release. A figure is called higher or lower only where the intervals don't touch: each
-        stands on sealed rows of its own.
-    """
-    if former is None:
-        return None
-    before = {(where, name): (value, low, high, n) for where, name, value, low, high, n in former.figures}
-    after = {(one["slice"], name): (f["value"], f["low"], f["high"], f["n"]) for one, name, f in _figures(chosen_of(facts))}
-    rows = []
-    for key in [*after, *(key for key in before if key not in after)]:
-        old, new = before.get(key), after.get(key)
-        word = "gone" if new is None else "new" if old is None else "higher" if new[1] > old[2] else "lower" if new[2] < old[1] else "no clear difference"
-        rows.append({"slice": key[0], "figure": key[1], "before": _ends(old), "after": _ends(new), "word": word})
-    now = {one["id"]: one["outcome"] for one in facts["decision"]["findings"]}
-    checks = [
-        {"check": name, "before": former.outcomes.get(name), "after": now.get(name)}
-        for name in sorted({*now, *former.outcomes}) if now.get(name) != former.outcomes.get(name)
-    ]  # fmt: skip
-    return {"since": former.id, "candidate": {"before": former.candidate, "after": (chosen_of(facts) or {}).get("name")}, "figures": rows, "checks": checks}
-
-
-def _ends(row: Sequence[Any] | None) -> dict[str, Any] | None:
-    return None if row is None else dict(zip(("value", "low", "high", "n"), row, strict=True))
-
-
-def _figures(chosen: Mapping[str, Any] | None) -> Iterator[tuple[Mapping[str, Any], str, Mapping[str, Any]]]:
-    for one in chosen["slices"] if chosen else ():
-        for name in NAMES:
-            if one.get(name):
-                yield one, name, one[name]
 
 
 def model_card(facts: Mapping[str, Any], about: About, changes: Mapping[str, Any] | None) -> str:
@@ -188,7 +113,7 @@ def _front(facts: Mapping[str, Any], about: About, chosen: Mapping[str, Any] | N
     tag = {"classes": "text-classification", "fields": "token-classification", "text": "text-generation"}[about.output]
     results = [
         {"type": name, "name": f"{NAMES[name]} (n = {f['n']}, {f['level']:.0%} interval {f['low']:.4f} to {f['high']:.4f})", "value": f["value"]}
-        for one, name, f in _figures(chosen) if one["kind"] == "all" and f["value"] is not None
+        for one, name, f in figures_of(chosen) if one["kind"] == "all" and f["value"] is not None
     ]  # fmt: skip
     body: dict[str, Any] = {
         "library_name": "overproof", "pipeline_tag": tag, "license": "other", "license_name": "see-terms-in-dossier", "tags": ["overproof", "distillation", about.task],
@@ -199,9 +124,16 @@ def _front(facts: Mapping[str, Any], about: About, chosen: Mapping[str, Any] | N
 
 
 def _open(decision: Mapping[str, Any]) -> list[str]:
-    """Waived, failing and not-run checks, before anything else."""
-    found = [f"- **{one['outcome']}** {one['id']} {_line(one['title'])}: {_line(one['reason'])}" for one in decision["findings"] if one["outcome"] != "pass"]
-    return ["Waived, failed or not run:", "", *found] if found else [f"No check was waived, failed or left out ({len(decision['findings'])} findings)."]
+    """Waivers in a section of their own, then failing and not-run checks, before anything else."""
+    rows = [
+        f"| {one['check']} {_line(one['title'])} | {_line(one['by'])} | {_line(one['second'])} | {one['until']} | {_line(one['reason'])} | {_line(one['control'])} | {_line(one['said'])} |"
+        for one in waived_rows(decision)
+    ]  # fmt: skip
+    table = "| Check | By | Second | Until | Why it ships all the same | Done instead | Without the waiver |\n|---|---|---|---|---|---|---|"
+    found = [f"- **{one['outcome']}** {one['id']} {_line(one['title'])}: {_line(one['reason'])}" for one in opened(decision)]
+    said = ["## Waived", "", "Two people took these findings upon themselves; after the last day the release lapses.", "", table, *rows, ""] if rows else []
+    said += ["Failed or not run:", "", *found] if found else []
+    return said or [f"No check was waived, failed or left out ({len(decision['findings'])} findings)."]
 
 
 def _certificate(decision: Mapping[str, Any], report: Mapping[str, Any] | None) -> str:
@@ -260,11 +192,17 @@ def _changed(changes: Mapping[str, Any] | None) -> list[str]:
     if changes is None:
         return ["## Since the release before", "", "This is the first release.", ""]
     rows = [f"| {_line(one['slice'])} | {NAMES[one['figure']]} | {_span(one['before'])} | {_span(one['after'])} | {one['word']} |" for one in changes["figures"]]
-    checks = [f"- {one['check']}: {one['before'] or 'not asked'} before, {one['after'] or 'not asked'} now" for one in changes["checks"]]
+    right = "with their true labels" if changes["shared"]["right_is"] == "gold" else "against the teacher's answers"
+    paired = [
+        f"| {_line(one['slice'])} | {one['n']} | {one['before']:.4f} | {one['after']:.4f} | {one['after'] - one['before']:+.4f} ({one['low']:+.4f} to {one['high']:+.4f}) | {one['word']} |"
+        for one in changes["shared"]["slices"]
+    ]  # fmt: skip
+    head = "| Slice | n | Before | Now | Difference, 95% paired interval | |\n|---|---|---|---|---|---|"
     return [
-        f"## Since release {changes['since']}", "", (f"{_line(str(changes['candidate']['before']))} before, {_line(str(changes['candidate']['after']))} now. "
-        "Higher or lower only where the intervals don't touch; each release stands on sealed rows of its own."), "",
-        "| Slice | Figure | Before | Now | |", "|---|---|---|---|---|", *rows, "", *(checks or ["No check has another outcome."]), "",
+        f"## Since release {changes['since']}", "", *[f"- {_line(one)}" for one in change_lines(changes) or ["labels, candidates, thresholds, checks and waivers are the same"]], "",
+        *([f"Both students alone on the sealed rows that both releases have, {right}:", "", head, *paired, ""] if paired else ["The two releases share no sealed rows that both students were asked.", ""]),
+        "Each release on its own sealed rows; higher or lower only where the intervals don't touch:", "",
+        "| Slice | Figure | Before | Now | |", "|---|---|---|---|---|", *rows, "",
     ]  # fmt: skip
 
 
@@ -309,56 +247,6 @@ def data_card(facts: Mapping[str, Any], about: About) -> str:
     lines += ["## Leaks and privacy", "", f"Rows that straddle two splits: {leaks or 'not checked'}.", "", f"Redacted before anything was stored: {', '.join(about.redacted) or 'nothing'}.", ""]
     lines += ["## Limits", "", *(f"- {_line(one)}" for one in data["notes"] or ["none noted"]), "", "## Digests", ""]
     return "\n".join([*lines, *(f"- {_line(name)}: `{digest}`" for name, digest in facts["evidence"]["digests"].items()), ""])
-
-
-def summary(facts: Mapping[str, Any], about: About, changes: Mapping[str, Any] | None) -> str:
-    """
-    One page for whoever decides and doesn't read statistics.
-
-    Args:
-        facts: of the dossier.
-        about: the rest.
-        changes: since the release before.
-
-    Returns: a self-contained document, every value escaped.
-    """
-    decision, chosen, report = facts["decision"], chosen_of(facts), facts["evidence"].get("report")
-    released = facts["verdict"] == "release"
-    rows = []
-    for name, f in ((name, chosen["slices"][0].get(name)) for name in NAMES) if chosen and chosen["slices"] else ():
-        if f and f["value"] is not None:
-            rows.append((NAMES[name], f"{f['value']:.1%}", f"{f['low']:.1%} to {f['high']:.1%} from {f['n']:,} requests"))
-    saved = ((report or {}).get("outlook") or {}).get("saved")
-    if saved and saved["value_usd"] is not None:
-        rows.append(("saved a month" if saved["monthly"] else "saved on 1,000 requests", f"{saved['value_usd']:,.2f} USD", f"{saved['low_usd']:,.2f} to {saved['high_usd']:,.2f} USD"))
-    weak = [one for one in (chosen or {}).get("slices", []) if one["critical"]]
-    opened = [one for one in decision["findings"] if one["outcome"] != "pass"]
-    e = html.escape
-    figures = "".join(f"<tr><th>{e(a)}</th><td><b>{e(b)}</b></td><td>{e(c)}</td></tr>" for a, b, c in rows)
-    slices = "".join(f"<li>{e(one['slice'])}: {e(_span(one['served_fidelity'] or one['fidelity']))}</li>" for one in weak)
-    stops = "".join(f"<li><b>{e(one['outcome'])}</b> {e(one['title'])}: {e(one['reason'])} <i>{e(one['next_action'])}</i></li>" for one in opened)
-    moved = [one for one in (changes or {}).get("figures", []) if one["word"] != "no clear difference"]
-    since = "the first release" if changes is None else f"since {changes['since']}: " + ("; ".join(f"{one['slice']}, {NAMES[one['figure']]}: {one['word']}" for one in moved) or "no figure is clearly other")
-    return PAGE.format(
-        task=e(about.task), word="Released" if released else "Refused: nothing may serve", color="#176b3a" if released else "#a3231d", headline=e(decision["headline"]),
-        figures=figures or "<tr><td>nothing was measured</td></tr>", slices=slices or "<li>none is declared critical</li>",
-        stops=stops or "<li>none: every check passed</li>", since=e(since), owner=e(decision.get("owner") or about.owner or "nobody named"), deputy=e(about.deputy or "nobody named"),
-        review=e(decision.get("review_due") or "not released"), certificate=e(_certificate(decision, report)), date=e(facts["date"]), release=e(decision.get("id") or "-"),
-    )  # fmt: skip
-
-
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{task}: {word}</title>
-<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:44rem;margin:2rem auto;padding:0 1rem;color:#222}}h1{{color:{color};margin-bottom:0}}
-table{{border-collapse:collapse;width:100%}}th,td{{text-align:left;padding:.3rem .6rem .3rem 0;border-bottom:1px solid #ddd;font-weight:inherit}}h2{{font-size:1.1rem;margin:1.2rem 0 .3rem}}</style></head>
-<body><h1>{word}</h1><p>{task}, {date}, release {release}. {headline}</p>
-<h2>What was measured</h2><table>{figures}</table>
-<h2>Critical slices, as served</h2><ul>{slices}</ul>
-<h2>Waived, failed or not run</h2><ul>{stops}</ul>
-<h2>What changed</h2><p>{since}</p>
-<h2>Who answers for it</h2><p>{owner}; deputy {deputy}. Next review: {review}. Certificate: {certificate}.</p>
-<p>Each value stands with the interval that the rows allow. The evidence is in dossier.json, the words in MODEL_CARD.md.</p></body></html>
-"""
 
 
 def _line(text: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from overproof.evidence import Finding
 from overproof.evidence.waivers import MOST_LIVE, Waiver, waiver_problems
+from overproof.steps.waived import waiver_words
 
 STOPS = ("fail", "not-run")
 
@@ -33,8 +34,7 @@ def _under(found: Finding, live: Waiver | None, over: Waiver | None) -> Finding:
     if found.outcome not in STOPS or not found.waivable:
         return found
     if live is not None:
-        words = f"waived until {live.until} by {live.by} and {live.second}: {live.reason} Instead: {live.control}"
-        return replace(found, outcome="waived", reason=f"{words} What was found ({found.outcome}): {found.reason}", waiver=live)
+        return replace(found, outcome="waived", reason=f"{waiver_words(live)}({found.outcome}): {found.reason}", waiver=live)
     if over is not None:
         return replace(found, outcome="fail", reason=f"the waiver by {over.by} and {over.second} ran out on {over.until}; {found.reason}")
     return found
