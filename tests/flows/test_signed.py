@@ -362,6 +362,12 @@ def test_a_later_release_says_what_changed(ran):
         changes = json.loads((later.dossier_path.parent / "changes.json").read_text())
         assert changes["since"] == first.id
         assert {one["word"] for one in changes["figures"]} == {"no clear difference"}
+        whole = changes["shared"]["slices"][0]
+        assert (whole["slice"], whole["n"]) == ("all", len(later.artifacts["labels"].value.test.examples))
+        assert whole["before"] == whole["after"] == next(c for c in later.artifacts["report"].value.candidates if c.name == "linear.v1").slices[0].accuracy.value
+        assert {one["word"] for one in changes["shared"]["slices"]} == {"no clear difference"}
+        assert [changes[name] for name in ("labels", "candidates")] == [{"added": [], "lost": []}] * 2
+        assert f"Since release {first.id}" in later.dossier_path.read_text()
         assert f"## Since release {first.id}" in (later.dossier_path.parent / "MODEL_CARD.md").read_text()
         assert {one.action for one in distil(store, load_project(ran, overrides=("bars.min_n=1",))).events} == {"reuse"}
         assert isinstance(later.artifacts["dossier"].value, Folder)

@@ -1,5 +1,6 @@
 """`overproof waive`: a refusal that two people take upon themselves ships, says so first, and is overdue after the last day."""
 
+import html
 import json
 from datetime import UTC, date, datetime, timedelta
 
@@ -45,10 +46,15 @@ def test_a_waived_finding_ships_until_its_day(ran) -> None:
     done = call(ran, "waive", CHECK, *WORDS, "--until", last, "--json")
     assert done.exit_code == 0, done.output
     assert [w["check"] for w in json.loads(done.stdout)["live"]] == [CHECK]
-    release = run(ran).verdict
+    done_run = run(ran)
+    release = done_run.verdict
     assert isinstance(release, Release)
     assert release.headline.startswith(f"Under 1 waiver ({CHECK} until {last} by Dana Ruiz and Sam Ito)")
     assert release.findings[0].outcome == "waived"
+    for name, end in (("index.html", 'id="findings"'), ("MODEL_CARD.md", "| Release |"), ("summary.html", "What was measured")):
+        first = html.unescape((done_run.dossier_path.parent / name).read_text().partition(end)[0])
+        for words in (CHECK.replace("_", "\\_") if name.endswith("md") else CHECK, *WORDS[1:8:2], last, "without the waiver", "(not-run)"):
+            assert words.casefold() in first.casefold(), (name, words)
     now = datetime.combine(date.fromisoformat(last), datetime.min.time(), UTC)
     words = [review_state(release, [], None, now + timedelta(days=n)).word for n in (1, 31)]
     assert words == ["overdue", "lapsed"]

@@ -205,6 +205,7 @@ def changes_from(facts: Mapping[str, Any], former: Former | None) -> dict[str, A
         word = "gone" if new is None else "new" if old is None else _word(new[1] > old[2], new[2] < old[1])
         rows.append({"slice": key[0], "figure": key[1], "before": _ends(old), "after": _ends(new), "word": word})
     now, outcomes = _lists(facts), {one["id"]: one["outcome"] for one in facts["decision"]["findings"]}
+    titles = {one["id"]: one["title"] for one in facts["decision"]["findings"] if one["id"] not in one["title"]}
     shared = [
         {"slice": one.slice, "n": one.n, "before": one.before / one.n, "after": one.after / one.n, "low": one.low, "high": one.high, "word": _word(one.low > 0, one.high < 0)}
         for one in former.shared.rows
@@ -218,7 +219,7 @@ def changes_from(facts: Mapping[str, Any], former: Former | None) -> dict[str, A
             for name in _either(now["thresholds"], former.thresholds) if former.thresholds.get(name) != now["thresholds"].get(name)
         ],
         "checks": [
-            {"check": name, "before": former.outcomes.get(name), "after": outcomes.get(name)}
+            {"check": name, "title": titles.get(name, ""), "before": former.outcomes.get(name), "after": outcomes.get(name)}
             for name in sorted(_either(outcomes, former.outcomes)) if outcomes.get(name) != former.outcomes.get(name)
         ],
         "waivers": [
@@ -242,7 +243,7 @@ def change_lines(changes: Mapping[str, Any]) -> list[str]:
     for what in ("labels", "candidates"):
         said += [f"{what} {how}: {', '.join(changes[what][how])}" for how in ("added", "lost") if changes[what][how]]
     said += [f"threshold of {t['slice']}: {_level(t['before'])} before, {_level(t['after'])} now" for t in changes["thresholds"]]
-    said += [f"check {c['check']}: {c['before'] or 'not asked'} before, {c['after'] or 'not asked'} now" for c in changes["checks"]]
+    said += [f"check {' '.join(filter(None, (c['check'], c['title'])))}: {c['before'] or 'not asked'} before, {c['after'] or 'not asked'} now" for c in changes["checks"]]
     return said + [f"waiver of {w['check']}: {w['before'] or 'none'} before, {w['after'] or 'none'} now" for w in changes["waivers"]]
 
 

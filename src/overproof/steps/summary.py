@@ -20,11 +20,12 @@ MOVED = {
     "kept": "share that the student answers", "served_accuracy": "right, as served", "served_fidelity": "as the teacher, as served",
     "accuracy": "right, student alone", "fidelity": "as the teacher, student alone",
 }  # fmt: skip
+OFTEN = {"higher": "right more often", "lower": "right less often", "no clear difference": "neither clearly better nor worse"}
 WORDS = {"fail": "fails", "not-run": "not proven"}
 
 
 def summary(
-    facts: Mapping[str, Any], changes: Mapping[str, Any] | None, *, task: str, owner: str, deputy: str, certificate: str
+    facts: Mapping[str, Any], changes: Mapping[str, Any] | None, *, task: str, owner: str, deputy: str
 ) -> str:
     """
     The page.
@@ -35,14 +36,13 @@ def summary(
         task: its name.
         owner: as the project names them, for a refusal.
         deputy: the same.
-        certificate: in words.
 
     Returns: a self-contained document, every value escaped.
     """
     decision, e = facts["decision"], html.escape
     released = facts["verdict"] == "release"
     waivers = "".join(
-        f"<li><b>{e(one['check'])} {e(one['title'])}</b>, until {e(one['until'])}, by {e(one['by'])} and {e(one['second'])}. "
+        f"<li><b>{e(one['title'] if one['check'] in one['title'] else one['check'] + ' ' + one['title'])}</b>, until {e(one['until'])}, by {e(one['by'])} and {e(one['second'])}. "
         f"Why: {e(one['reason'])} Instead: {e(one['control'])} <i>Without the waiver {e(one['said'])}</i></li>"
         for one in waived_rows(decision)
     )
@@ -55,7 +55,7 @@ def summary(
         waived=f'<section class="waived"><h2>Ships under waivers</h2><ul>{waivers}</ul></section>' if waivers else "",
         stops=f"<h2>What stands in the way</h2><ul>{stops}</ul>" if stops else "",
         passed=_passed(decision), figures="".join(_figures(facts)) or "<tr><td>nothing was measured</td></tr>", slices=_slices(facts), changed=_changed(changes),
-        owner=e(decision.get("owner") or owner or "nobody named"), deputy=e(deputy or "nobody named"), certificate=e(certificate),
+        owner=e(decision.get("owner") or owner or "nobody named"), deputy=e(deputy or "nobody named"), certificate=_until(facts),
         review=e(decision.get("review_due") or "not released"), date=e(facts["date"]), release=f", release {e(decision['id'])}" if decision.get("id") else "",
     )  # fmt: skip
 
@@ -66,12 +66,20 @@ def _passed(decision: Mapping[str, Any]) -> str:
     return f"{good} of {n} checks passed."
 
 
+def _until(facts: Mapping[str, Any]) -> str:
+    found = facts["decision"].get("certificate") or (facts["evidence"].get("report") or {}).get("certificate")
+    if not found or facts["verdict"] != "release":
+        return "Nothing is certified to serve."
+    kept = sum(one["threshold"] is not None for one in found["slices"])
+    return f"The certificate lets the student answer in {kept} of {len(found['slices'])} parts of the traffic, until {html.escape(found['expires'])}."
+
+
 def _percent(f: Mapping[str, Any]) -> str:
     return f"{f['value']:.1%}"
 
 
 def _between(f: Mapping[str, Any]) -> str:
-    return f"{f['low']:.1%} to {f['high']:.1%} is what {f['n']:,} requests allow to say"
+    return f"between {f['low']:.1%} and {f['high']:.1%}, measured on {f['n']:,} requests"
 
 
 def _row(head: str, words: str, small: str) -> str:
@@ -80,10 +88,11 @@ def _row(head: str, words: str, small: str) -> str:
 
 def _figures(facts: Mapping[str, Any]) -> Iterator[str]:
     chosen, report = chosen_of(facts), facts["evidence"].get("report")
-    for name, words in SAID.items() if chosen and chosen["slices"] else ():
-        f = chosen["slices"][0].get(name) if chosen else None
-        if f and f["value"] is not None:
-            yield _row(_percent(f), words, _between(f))
+    whole = chosen["slices"][0] if chosen and chosen["slices"] else {}
+    known = [name for name in SAID if whole.get(name) and whole[name]["value"] is not None]
+    for name in known:
+        if f"served_{name}" not in known:  # as served is what people will see
+            yield _row(_percent(whole[name]), SAID[name], _between(whole[name]))
     saved = ((report or {}).get("outlook") or {}).get("saved")
     if saved and saved["value_usd"] is not None:
         words = "saved a month" if saved["monthly"] else "saved on 1,000 requests"
@@ -99,7 +108,8 @@ def _slices(facts: Mapping[str, Any]) -> str:
     for one in weak:
         f = next((one[name] for name in ("served_accuracy", "served_fidelity", "accuracy", "fidelity") if one.get(name) and one[name]["value"] is not None), None)
         name = next((name for name in SAID if f is not None and one.get(name) is f), "")
-        rows.append(_row(_percent(f), f"{one['slice']}: {MOVED[name]}", _between(f)) if f is not None else _row("–", one["slice"], "no rows (n = 0)"))
+        what = f"requests least like the training rows ({one['slice']})" if one["kind"] == "novelty" else str(one["slice"])
+        rows.append(_row(_percent(f), f"{what}: {MOVED[name]}", _between(f)) if f is not None else _row("–", what, "no rows (n = 0)"))
     return f"<table>{''.join(rows)}</table>"
 
 
@@ -107,8 +117,8 @@ def _changed(changes: Mapping[str, Any] | None) -> str:
     if changes is None:
         return "<p>This is the first release.</p>"
     said = [
-        f"on the {one['n']:,} requests that both releases were judged by{_where(one['slice'])}, the new student alone is {one['word']}: "
-        f"{one['before']:.1%} before, {one['after']:.1%} now, a difference of {100 * one['low']:+.1f} to {100 * one['high']:+.1f} points"
+        f"on the {one['n']:,} requests that both releases were judged by{_where(one['slice'])}, the new student alone is {OFTEN[one['word']]}: "
+        f"on {one['before']:.1%} before, {one['after']:.1%} now, {100 * one['low']:+.1f} to {100 * one['high']:+.1f} points"
         for one in changes["shared"]["slices"] if one["slice"] == "all" or one["word"] != "no clear difference"
     ]  # fmt: skip
     said += [f"{one['slice']}, {MOVED[one['figure']]}: {one['word']}" for one in changes["figures"] if one["word"] not in ("no clear difference", "new", "gone")]
@@ -130,9 +140,9 @@ table{{border-collapse:collapse;width:100%}}td{{padding:.25rem .6rem .25rem 0;bo
 td span,i,.note{{color:#555;font-size:.9rem}}
 @page{{size:A4;margin:14mm}}@media print{{body{{margin:0;max-width:none;padding:0;font-size:10.5pt}}h2{{break-after:avoid}}tr,li,.waived{{break-inside:avoid}}}}</style></head>
 <body><h1>{word}</h1><p class="note">{task}, {date}{release}</p><p class="lead">{headline}</p>
-{waived}<h2>What was measured</h2><table>{figures}</table>
-{stops}<h2>Critical slices</h2>{slices}
+{waived}{stops}<h2>What was measured</h2><table>{figures}</table>
+<h2>Critical slices</h2>{slices}
 <h2>What changed</h2>{changed}
-<h2>Who answers for it</h2><p>{owner}; deputy: {deputy}. Next review: {review}. Certificate: {certificate}.</p>
+<h2>Who answers for it</h2><p>{owner}; deputy: {deputy}. Next review: {review}. {certificate}</p>
 <p class="note">{passed} Every figure stands with the range that its rows allow; the evidence is in dossier.json, the words in MODEL_CARD.md.</p></body></html>
 """
