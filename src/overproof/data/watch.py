@@ -207,3 +207,5 @@ class WatchReport:
     """What is new, by cluster or word."""
     blind: tuple[str, ...] = ()
     """Parts that failed; there is an alarm for each."""
+    audit_more: tuple[str, ...] = ()
+    """Slices whose mean confidence fell: the next day's plan audits them more."""

@@ -130,7 +130,7 @@ def _open(decision: Mapping[str, Any]) -> list[str]:
     ]  # fmt: skip
     table = "| Check | By | Second | Until | Why it ships all the same | Done instead | Without the waiver |\n|---|---|---|---|---|---|---|"
     found = [f"- **{one['outcome']}** {one['id']} {_line(one['title'])}: {_line(one['reason'])}" for one in opened(decision)]
-    said = ["## Waived", "", "Two people took these findings upon themselves; after the last day the release lapses.", "", table, *rows, ""] if rows else []
+    said = ["## Waived", "", "Two people took these findings upon themselves; after the last day the release is overdue, and 30 days later the teacher answers.", "", table, *rows, ""] if rows else []
     said += ["Failed or not run:", "", *found] if found else []
     return said or [f"No check was waived, failed or left out ({len(decision['findings'])} findings)."]
 

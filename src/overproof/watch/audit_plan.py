@@ -18,6 +18,7 @@ from overproof.store.project_store import Store
 
 HISTORY_DAYS = 7  # weekdays differ
 PAGE_BOOST, PAGE_DAYS = 3.0, 14
+UNSURE_BOOST, UNSURE_DAYS = 2.0, 7  # where mean confidence fell, as a look within these days said; less sure is no error yet
 LOW_SHARE = 0.1  # of the answers, the least sure ones: they are audited more often than the others
 ROUNDS = 40  # halvings of the factor by which rates are lowered
 LEAST_FACTOR = 1e-6
@@ -53,7 +54,7 @@ def plan_day(store: Store, project: Project, release: Release, day: date) -> Aud
     Where they would ask for more audits than [watch] admits, or cost more than is left of the month, all are lowered alike.
 
     Args:
-        store: holds the traffic log, what was spent, and pages that raise a slice's rate.
+        store: holds the traffic log, what was spent, and what raises a slice's rate: pages, and confidence that fell.
         project: [watch] as it stands.
         release: that serves.
         day: in UTC.
@@ -203,10 +204,18 @@ def _boosted(
 ) -> Iterator[tuple[str, Volume, float]]:
     names = dict.fromkeys([*(p.slice for p in release.certificate.slices if p.threshold is not None), *history.slices])
     critical = critical_slices(project.slices, names)
-    pages = _paged(store, release, day)
+    pages, unsure = _paged(store, release, day), _unsure(store, release, day)
     for name in names:
-        boost = (project.watch.critical_boost if name in critical else 1.0) * (PAGE_BOOST if pages & {name, ALL} else 1.0)
-        yield name, history.slices.get(name, Volume()), boost
+        seen = PAGE_BOOST if pages & {name, ALL} else UNSURE_BOOST if unsure & {name, ALL} else 1.0
+        yield name, history.slices.get(name, Volume()), seen * (project.watch.critical_boost if name in critical else 1.0)
+
+
+def _unsure(store: Store, release: Release, day: date) -> frozenset[str]:
+    """Slices whose mean confidence had fallen when drift was last looked for, before the day's plan was made."""
+    last = store.watching.last_pass(release.task)
+    if last is None or last.release_id != release.id or last.at < (day - timedelta(days=UNSURE_DAYS)).isoformat():
+        return frozenset()
+    return frozenset(last.audit_more)
 
 
 def _paged(store: Store, release: Release, day: date) -> frozenset[str]:

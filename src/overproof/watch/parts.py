@@ -26,6 +26,8 @@ class Found:
     labelled: int = 0
     spent_usd: float = 0.0
     """This month, beside what audits cost."""
+    audit_more: frozenset[str] = frozenset()
+    """Slices of which the next day's plan should audit more."""
     said: Any = None
     """What the triggers need of it besides: the duties, or how the teacher stands."""
 
@@ -121,7 +123,7 @@ def _drifts(store: Store, project: Project, release: Release, *, now: datetime) 
     from overproof.watch.drifts import look_for_drift
 
     seen = look_for_drift(store, project, release, now=now)
-    return Found(readings=seen.readings, alarms=seen.alarms, notes=seen.notes, examples=seen.examples)
+    return Found(readings=seen.readings, alarms=seen.alarms, notes=seen.notes, examples=seen.examples, audit_more=seen.audit_more)
 
 
 def _teacher(store: Store, project: Project, *, release: Release | None, now: datetime, ask: bool) -> Found:

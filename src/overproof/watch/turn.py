@@ -137,6 +137,8 @@ class _Pass:
     def report(self, found: Mapping[str, Found], followed: Followed) -> WatchReport:
         watching, release_id = self.store.watching, self.state.release_id
         ended = {t.id: t for t in followed.triggers if t.state != "open"}
+        before = watching.last_pass(self.task) if "drifts" not in found else None  # a look that failed forgets nothing
+        more = before.audit_more if before is not None and before.release_id == release_id else ()
         known = {t.id: t for t in watching.triggers(self.task)}
         return WatchReport(
             task=self.task, release_id=release_id, at=self.now.isoformat(timespec="seconds"),
@@ -145,6 +147,7 @@ class _Pass:
             audits_drawn=sum(part.drawn for part in found.values()), audits_labelled=sum(part.labelled for part in found.values()),
             audits_due=len(watching.audits(release_id, state="due")) if release_id is not None else 0,
             spent_usd=watching.spent_usd(self.now.strftime("%Y-%m")) + sum(part.spent_usd for part in found.values()), blind=tuple(self.faults),
+            audit_more=tuple(sorted({*more, *(name for part in found.values() for name in part.audit_more)})),
             notes=tuple(dict.fromkeys([*(n for part in found.values() for n in part.notes), *followed.notes])),
             examples={key: shown for part in found.values() for key, shown in part.examples.items()},
         )  # fmt: skip
