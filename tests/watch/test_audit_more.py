@@ -17,7 +17,7 @@ STRANGE = ("qxzj", "wvkq", "zzxq", "jqwx", "kxqz", "vwqj")
 @pytest.fixture(scope="module")
 def unsure(tmp_path_factory):
     """A quiet week and one of messages that the student can't read; a pass on the day after, with the next day's traffic in the log."""
-    live = Living(tmp_path_factory.mktemp("unsure"), watch="audit_rate = 0.05\nfloor_per_day = 0\ndrift = [\"confidence\"]\n")
+    live = Living(tmp_path_factory.mktemp("unsure"), watch='audit_rate = 0.05\nfloor_per_day = 0\ndrift = ["confidence"]\n')
     state = live.store.rollouts.current("inbox")
     live.store.rollouts.move(state, release_id=live.release.id, stage="full", share=1.0, by="t", why="t", evidence={}, at=noon(BEGIN).timestamp() - 99_999)
     changed = live.days(BEGIN, 7, 60)
@@ -38,8 +38,10 @@ def test_the_day_after_confidence_fell_more_is_audited(unsure) -> None:
     assert {how.boost for how in after.slices.values()} == {UNSURE_BOOST}
     assert live.store.watching.plan(live.release.id, end.isoformat()) == before
     assert ALL in second.audit_more
-    for name in after.slices:
-        assert chance(after, name, 0.99) == pytest.approx(2 * chance(before, name, 0.99))
+    busy = [name for name, how in before.slices.items() if how.kept_per_day]
+    assert busy
+    for name in busy:
+        assert chance(after, name, 0.99) == pytest.approx(2 * chance(before, name, 0.99), rel=0.1)
 
 
 def told(live, day, names, *, release=None) -> None:
