@@ -1,9 +1,10 @@
-"""Bundles that somebody has tampered with: single bytes changed at random, and bundles rebuilt to do harm; none may load."""
+"""Bundles that somebody has tampered with: single bytes changed at random, bundles rebuilt to do harm, and logs of decisions; none may pass."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import pickle
@@ -28,6 +29,8 @@ from overproof.evidence import Calibrator, Certificate, Confidence, Release
 from overproof.measure.intervals import cp_interval
 from overproof.outputs import Classes
 from overproof.serve.live import Live, Loading
+from overproof.store.decided import extract
+from overproof.store.logs import Decision
 from overproof.store.project_store import open_store
 from overproof.students.bundle import MANIFEST, STUDENT, Bundle, load_bundle
 from overproof.students.card import RELEASE, Card, Threshold, write_card
@@ -35,6 +38,7 @@ from overproof.students.files import write_json
 from overproof.students.linear import LinearStudent
 from overproof.students.weights import sha256_of
 from overproof.task import Slice
+from overproof.verify import DECISIONS, check_decisions
 
 LABELS = ("billing", "delivery", "login")
 WORDS = {
@@ -298,6 +302,81 @@ def hostile_bundles(place: Path, *, n: int, seed: int) -> dict[str, Count]:
     return found
 
 
+def relinked(lines: list[bytes]) -> list[bytes]:
+    """A chain that holds in itself, as an attacker who rewrites all of it would make it."""
+    found: list[bytes] = []
+    for line in lines:
+        one = {**json.loads(line), "prev": hashlib.sha256(found[-1]).hexdigest() if found else ""}
+        found.append(json.dumps(one, separators=(",", ":")).encode())
+    return found
+
+
+def edited(lines: list[bytes], draw: random.Random) -> list[bytes]:
+    at = draw.randrange(len(lines))
+    name, value = draw.choice([("actor", "Mallory"), ("kind", "nothing"), ("body_sha256", "0" * 64), ("subject", "another"), ("at", "2099-01-01")])
+    return [*lines[:at], json.dumps({**json.loads(lines[at]), name: value}, separators=(",", ":")).encode(), *lines[at + 1 :]]
+
+
+def misfit(lines: list[bytes], draw: random.Random) -> list[bytes]:
+    first = json.loads(lines[0])
+    other = draw.choice([b"[" * 10**5, b"\xff\xfe", b"\0", b"[]", b"null", b"3", b"", b"{}", b" " * 70 * 2**20, lines[0] + b"\r", b"\xef\xbb\xbf" + lines[0], lines[0][:-1] + b',"actor":"x"}',
+                         *(json.dumps({**first, **change}).encode() for change in ({"more": 1}, {"seq": 1.0}, {"seq": True}, {"seq": "1"}, {"prev": None}, {"seq": 10**400}, {"at": 3}))])  # fmt: skip
+    at = draw.choice([0, len(lines)])
+    return [*lines[:at], other, *lines[at + (at == 0) :]]
+
+
+def swapped(lines: list[bytes], draw: random.Random) -> list[bytes]:
+    found, (a, b) = list(lines), draw.sample(range(len(lines)), 2)
+    found[a], found[b] = found[b], found[a]
+    return found
+
+
+def dropped(lines: list[bytes], draw: random.Random) -> list[bytes]:
+    at = draw.randrange(len(lines))
+    return lines[:at] + lines[at + 1 :]
+
+
+def flipped(lines: list[bytes], draw: random.Random) -> list[bytes]:
+    raw = bytearray(b"\n".join(lines))
+    raw[draw.randrange(len(raw))] ^= draw.randint(1, 255)
+    return bytes(raw).split(b"\n")
+
+
+CHAIN: dict[str, Callable[[list[bytes], random.Random], list[bytes]]] = {
+    "a byte": flipped, "a line dropped": dropped, "lines swapped": swapped, "the end cut off": lambda lines, draw: lines[: draw.randrange(len(lines))],
+    "a value": edited, "a value, chained anew": lambda lines, draw: relinked(edited(lines, draw)), "a line dropped, chained anew": lambda lines, draw: relinked(dropped(lines, draw)),
+    "a line added that fits": lambda lines, draw: relinked([*lines, json.dumps({**json.loads(lines[-1]), "seq": 99 + draw.randrange(9)}).encode()]), "no decision": misfit,
+}  # fmt: skip
+
+
+def changed_decisions(place: Path, *, n: int, seed: int) -> dict[str, Count]:
+    """`decisions.jsonl` changed, under a dossier that still names the head; the one-file verifier has to name a line."""
+    draw, found = random.Random(seed), {name: Count() for name in CHAIN}
+    for at in range(n):
+        name = list(CHAIN)[at % len(CHAIN)]
+        made = extract(
+            Decision(seq=2 * i + 1, at=f"2026-01-{i + 1:02d}", kind=draw.choice(["gate", "waiver", "rollout"]), actor="Dana", subject=f"r{i}", body={"n": i}, prev="", digest="")
+            for i in range(draw.randint(2, 12))
+        )
+        count = found[name]
+        count.tried += 1
+        (place / DECISIONS).write_bytes(made.text)
+        assert check_decisions(str(place), {"decisions": made.named}) == len(made.lines)
+        (place / DECISIONS).write_bytes(b"".join(line + b"\n" for line in CHAIN[name](list(made.lines), draw)))
+        try:
+            check_decisions(str(place), {"decisions": made.named})
+        except ValueError as error:
+            count.refused += "line" in str(error) or "too large" in str(error)
+            count.broke += not ("line" in str(error) or "too large" in str(error))
+            count.reasons[" ".join("N" if word.strip(",").isdigit() else word for word in str(error).split())[:90]] += 1
+        except Exception as error:
+            count.broke += 1
+            count.reasons[f"{type(error).__name__}: {error}"[:90]] += 1
+        else:
+            count.accepted += 1
+    return found
+
+
 def serves(store, live: Live, release, name: str, folder: Path) -> None:
     """Put it up as the next release, where the store takes it at all; whatever comes, the good one answers afterwards."""
     with contextlib.suppress(OverproofError, OSError, ValueError):
@@ -325,6 +404,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bytes", type=int, default=10_000)
     parser.add_argument("--bundles", type=int, default=200)
+    parser.add_argument("--chains", type=int, default=1_800)
     parser.add_argument("--seed", type=int, default=8)
     parser.add_argument("--reasons", action="store_true", help="print why bundles were refused")
     asked = parser.parse_args()
@@ -333,11 +413,12 @@ def main() -> int:
     trap.rmdir() if trap.is_dir() else None
     with tempfile.TemporaryDirectory() as scratch:
         one = table("one byte changed in", changed_bytes(Path(scratch), n=asked.bytes, seed=asked.seed))
+        chain = table("decisions.jsonl changed by", changed_decisions(Path(scratch), n=asked.chains, seed=asked.seed), why=asked.reasons)
         two = table("hostile bundle", hostile_bundles(Path(scratch), n=asked.bundles, seed=asked.seed), why=asked.reasons)
     ran = trap.exists()
     print(f"\nCode of a bundle was run: {'yes' if ran else 'no'}. After each hostile bundle the last good release answered.")
     print(f"Seed {asked.seed}; {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {time.perf_counter() - began:.0f} s.")
-    return 1 if ran or Counter(a=one.accepted + two.accepted)["a"] else 0
+    return 1 if ran or one.accepted + two.accepted + chain.accepted + chain.broke else 0
 
 
 if __name__ == "__main__":

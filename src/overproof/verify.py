@@ -187,7 +187,7 @@ def check_decisions(folder: str, dossier: dict[str, Any]) -> int:
         if not fits:
             raise ValueError("line %d of %s is no decision, or not in its order" % (number, DECISIONS))
         if one["prev"] != prev:
-            raise ValueError("line %d of %s doesn't follow from line %d: one was changed or moved, or some between them are gone" % (number, DECISIONS, number - 1))
+            raise ValueError("line %d of %s doesn't follow from %s: one was changed or moved, or some are gone" % (number, DECISIONS, "line %d" % (number - 1) if number > 1 else "the start"))
         prev, seq, at = hashlib.sha256(line).hexdigest(), one["seq"], one["at"]
     if rest or not lines or dossier["decisions"] != {"head": prev, "n": len(lines)}:
         raise ValueError("line %d, the last of %s, is not the last decision that the dossier names" % (len(lines) + bool(rest), DECISIONS))
