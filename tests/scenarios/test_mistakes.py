@@ -51,7 +51,7 @@ def sound(tmp_path_factory):
 
 
 def test_1_trained_on_traffic_that_production_does_not_see(tmp_path) -> None:
-    """An app is launched after the training data was cut: 99 % on the old export, a third in the app. G04 names the slice."""
+    """An app is launched after the training data was cut: over 98 % on the old export, under 40 % in the app. G04 names the slice."""
     draw, found = random.Random(2), rows(1000, seed=3)
     for i, row in enumerate(found):
         row["channel"] = "web"
@@ -60,7 +60,8 @@ def test_1_trained_on_traffic_that_production_does_not_see(tmp_path) -> None:
     app = [row for row in found if row["channel"] == "app"]
     plain = Plain([row for row in found if row["channel"] == "web"])
     assert plain.ships
-    assert plain.right(app, said) < 0.5
+    assert plain.accuracy > 0.98
+    assert plain.right(app, said) < 0.4
     told = run(project(tmp_path / "p", found, ('match = ["tier"]', 'match = ["channel"]'), more='[[slice]]\nname = "app"\nwhere = {{ channel = "app" }}\ncritical = true\n'))
     assert (told.code, type(told.verdict), set(told.stops)) == (1, Refusal, {"G04"})
     assert "slice 'app': its share of training is 0.00 times the live share" in told.stops["G04"]
@@ -69,7 +70,7 @@ def test_1_trained_on_traffic_that_production_does_not_see(tmp_path) -> None:
 
 
 def test_2_the_teachers_errors_are_copied(tmp_path) -> None:
-    """The teacher reads smoke as a bug, and the student agrees with it on 99 %. G05 names the label on which the teacher is wrong."""
+    """The teacher reads smoke as a bug, and the student agrees with it on over 98 %. G05 names the label on which the teacher is wrong."""
     draw, found = random.Random(2), rows(1100, seed=2)
     for row in found:
         if draw.random() < 0.06:
@@ -103,7 +104,7 @@ def test_3_the_student_is_too_small(tmp_path) -> None:
 
 @pytest.mark.parametrize("guard", [True, False])
 def test_4_one_average_hides_a_failing_slice(tmp_path, guard) -> None:
-    """Paying customers mean other things by the same words: 94 % on the whole. Their slice isn't certified and goes to the teacher; without [[slice]] it is served."""
+    """Paying customers mean other things by the same words: over 85 % on the whole. Their slice isn't certified and goes to the teacher; without [[slice]] it is served."""
     draw, found = random.Random(4), rows(1200, seed=4)
     for row in found:
         row["tier"] = "pro" if draw.random() < 0.08 else "free"

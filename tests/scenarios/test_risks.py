@@ -1,6 +1,7 @@
 """Seven risks of a student: a plain pipeline calls each a success; overproof stops it, and hangs on one guard."""
 
 import random
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from unittest.mock import patch
@@ -44,7 +45,7 @@ def nothing(*_, **__) -> Found:
 
 
 def test_1_the_teachers_bias_is_inherited(tmp_path) -> None:
-    """Bills in a dialect are taken for questions, by the teacher and so by the student; 98 % on the whole. F01 names the group and where the gap comes from."""
+    """Bills in a dialect are taken for questions, by the teacher and so by the student; over 97 % on the whole. F01 names the group and where the gap comes from."""
     found, draw = rows(1500, seed=4), random.Random(4)
     for one in found:
         one["dialect"] = "north" if draw.random() < 0.2 else "south"
@@ -52,7 +53,7 @@ def test_1_the_teachers_bias_is_inherited(tmp_path) -> None:
             one["text"] += " nowt summat owt thissen"
             if one["truth"] == BILL and draw.random() < 0.95:
                 one["output"] = HOW.upper()
-    assert Plain(found).ships
+    assert Plain(found).accuracy > 0.97
     told = run(project(
         tmp_path / "p", found, NO_SLICE, ("margin = 0.05", "margin = 0.1"), ('match = ["tier"]', 'match = ["dialect"]'),
         more='[fairness]\ngroups = ["dialect"]\ntolerance = 0.05\n',
@@ -96,7 +97,7 @@ def test_2_it_drifts_in_silence(tmp_path, guard) -> None:
 
 
 def test_3_the_metric_lies(tmp_path) -> None:
-    """Half of the newest messages are old ones, reworded: a plain split is 10 points too good. With near-duplicates let in, G21 says that the test measures memory."""
+    """Half of the newest messages are old ones, reworded: a plain split is too good. With near-duplicates let in, G21 says that the test measures memory."""
     draw = random.Random(5)
     found = rows(1200, seed=5)
     for i, one in enumerate(found):
@@ -148,7 +149,7 @@ def test_4_the_terms_of_service_forbid_it(tmp_path, guard) -> None:
 
 
 def test_5_edge_cases_break_by_over_compression(tmp_path) -> None:
-    """The smaller student is as good on the whole and misses a third of the smoke alarms. S02 names the rung, and `show sizes` the ladder."""
+    """The smaller student is over the bar on the whole and misses a third of the smoke alarms. S02 names the rung, and `show sizes` the ladder."""
     draw, found = random.Random(2), rows(1400, seed=2)
     for one in found:
         if draw.random() < 0.06:
@@ -159,6 +160,7 @@ def test_5_edge_cases_break_by_over_compression(tmp_path) -> None:
     assert (told.code, set(told.stops), told.failed) == (1, {"S02"}, {"S02"})
     assert "rare label 'smoke alarm': small alone is right on" in told.stops["S02"]
     assert "it breaks at small" in told.stops["S02"]
+    assert float(re.search(r"small alone is right on ([0-9.]+)%", told.stops["S02"]).group(1)) < 200 / 3
     assert "serve linear.v1" in told.said
     assert told.ships_without("S02")
     code, words = command(told.root, "show", "sizes")
