@@ -517,7 +517,7 @@ class Road:
         if (bar := p.bars.by_judge) is not None:  # another judge is another try
             named["judged"] = [bar.at_least, bar.min_n, p.judge.most, repr(p.pin_of(p.judge))]
         if p.fairness.groups:
-            named["fairness"] = [p.fairness.groups, p.fairness.tolerance, p.fairness.selected]
+            named["fairness"] = p.fairness.fixed
         weights = {f"weights {name}": fitted.digest for name, fitted in candidates.trained.items()}
         digests = {name: digest_of(value) for name, value in named.items()}
         return {**weights, **p.digests, "prompt": p.task.prompt_digest, **digests, "sealed": found.sealed_digest}

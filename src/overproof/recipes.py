@@ -23,6 +23,7 @@ from overproof.steps.checks.table import GateRecipe, OwnCheck, WatchPlan
 from overproof.steps.clear import student_kind
 from overproof.steps.export import ExportRecipe, exporter
 from overproof.steps.filter import verifier_spec
+from overproof.steps.disparities import DisparityBars
 from overproof.steps.flips import BUILT_IN, FlipRecipe, read_swaps
 from overproof.steps.groups import GroupRecipe
 from overproof.steps.mend import FeaturesRecipe
@@ -177,8 +178,22 @@ def group_recipe(
     """
     table = project.fairness
     return GroupRecipe(
-        values=groups, tolerance=table.tolerance, selected=table.selected, slices=slices, use_k=use_k
-    )
+        values=groups, tolerance=table.tolerance, selected=table.selected, slices=slices, use_k=use_k,
+        bars=disparity_bars(project),
+    )  # fmt: skip
+
+
+def disparity_bars(project: Project) -> DisparityBars:
+    """
+    The owner's bars on ratios, and on gaps beyond the teacher's.
+
+    Args:
+        project: the checked project file.
+
+    Returns: [fairness] in the words of the step.
+    """
+    table = project.fairness
+    return DisparityBars(selection=table.selection_ratio, error=table.error_ratio, amplified=table.amplified)
 
 
 def plan_recipe(project: Project, slices: tuple[Slice, ...], facts: Mapping[str, Any]) -> PlanRecipe:
@@ -258,6 +273,7 @@ def gate_recipe(
         ece_at_most=p.bars.ece,
         gap_at_most=p.fairness.tolerance,
         swaps=bool(p.fairness.swaps),
+        disparity=disparity_bars(p),
         written=bool(p.bars.written),
         judged=p.bars.by_judge,
         sizing=bool(p.sizing.budgets),

@@ -47,6 +47,8 @@ ASKED: tuple[Row, ...] = (
     Row(id="R01", title="Bars within written answers, as served", check=asked.within, reads=("report",), waivable=True, when=lambda r: r.written),
     Row(id="R02", title="Served texts do what is asked, by a calibrated judge", check=asked.by_judge, reads=("report", "judged"), waivable=True, when=lambda r: r.judged is not None),
     Row(id="F02", title="Swapped terms change no answer", check=asked.flips, reads=("bundle", "flips"), waivable=True, when=lambda r: r.swaps),
+    Row(id="F03", title="Groups’ rates are alike, as served", check=asked.ratios, reads=("report", "groups"), waivable=True, when=lambda r: r.disparity.on_ratios),
+    Row(id="F04", title="No gap is larger than the teacher’s", check=asked.amplified, reads=("report", "groups", "flips"), waivable=True, when=lambda r: r.disparity.amplified is not None),
     Row(id="C01", title="Holds up against the serving release", check=asked.challenged, reads=("report", "challenge"), when=lambda r: r.challenged),
     Row(id="S01", title="No smaller student does as well", check=asked.smaller, reads=("sizes", "plan"), waivable=True, when=lambda r: r.sizing),
     Row(id="S02", title="No rare or critical case is lost to a larger student", check=asked.cases, reads=("compression", "report"), waivable=True, when=lambda r: r.cases),
@@ -145,4 +147,4 @@ def _run(row: Row, evidence: Evidence, recipe: GateRecipe) -> list[Finding]:
     ]
 
 
-GATE = Step(name="gate", version=7, fn=gate)
+GATE = Step(name="gate", version=8, fn=gate)

@@ -10,6 +10,7 @@ from overproof.errors import DataError
 from overproof.evidence import CandidateReport, Figure, Finding, Outcome, SliceReport
 from overproof.evidence.waivers import Waiver
 from overproof.steps.collect import DataEvidence, Evidence
+from overproof.steps.disparities import DisparityBars
 from overproof.steps.headlines import said
 from overproof.task import Bar
 
@@ -80,6 +81,8 @@ class GateRecipe:
     """Tolerance between declared groups; None: gaps are reported, no check asks for them."""
     swaps: bool = False
     """Whether swapped terms must change few answers."""
+    disparity: DisparityBars = field(default_factory=DisparityBars)
+    """On ratios between groups, and on gaps beyond the teacher's; None each: reported, no check asks for it."""
     written: bool = False
     """Whether the owner set bars within written answers: on fields, or on similarity."""
     judged: Bar | None = None
