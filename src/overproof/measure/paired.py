@@ -343,7 +343,7 @@ def difference_bounds(b: int, c: int, n: int, *, d: float) -> Interval:
 
 def _exact_edge(b: int, c: int, n: int, d: float) -> float:
     """Upper bound: from the score test's own one outwards or inwards, then bisection, on the side that is rejected."""
-    if n == 0 or b == n:
+    if n in (0, b):
         return 1.0
     seen, near = (b - c) / n, difference_interval(b, c, n, level=1.0 - 2.0 * d).high if d < _HALF else (b - c) / n
     if n > _EXACT_ROWS:

@@ -266,10 +266,10 @@ def beyond_teacher(
     """
     ours, theirs = [], []
     for pair, one, other in zip(pairs, left, right, strict=True):
-        a, b = teacher.get(pair.left.digest), teacher.get(pair.right.digest)
-        if a is not None and b is not None:
-            ours.append(not output.equal(a if one is None else one, b if other is None else other))
-            theirs.append(not output.equal(a, b))
+        here, there = teacher.get(pair.left.digest), teacher.get(pair.right.digest)
+        if here is not None and there is not None:
+            ours.append(not output.equal(here if one is None else one, there if other is None else other))
+            theirs.append(not output.equal(here, there))
     if not ours:
         return None
     b = sum(x and not y for x, y in zip(ours, theirs, strict=True))

@@ -70,10 +70,10 @@ def gate(evidence: Evidence, recipe: GateRecipe) -> Release | Refusal:
 
     Returns: the release, waived findings first, or the refusal with failing findings first.
     """
-    findings = run_checks(evidence, recipe)
+    findings, seen = run_checks(evidence, recipe), watched(evidence, recipe)
     report, bundle = evidence.report, evidence.bundle
     if report is None or bundle is None or not ships(findings, table=table_of(recipe)):
-        return Refusal(task=recipe.task, findings=findings, headline=refused(evidence, findings))
+        return Refusal(task=recipe.task, findings=findings, headline=refused(evidence, findings), watched=seen)
     due = dt.date.fromisoformat(recipe.today) + dt.timedelta(days=recipe.review_every_days)
     found = Release(
         id="",
@@ -85,8 +85,28 @@ def gate(evidence: Evidence, recipe: GateRecipe) -> Release | Refusal:
         certificate=report.certificate,
         owner=recipe.owner,
         review_due=due.isoformat(),
+        watched=seen,
     )
     return replace(found, id=encode(found).digest[:16])  # a second look may end in the same files, and is another release
+
+
+def watched(evidence: Evidence, recipe: GateRecipe) -> tuple[Finding, ...]:
+    """
+    What the probes found that nobody asked for: shown, and refusing nothing.
+
+    Args:
+        evidence: from `collect`.
+        recipe: says which of the probe checks are only watched.
+
+    Returns: at least one finding where no probe check is asked for: without any probe one that says so.
+    """
+    if evidence.probes is None:
+        if recipe.probes:
+            return ()
+        why = finding("not-run", "robustness: not probed ([probe] use is off)", 'set [probe] use = "watch" for a glance, "gate" to ask for it')
+        return (replace(why, id="P00", title="Spoiled and attacked texts"),)
+    rows = (Row(id=name, title=title, check=asked.probed(name), reads=("bundle", "probes")) for name, title, _ in CHECKED if name in recipe.watched)
+    return tuple(one for row in rows for one in _run(row, evidence, recipe))
 
 
 def run_checks(evidence: Evidence, recipe: GateRecipe) -> tuple[Finding, ...]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from overproof.errors import DataError
 from overproof.evidence import Finding, Outcome
 from overproof.evidence.figures import Verdict
+from overproof.evidence.probe_bars import tightened
 from overproof.steps.challenge import challenge_answer
 from overproof.steps.checks.table import GateRecipe, chosen_of, finding, need
 from overproof.steps.collect import Evidence
@@ -103,8 +104,7 @@ def probed(check: str) -> Callable[[Evidence, GateRecipe], Iterator[Finding]]:
     answers = next(found for name, _, found in CHECKED if name == check)
 
     def said(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
-        del recipe
-        yield from (_says(one) for one in answers(need(evidence.probes, "report of the probes")))
+        yield from map(_says, answers(need(evidence.probes, "report of the probes"), tightened(recipe.probe_bars)))
 
     return said
 

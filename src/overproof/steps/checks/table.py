@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from overproof.errors import DataError
 from overproof.evidence import CandidateReport, Figure, Finding, Outcome, SliceReport
+from overproof.evidence.probe_bars import Asked
 from overproof.evidence.waivers import Waiver
 from overproof.steps.collect import DataEvidence, Evidence
 from overproof.steps.disparities import DisparityBars
@@ -93,6 +94,10 @@ class GateRecipe:
     """Whether there are rare or critical cases and sizes to compare on them."""
     probes: tuple[str, ...] = ()
     """Ids of the probe checks that are asked for; see `steps.probe_checks`."""
+    probe_bars: Mapping[str, Asked] = field(default_factory=dict)
+    """The owner's bars on perturbations; none is read as looser than its default."""
+    watched: tuple[str, ...] = ()
+    """Ids of the probe checks that are shown and not asked for."""
     challenged: bool = False
     """Whether a serving release has to be held up to."""
     ece_at_most: float | None = None
