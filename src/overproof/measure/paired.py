@@ -18,7 +18,7 @@ _TAIL = 1e-12  # probability left outside the enumerated box; added to p
 _NUISANCE_POINTS = 60
 _ROWS_CAP = 1_000_000
 _HALF = 0.5
-_EDGE_HALVINGS = 6
+_EDGE_HALVINGS = 4
 _EXACT_ROWS = (
     20_000  # above it the score test's size is within a percent of nominal and the exact one takes seconds
 )
@@ -352,7 +352,7 @@ def _exact_edge(b: int, c: int, n: int, d: float) -> float:
     def kept(edge: float) -> bool:
         return edge < 1.0 and _exact_p(b, c, n, edge) > d
 
-    width = max(near - seen, 1.0 / n) / 4.0
+    width = max(near - seen, 1.0 / n) / 8.0
     inside, outside = seen, near
     while kept(outside):
         inside, outside = outside, min(1.0, outside + width)
