@@ -74,35 +74,21 @@ def test_no_dossier_is_silent_about_robustness(ran, monkeypatch, capsys):
     assert "P05" not in {f.id for f in weak.verdict.watched}
 
 
-def test_a_release_that_answers_callers_is_attacked_beside_the_next_one(ran):
+def test_a_release_that_answers_callers_is_attacked_beside_the_next_one(fitted):
     """Once one is served in full, the next student stands beside it on the same rows; the one that serves is not compared with itself."""
-    attacked = (*SMALL[:3], 'probe.use="gate"')
-    task = load_project(ran).task.name
-    with open_store(ran) as store:
-        first = store.releases.latest()
+    task, shown = load_project(fitted).task.name, (*SMALL, 'probe.use="report"')
+    first = run(fitted, *shown).verdict
+    with open_store(fitted) as store:
         store.rollouts.move(store.rollouts.current(task), release_id=first.id, stage="full", share=1.0, by="Dana Ruiz", why="a test", evidence={}, at=1.0)
-    assert "P06" not in {f.id for f in run(ran, *attacked).verdict.findings}
-    result = run(ran, *attacked, "serve.accuracy_when_confident=0.92")
+    same = run(fitted, *shown)
+    assert {e.action for e in same.events} == {"reuse"}
+    assert "P06" not in {f.id for f in same.verdict.watched}
+    result = run(fitted, *SMALL, 'probe.use="gate"', "serve.accuracy_when_confident=0.92")
     (found,) = [f for f in result.verdict.findings if f.id == "P06" and "'all'" in f.reason]
     assert found.outcome != "pass"  # four rows
     assert first.id in found.reason
     assert {d.release for d in result.artifacts["probes"].value.duels} == {first.id}
     assert "The same attack on release" in result.dossier_path.read_text(encoding="utf-8")
-
-
-def test_the_teacher_behind_http_is_asked_spoiled_texts_once_through_the_ledger(easy):
-    """Spoiled texts are bought like any label, and a second run buys none; the report holds both sides."""
-    with serving(read, model=TEACHER) as server:
-        root = with_endpoint(easy, server.port, more='\n[probe]\nuse = "report"\nteacher_rows = 3\n')
-        probes = run(root, *SMALL).artifacts["probes"].value
-        assert probes.teacher_asked > 60
-        assert probes.teacher_note == ""
-        side = probes.cell("instruction.v1").teacher
-        assert side.n == 3
-        wire = server.stats.wire
-        again = run(root, *SMALL, "probe.triggers=2").artifacts["probes"].value
-        assert again.cell("instruction.v1").teacher == side
-        assert server.stats.wire == wire
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,9 @@ class RateRatio:
     high: float
     """Upper bound at d, over all pairs."""
     lowest: str
+    """The group with the lowest rate seen, for display."""
     highest: str
-    """The groups with these rates, for display."""
+    """The group with the highest."""
     bar: float
     """What the ratio is held against."""
     delta: float
@@ -43,7 +44,9 @@ class AmplifiedPair:
     """How much more often than its teacher a student gives one group the short end, against another."""
 
     group: str
+    """The one whose rate may have grown."""
     than: str
+    """The one that it is compared with."""
     student: float | None
     """Gap of the student: its rate in `group` minus that in `than`; None where one has no rows."""
     teacher: float | None
@@ -55,6 +58,7 @@ class AmplifiedPair:
     high: float
     """Upper bound at d, of this pair alone."""
     verdict: Verdict
+    """Pass where the upper bound is within the bar; fail where it is shown to be beyond, over all pairs together."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +74,7 @@ class Amplification:
     delta: float
     """Chance of a false pass over all pairs together, and of a false fail."""
     verdict: Verdict
+    """Pass iff every pair passes; fail iff one fails."""
 
 
 def rate_ratio(groups: Sequence[GroupCount], *, bar: float, d: float) -> RateRatio:

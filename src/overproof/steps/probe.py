@@ -462,5 +462,5 @@ def duel(
     return replace(probes, duels=tuple(found))
 
 
-PROBE = Step(name="probe", version=1, fn=probe)
+PROBE = Step(name="probe", version=2, fn=probe)
 DUEL = Step(name="probe-duel", version=1, fn=duel)
