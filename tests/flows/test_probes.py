@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from tests.flows.test_endpoint import TEACHER, read, serving, with_endpoint
 
 from overproof.cli import main
 from overproof.errors import ProjectError
