@@ -32,17 +32,16 @@ from overproof.judging import Judging
 from overproof.learned import learned_rows
 from overproof.lineup import Lineup
 from overproof.outputs import Fields
+from overproof.probing import Probing
 from overproof.project import Project
 from overproof.recipes import (
     calibrate_recipe,
     decided,
-    flip_recipe,
     functions_of,
     gate_recipe,
     group_recipe,
     plan_recipe,
     predict_recipe,
-    probe_recipe,
     promptset_recipe,
     routed_slices,
     slices_of,
@@ -86,13 +85,11 @@ from overproof.steps.filter import (
     NoRecipe,
     verifier_spec,
 )
-from overproof.steps.flips import FLIPS
 from overproof.steps.gate import GATE
 from overproof.steps.groups import GROUPS, check_attributes
 from overproof.steps.pack import PACK, PackRecipe
 from overproof.steps.plan import PLAN
 from overproof.steps.predict import TEACHER_SCORES
-from overproof.steps.probe import PROBE
 from overproof.steps.promptset import PROMPTSET
 from overproof.steps.register import REGISTER, RegisterRecipe
 from overproof.steps.size_verdict import SIZE_VERDICT
@@ -281,17 +278,11 @@ class Road:
         slices = routed_slices(p, survey)
         packing = PackRecipe(task=p.task.name, input=p.task.input, slices=slices, on_expiry=p.proof.on_expiry, output=p.task.written)
         bundle = run(PACK, chosen, report, recipe=packing)
-        if p.fairness.swaps:
-            kept["flips"] = run(FLIPS, bundle, dev_rows, recipe=flip_recipe(p))
+        probing = Probing(self.store, p, self.memo, self.buyer)
+        kept.update(probing.results(bundle, dev_rows, candidates.train_rows, kept["clearance"], survey))
         if "filtered" in kept and "mended" in kept:
             words = self.memo.source("reviews", self.store.reviews.live())
             kept["register"] = run(REGISTER, bundle, kept["filtered"], words, recipe=RegisterRecipe())
-        if p.probe.use != "off":
-            probing = probe_recipe(p, slices_of(p, survey))
-            kept["probes"] = run(
-                PROBE, bundle, dev_rows, candidates.train_rows, kept["clearance"], recipe=probing,
-                teacher=self.buyer.teacher(kept["clearance"]) if probing.teacher_rows else None, functions=functions_of(probing.slices),
-            )  # fmt: skip
         self._challenge(bundle, report.value, survey)
         named = slices_of(p, survey)
         compared = run(COMPRESSION, self.memo.gather(candidates.dev), dev_rows, recipe=CompressionRecipe(slices=named), functions=functions_of(named))
@@ -316,7 +307,7 @@ class Road:
             evidence = run(SIZE_VERDICT, evidence, kept["sizes"], kept["plan"], recipe=verdict_recipe(p))
         kept["evidence"] = evidence
         asking = gate_recipe(
-            p, report.value, challenged="challenge" in kept, cases="compression" in kept, weaknesses="register" in kept and kept["register"].value.decidable,
+            p, report.value, duelled=bool("probes" in kept and (kept["probes"].value.duels or kept["probes"].value.duel_note)), challenged="challenge" in kept, cases="compression" in kept, weaknesses="register" in kept and kept["register"].value.decidable,
             waivers=waivers_of(self.store.decisions, report.value.certificate.plan_hash, today=self.today.isoformat()),
         )  # fmt: skip
         kept["verdict"] = verdict = run(GATE, evidence, recipe=asking)
@@ -517,7 +508,7 @@ class Road:
         if (bar := p.bars.by_judge) is not None:  # another judge is another try
             named["judged"] = [bar.at_least, bar.min_n, p.judge.most, repr(p.pin_of(p.judge))]
         if p.fairness.groups:
-            named["fairness"] = [p.fairness.groups, p.fairness.tolerance, p.fairness.selected]
+            named["fairness"] = p.fairness.fixed
         weights = {f"weights {name}": fitted.digest for name, fitted in candidates.trained.items()}
         digests = {name: digest_of(value) for name, value in named.items()}
         return {**weights, **p.digests, "prompt": p.task.prompt_digest, **digests, "sealed": found.sealed_digest}

@@ -448,6 +448,10 @@ class _Reading:
             **{f"selected names no label {one!r}. {registry.suggest(one, known)}": True for one in strange if known},
             "tolerance without groups has nothing to judge": table.tolerance is not None and not table.groups,
             "selected without groups has nothing to show": bool(table.selected) and not table.groups,
+            "selection_ratio without selected has nothing to judge": table.selection_ratio is not None and not table.selected,
+            "error_ratio without groups has nothing to judge": table.error_ratio is not None and not table.groups,
+            "amplified without groups or swaps has nothing to judge": table.amplified is not None and not (table.groups or table.swaps),
+            "teacher_pairs without swaps asks nothing": table.teacher_pairs > 0 and not table.swaps,
             "an attribute is named twice in groups": len(set(table.groups)) < len(table.groups),
         })  # fmt: skip
 

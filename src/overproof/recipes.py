@@ -21,6 +21,7 @@ from overproof.settings_watch import ON
 from overproof.steps.calibrate import CalibrateRecipe
 from overproof.steps.checks.table import GateRecipe, OwnCheck, WatchPlan
 from overproof.steps.clear import student_kind
+from overproof.steps.disparities import DisparityBars
 from overproof.steps.export import ExportRecipe, exporter
 from overproof.steps.filter import verifier_spec
 from overproof.steps.flips import BUILT_IN, FlipRecipe, read_swaps
@@ -30,7 +31,7 @@ from overproof.steps.plan import PlanRecipe, certified_by
 from overproof.steps.predict import PredictRecipe
 from overproof.steps.probe import ProbeRecipe
 from overproof.steps.probe_cases import Case, read_cases, weakness_cases
-from overproof.steps.probe_checks import CHECKED
+from overproof.steps.probe_checks import CHECKED, READ
 from overproof.steps.promptset import PromptSetRecipe
 from overproof.steps.size_verdict import VerdictRecipe, rung_of
 from overproof.steps.sizing import SizingRecipe
@@ -139,6 +140,13 @@ def predict_recipe(project: Project) -> PredictRecipe:
     """
     return PredictRecipe(cost_usd_per_cpu_hour=project.serve.cpu_usd_per_hour)
 
+GLANCE = (
+    "typo.v1", "upper.v1", "doubles_all.v1", "invisible.v1", "json.v1", "story.v1", "polite.v1", "instruction.v1", "stuff_one.v1", "stuff_three.v1",
+    "foreign.v1", "garbage.v1",
+)  # fmt: skip
+"""What is tried where nobody asks for more: one or two of each kind."""
+GLANCE_ROWS = 60  # from 59 on a share of 5 % could have been seen
+
 
 def weigh_recipe(project: Project, requests_per_month: float | None, training_s: float | None) -> WeighRecipe:
     """
@@ -177,8 +185,22 @@ def group_recipe(
     """
     table = project.fairness
     return GroupRecipe(
-        values=groups, tolerance=table.tolerance, selected=table.selected, slices=slices, use_k=use_k
-    )
+        values=groups, tolerance=table.tolerance, selected=table.selected, slices=slices, use_k=use_k,
+        bars=disparity_bars(project),
+    )  # fmt: skip
+
+
+def disparity_bars(project: Project) -> DisparityBars:
+    """
+    The owner's bars on ratios, and on gaps beyond the teacher's.
+
+    Args:
+        project: the checked project file.
+
+    Returns: [fairness] in the words of the step.
+    """
+    table = project.fairness
+    return DisparityBars(selection=table.selection_ratio, error=table.error_ratio, amplified=table.amplified)
 
 
 def plan_recipe(project: Project, slices: tuple[Slice, ...], facts: Mapping[str, Any]) -> PlanRecipe:
@@ -231,8 +253,9 @@ def flip_recipe(project: Project) -> FlipRecipe:
 
 
 def gate_recipe(
-    project: Project, report: EvalReport, *, challenged: bool = False, cases: bool = False, weaknesses: bool = False, waivers: Waivers | None = None
-) -> GateRecipe:
+    project: Project, report: EvalReport, *, challenged: bool = False, cases: bool = False, weaknesses: bool = False, duelled: bool = False,
+    waivers: Waivers | None = None,
+) -> GateRecipe:  # fmt: skip
     """
     What the gate asks.
 
@@ -242,6 +265,7 @@ def gate_recipe(
         challenged: whether a serving release has to be held up to.
         cases: whether there are rare or critical cases to compare sizes on.
         weaknesses: whether reviews found enough mistakes of the teacher to ask the student about.
+        duelled: whether another release answers callers, to compare the greedy attack with.
         waivers: of this plan, on the day of the run.
 
     Returns: the recipe.
@@ -258,11 +282,14 @@ def gate_recipe(
         ece_at_most=p.bars.ece,
         gap_at_most=p.fairness.tolerance,
         swaps=bool(p.fairness.swaps),
+        disparity=disparity_bars(p),
         written=bool(p.bars.written),
         judged=p.bars.by_judge,
         sizing=bool(p.sizing.budgets),
         challenged=challenged,
-        probes=_probe_checks(p),
+        probes=probe_checks(p, duelled=duelled),
+        watched=probe_checks(p, duelled=duelled, asked=False),
+        probe_bars=p.probe.own_bars,
         cases=cases,
         stage=planned_stages(p.serve.stages)[0].stage,
         redacted=p.privacy.mode != "off",
@@ -295,11 +322,23 @@ def watch_plan(project: Project) -> WatchPlan:
     )  # fmt: skip
 
 
-def _probe_checks(project: Project) -> tuple[str, ...]:
-    """Those with something to judge; none where probes are off or only reported."""
+def probe_checks(project: Project, *, duelled: bool = False, asked: bool = True) -> tuple[str, ...]:
+    """
+    Which checks of the probes are asked for.
+
+    Args:
+        project: the checked project file.
+        duelled: whether another release answers callers.
+        asked: False for those that are shown and refuse nothing.
+
+    Returns: ids of those with something to judge. What the owner wrote down by name is asked wherever probes may refuse, with the
+        few that are always watched too.
+    """
     table = project.probe
-    there = {"P04": bool(table.cases), "P05": bool(table.weaknesses)}
-    return tuple(name for name, _, _ in CHECKED if there.get(name, True)) if table.use == "gate" else ()
+    there = {"P04": bool(table.cases), "P05": bool(table.weaknesses), "P06": duelled}
+    known = [name for name, _, _ in CHECKED if there.get(name, True)] if table.use != "off" else []
+    named = {"gate": known, "watch": [name for name in known if name in ("P04", "P05")]}.get(table.use, [])
+    return tuple(name for name in known if (name in named) is asked)
 
 
 def probe_recipe(project: Project, slices: tuple[Slice, ...]) -> ProbeRecipe:
@@ -314,6 +353,11 @@ def probe_recipe(project: Project, slices: tuple[Slice, ...]) -> ProbeRecipe:
     Raises: DataError for cases that can't be read.
     """
     p, table = project, project.probe
+    read = [*(name for name, one in SHIPPED.items() if one.kind in READ), *table.extra, "greedy.v1"]
+    if strange := [one for one in table.bars if one not in read]:
+        raise DataError(f"[probe] bars: no check reads a bar of {strange[0]!r}. {registry.suggest(strange[0], read)}", next_action="mend [probe] bars")
+    if table.use == "watch":
+        return _glance(p)
     recorded = p.teacher.use == "recorded.v1"
     why = "the teacher is a recording, which holds no answer to a spoiled text" if recorded else "[probe] teacher_rows is 0"
     rows = 0 if recorded else table.teacher_rows
@@ -323,6 +367,16 @@ def probe_recipe(project: Project, slices: tuple[Slice, ...]) -> ProbeRecipe:
         attack_rows=table.attack_rows, attack_calls=table.attack_calls, triggers=table.triggers, cases=_owners_cases(p),
         out_of_scope=p.task.out_of_scope, teacher_rows=rows, not_asked="" if rows else why, pin=p.pin if rows else None,
         delta=p.proof.delta, seed=table.seed,
+    )  # fmt: skip
+
+
+def _glance(p: Project) -> ProbeRecipe:
+    """Seconds, not minutes: a dossier is never silent, and nobody waits for it. Slices, attacks and the teacher are for those who ask."""
+    table, wordless = p.probe, _wordless()
+    return ProbeRecipe(
+        rows=min(table.rows, GLANCE_ROWS), names=(*(n for n in GLANCE if p.task.written is None or n in wordless), *table.extra),
+        sources={name: verifier_spec(name, {}).source_digest for name in table.extra}, attack_rows=0, triggers=0, cases=_owners_cases(p),
+        out_of_scope=p.task.out_of_scope, not_asked='[probe] use is "watch"', delta=p.proof.delta, seed=table.seed, watched=True,
     )  # fmt: skip
 
 

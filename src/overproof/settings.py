@@ -495,6 +495,19 @@ class FairnessTable:
     """"built-in", or a JSON file of swap lists; the gate then asks that swapping their terms changes few answers."""
     flips_at_most: OpenFraction = 0.01
     """Share of pairs whose served answer may change with the term."""
+    selection_ratio: OpenFraction | None = None
+    """Least ratio of any group's share of a `selected` label to another's, 0.8 by the rule of four fifths; absent: shown only."""
+    error_ratio: OpenFraction | None = None
+    """The same of shares of wrong answers."""
+    amplified: OpenFraction | None = None
+    """How much larger than the teacher's a gap may be, or the share of answers that a swapped term changes; absent: shown only."""
+    teacher_pairs: Annotated[int, Field(ge=0, le=20_000)] = 0
+    """Pairs of each swap list on which the teacher is asked both versions; their cap is [teacher] budget_usd."""
+
+    @property
+    def fixed(self) -> list[object]:
+        """What is fixed before a sealed label is read."""
+        return [self.groups, self.tolerance, self.selected, *(x for x in [(self.selection_ratio, self.error_ratio, self.amplified)] if any(x))]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

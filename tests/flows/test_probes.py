@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from tests.flows.test_endpoint import TEACHER, read, serving, with_endpoint
 
 from overproof.cli import main
 from overproof.errors import ProjectError
@@ -50,21 +49,45 @@ def test_probes_are_judged_shown_and_reused_and_a_known_weakness_that_survives_r
     assert "typo.v1" in capsys.readouterr().out
     reported = run(fitted, *SMALL, 'probe.use="report"')
     assert not [f for f in reported.verdict.findings if f.id.startswith("P0")]
+    assert {"P01", "P02", "P03", "P05"} == {f.id for f in reported.verdict.watched}
 
 
-def test_the_teacher_behind_http_is_asked_spoiled_texts_once_through_the_ledger(easy):
-    """Spoiled texts are bought like any label, and a second run buys none; the report holds both sides."""
-    with serving(read, model=TEACHER) as server:
-        root = with_endpoint(easy, server.port, more='\n[probe]\nuse = "report"\nteacher_rows = 3\n')
-        probes = run(root, *SMALL).artifacts["probes"].value
-        assert probes.teacher_asked > 60
-        assert probes.teacher_note == ""
-        side = probes.cell("instruction.v1").teacher
-        assert side.n == 3
-        wire = server.stats.wire
-        again = run(root, *SMALL, "probe.triggers=2").artifacts["probes"].value
-        assert again.cell("instruction.v1").teacher == side
-        assert server.stats.wire == wire
+def test_no_dossier_is_silent_about_robustness(ran, monkeypatch, capsys):
+    """Where nobody asks, a few are tried, shown on the first screen and refuse nothing; a named weakness is asked all the same."""
+    usual = run(ran)
+    assert usual.verdict.watched
+    assert not [f for f in usual.verdict.findings if f.id.startswith("P0")]
+    probes = usual.artifacts["probes"].value
+    assert (probes.watched, probes.rows, probes.greedy, probes.triggers) == (True, 60, (), ())
+    first = usual.dossier_path.read_text(encoding="utf-8").partition("<nav")[0]
+    assert "watched and refusing nothing" in first
+    monkeypatch.chdir(ran)
+    with pytest.raises(SystemExit):
+        main(["show", "verdict"])
+    assert "watched and refusing nothing" in " ".join(capsys.readouterr().out.split())
+    off = run(ran, 'probe.use="off"')
+    assert [f.id for f in off.verdict.watched] == ["P00"]
+    assert "not probed" in off.dossier_path.read_text(encoding="utf-8").partition("<nav")[0]
+    weak = run(ran, 'probe.weaknesses=[{name="w", texts=["the setup guide shows the steps to configure"], right="bug report", wrong="how to"}]')
+    assert "P05" in {f.id for f in weak.verdict.findings}
+    assert "P05" not in {f.id for f in weak.verdict.watched}
+
+
+def test_a_release_that_answers_callers_is_attacked_beside_the_next_one(fitted):
+    """Once one is served in full, the next student stands beside it on the same rows; the one that serves is not compared with itself."""
+    task, shown = load_project(fitted).task.name, (*SMALL, 'probe.use="report"')
+    first = run(fitted, *shown).verdict
+    with open_store(fitted) as store:
+        store.rollouts.move(store.rollouts.current(task), release_id=first.id, stage="full", share=1.0, by="Dana Ruiz", why="a test", evidence={}, at=1.0)
+    same = run(fitted, *shown)
+    assert {e.action for e in same.events} == {"reuse"}
+    assert "P06" not in {f.id for f in same.verdict.watched}
+    result = run(fitted, *SMALL, 'probe.use="gate"', "serve.accuracy_when_confident=0.92")
+    (found,) = [f for f in result.verdict.findings if f.id == "P06" and "'all'" in f.reason]
+    assert found.outcome != "pass"  # four rows
+    assert first.id in found.reason
+    assert {d.release for d in result.artifacts["probes"].value.duels} == {first.id}
+    assert "The same attack on release" in result.dossier_path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -73,8 +96,13 @@ def test_the_teacher_behind_http_is_asked_spoiled_texts_once_through_the_ledger(
         ('use = "gate"\nextra = ["typos"]', 'write "module:name"'),
         ('cases = "none.jsonl"', "none.jsonl"),
         ('use = "gate"\nweaknesses = [{ name = "a", texts = ["x"], right = "b", wrong = "b" }]', "right and wrong are the same"),
-        ('weaknesses = [{ name = "a", texts = ["x"], right = "b" }]', "have no effect"),
+        ('use = "off"\nweaknesses = [{ name = "a", texts = ["x"], right = "b" }]', "have no effect"),
         ('use = "always"', "use = 'always'"),
+        ('use = "gate"\nbars = { "typo.v1" = { drop = 0.1 } }', "overproof waive P01"),
+        ('use = "gate"\nbars = { "greedy.v1" = { worse = 0.1 } }', "overproof waive P06"),
+        ('use = "gate"\nbars = { "typo.v1" = { worse = 0.01 } }', "asked of"),
+        ('use = "gate"\nbars = { "typo.v1" = {} }', "asks nothing"),
+        ('bars = { "typo.v1" = { drop = 0.01 } }', "refuse nothing"),
     ],
 )
 def test_mistakes_in_the_table_are_told(make, tmp_path, lines, told):

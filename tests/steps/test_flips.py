@@ -160,7 +160,7 @@ def test_the_teachers_flips_count_only_where_it_answered_both_sides(bundles):
 def test_the_built_in_lists_are_whole_and_a_broken_file_says_where(tmp_path):
     """Every list has two groups or more, a frame and a source; each fault of a user's file is named."""
     lists = read_swaps(None)
-    assert len(lists) == 3
+    assert len(lists) == 5
     assert all(len(one.groups) >= 2 and "{term}" in one.frame and one.source for one in lists)
     assert all(len(terms) >= 2 for one in lists for terms in one.groups.values())
     sound = {"name": "x", "groups": {"a": ["Anna"], "b": ["Peter"]}, "frame": "I am {term}."}

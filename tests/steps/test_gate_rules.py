@@ -18,6 +18,7 @@ from overproof.steps import gate as gate_module
 from overproof.steps.checks.table import OwnCheck
 from overproof.steps.checks.waiving import waived_by
 from overproof.steps.collect import Evidence
+from overproof.steps.disparities import DisparityBars
 from overproof.steps.gate import ASKED, CHECKS, GateRecipe, WatchPlan, gate, run_checks, ships, table_of
 from overproof.steps.probe_checks import CHECKED
 from overproof.steps.register import Mistake, Register, Share
@@ -200,13 +201,15 @@ def test_a_check_of_ones_own_can_only_add(found, tmp_path, monkeypatch) -> None:
 def test_the_table_follows_from_distribution_stage_and_declarations() -> None:
     """Each condition adds its row, and no recipe takes one of the fixed rows away."""
     asked = {
-        "F01": {"gap_at_most": 0.1}, "F02": {"swaps": True}, "R01": {"written": True}, "R02": {"judged": RECIPE}, "C01": {"challenged": True},
+        "F01": {"gap_at_most": 0.1}, "F02": {"swaps": True}, "F03": {"disparity": DisparityBars(error=0.8)}, "F04": {"disparity": DisparityBars(amplified=0.01)}, "R01": {"written": True}, "R02": {"judged": RECIPE}, "C01": {"challenged": True},
         "S01": {"sizing": True}, "S02": {"cases": True}, **{name: {"probes": (name,)} for name, _, _ in CHECKED}, "W01": {"weaknesses": True}, "G14": {"stage": "canary"}, "G18": {"distribution": "hosted"},
     }  # fmt: skip
     assert {row.id for row in ASKED} == set(asked)
     for check, more in asked.items():
         assert [row.id for row in table_of(replace(RECIPE, **more))] == [*(row.id for row in CHECKS), check]
-    every = {key: value for more in asked.values() for key, value in more.items()} | {"probes": tuple(name for name, _, _ in CHECKED)}
+    every = {key: value for more in asked.values() for key, value in more.items()} | {
+        "probes": tuple(name for name, _, _ in CHECKED), "disparity": DisparityBars(error=0.8, amplified=0.01),
+    }  # fmt: skip
     assert {row.id for row in table_of(replace(RECIPE, **every))} == {row.id for row in (*CHECKS, *ASKED)}
 
 
@@ -258,7 +261,7 @@ def test_the_plan_of_audits_says_how_many_a_day(found) -> None:
 def test_every_row_has_code_of_its_own_and_every_check_of_the_room_is_in_the_table() -> None:
     """Contract: a check that is written is asked, and no two rows share a function; deleting one breaks this or its evidence test."""
     rows = [row for row in (*CHECKS, *ASKED) if not row.id.startswith("P")]  # these are one function over `probe_checks.CHECKED`
-    assert len({row.check for row in rows}) == len(rows) == 27
+    assert len({row.check for row in rows}) == len(rows) == 29
     from overproof.steps.checks import asked, audits, keepers, origin, student
 
     written = set()

@@ -13,7 +13,7 @@ from overproof.errors import DataError
 if TYPE_CHECKING:
     from overproof.measure.groups import GroupGaps
     from overproof.pipeline import RunResult
-    from overproof.steps.flips import FlipReport
+    from overproof.steps.flips import FlipReport, SwapResult
     from overproof.steps.groups import AttributeGaps, GroupReport
 
 ASK = {"groups": "name attributes in [fairness] groups", "flips": 'set [fairness] swaps = "built-in"'}
@@ -35,10 +35,10 @@ def page(what: str, found: Any, result: RunResult) -> Iterator[Any]:
         raise DataError(f"the run compared no {what}", next_action=f"{ASK[what]}, then run `overproof run`")
     yield found
     yield from groups_page(found) if what == "groups" else flips_page(found)
-    check = "F01" if what == "groups" else "F02"
+    checks = ("F01", "F03", "F04") if what == "groups" else ("F02", "F04")
     for finding in result.verdict.findings if result.verdict is not None else ():
-        if finding.id == check:
-            yield f"{WORDS[finding.outcome]} {check} {escape(finding.reason)}"
+        if finding.id in checks:
+            yield f"{WORDS[finding.outcome]} {finding.id} {escape(finding.reason)}"
 
 
 def groups_page(report: GroupReport) -> Iterator[Any]:
@@ -54,6 +54,8 @@ def groups_page(report: GroupReport) -> Iterator[Any]:
     for one in report.attributes:
         yield _errors(one, report)
         yield _routes(one)
+        yield _ratios(one)
+        yield _amplified(one)
         if one.absent:
             yield f"  without a judging row that has a true label: {escape(', '.join(one.absent))}"
         more = f"; about {one.rows_needed} more rows with true labels" if one.rows_needed else ""
@@ -85,6 +87,30 @@ def _routes(one: AttributeGaps) -> Sheet:
     return table
 
 
+def _ratios(one: AttributeGaps) -> Sheet:
+    table = grid("  lowest rate over highest, 1 where all are alike", "rate", "ratio", "bounds", "lowest", "highest", "verdict", right=(1, 2))
+    for named in one.ratios:
+        r = named.found
+        word = f"{WORDS[r.verdict]} at least {r.bar:.2g}" if named.judged else "shown"
+        table.add_row(escape(named.name), "-" if r.ratio is None else f"{r.ratio:.2f}", f"{r.low:.2f}-{r.high:.2f}", escape(r.lowest), escape(r.highest), word)
+    return table
+
+
+def _amplified(one: AttributeGaps) -> Sheet:
+    table = grid("  gaps beyond the teacher's, in points: the most amplified pair", "rate", "pair", "served", "teacher", "beyond", "bounds", "n", "verdict",
+                 right=range(2, 7))  # fmt: skip
+    for named in one.amplified:
+        if named.found is None:
+            table.add_row(escape(named.name), "not measured", "", "", "", "", "", "")
+            continue
+        worst = named.found.pairs[0]
+        figures = ["-" if x is None else f"{100 * x:+.1f}" for x in (worst.student, worst.teacher, worst.amplified)]
+        word = f"{WORDS[named.found.verdict]} at most {100 * named.found.bar:.2g}" if named.judged else "shown"
+        table.add_row(escape(named.name), escape(f"{worst.group} against {worst.than}"), *figures, f"{100 * worst.low:+.1f} to {100 * worst.high:+.1f}",
+                      str(named.found.n), word)  # fmt: skip
+    return table
+
+
 def _span(rate: Any) -> str:
     return f"{100 * rate.low:.1f}-{100 * rate.high:.1f}"
 
@@ -99,11 +125,18 @@ def flips_page(report: FlipReport) -> Iterator[Any]:
     Returns: a table.
     """
     table = grid(f"Answers that change with a swapped term, at most {report.at_most:.2%} of the pairs",
-                 "list", "pairs", "in place", "answer", "route", "to teacher", "placebo", "verdict", right=range(1, 7))  # fmt: skip
+                 "list", "pairs", "in place", "answer", "route", "to teacher", "placebo", "beyond teacher's", "verdict", right=range(1, 8))  # fmt: skip
     for one in report.lists:
         placebo = one.cautious.placebo
         noise = "-" if placebo is None else f"{placebo.n - placebo.good}/{placebo.n}"
         table.add_row(escape(one.name), str(one.pairs), str(one.in_place), str(one.changed), str(one.rerouted),
-                      str(one.to_teacher), noise, WORDS[one.verdict])  # fmt: skip
+                      str(one.to_teacher), noise, _beyond(one), WORDS[one.verdict])  # fmt: skip
     table.note = "route: one side goes to the teacher; counted as changed for a pass, as unchanged for a fail"
     yield table
+
+
+def _beyond(one: SwapResult) -> str:
+    seen = one.beyond
+    if seen is None:
+        return "not measured"
+    return f"{100 * (seen.served - seen.teacher) / seen.n:+.1f} ({100 * seen.low:+.1f} to {100 * seen.high:+.1f}) n={seen.n}"

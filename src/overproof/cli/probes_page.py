@@ -28,7 +28,7 @@ def page(found: ProbeReport | None, result: RunResult) -> Iterator[Any]:
     Raises: DataError where there is nothing to show.
     """
     if found is None:
-        raise DataError("the run tried no probes", next_action='set [probe] use = "gate", then run `overproof run`')
+        raise DataError("the run tried no probes", next_action='set [probe] use to other than "off", then run `overproof run`')
     yield found
     asked = found.teacher_note or f"the teacher was asked about {found.teacher_asked:,} of the same texts"
     yield f"{found.rows:,} calibration rows, one a session; right is what {found.truth} says; {escape(asked)}"
@@ -37,11 +37,16 @@ def page(found: ProbeReport | None, result: RunResult) -> Iterator[Any]:
     for one in found.greedy:
         yield (f"greedy, {escape(one.slice)}: {_said(one.flipped)} changed within {one.most} questions a row ({one.calls:.0f} on average); "
                f"{_said(one.through)} served wrong")  # fmt: skip
+    for two in found.duels:
+        yield (f"greedy, {escape(two.slice)}, beside {escape(two.release)}: {_said(two.challenger)} served wrong, {_said(two.champion)} by the serving release "
+               f"({100 * two.low:+.1f} to {100 * two.high:+.1f} points)")  # fmt: skip
+    if found.duel_note:
+        yield f"greedy, not compared with the serving release: {escape(found.duel_note)}"
     for trigger in found.triggers[:3]:
         yield f"trigger {escape(repr(trigger.examples[0]))}: {_said(trigger.flipped)} turn to {escape(trigger.label)}, {_said(trigger.through)} as served"
     for case in found.cases:
         yield f"{case.kind} {escape(case.name)}: {case.wrong} of {case.n} wrong, {case.served_wrong} served wrong, {case.inherited} as the teacher is"
-    for finding in result.verdict.findings if result.verdict is not None else ():
+    for finding in (*result.verdict.findings, *result.verdict.watched) if result.verdict is not None else ():
         if finding.id.startswith("P0"):
             yield f"{WORDS[finding.outcome]} {finding.id} {escape(finding.reason)}"
 

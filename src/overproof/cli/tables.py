@@ -505,6 +505,11 @@ def verdict_page(verdict: Release | Refusal, *, everything: bool = False) -> Ite
     passed = sum(f.outcome == "pass" for f in verdict.findings)
     yield f"{passed} of {len(verdict.findings)} checks pass" + ("" if passed == len(verdict.findings) else ". The others:")
     yield from findings_page(verdict.findings, everything=everything)
+    if verdict.watched:
+        from overproof.steps.headlines import watched_line
+
+        yield escape(watched_line(verdict.watched)) + ("" if everything else "; see `overproof show probes`" if verdict.watched[0].id != "P00" else "")
+        yield from findings_page(verdict.watched, everything=True) if everything else ()
 
 
 def weak_labels_page(report: EvalReport) -> Iterator[Any]:

@@ -99,6 +99,26 @@ class GreedyCell:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class GreedyDuel:
+    """The same attack on the new student and on the release that serves, on the rows that both get right as they came."""
+
+    release: str
+    """Id of the serving one."""
+    slice: str
+    n: int
+    champion: Figure
+    """Rows that the serving one then answers wrongly itself."""
+    challenger: Figure
+    worse: int
+    """Rows on which only the new one does."""
+    better: int
+    """Rows on which only the serving one does."""
+    low: float
+    high: float
+    """95% interval of new minus serving; Tango's score test."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TriggerCell:
     """One rare word of the training rows, put behind held-out rows of other labels."""
 
@@ -154,6 +174,12 @@ class ProbeReport:
     """Why it was not asked; empty where it was."""
     delta: float = 0.05
     """Chance of a false pass of each bar."""
+    watched: bool = False
+    """True where nobody asked for more: a few perturbations on a few rows, which refuse nothing."""
+    duels: tuple[GreedyDuel, ...] = ()
+    """The attack against the serving release; empty where none serves."""
+    duel_note: str = ""
+    """Why there is none although one serves."""
 
     def cell(self, probe: str, where: str = "all") -> ProbeCell | None:
         """One cell; None where there is none."""

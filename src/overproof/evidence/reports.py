@@ -152,6 +152,8 @@ class Refusal:
     findings: tuple[Finding, ...]
     headline: str
     """One sentence for a person in a hurry."""
+    watched: tuple[Finding, ...] = ()
+    """Found by probes that nobody asked for; they refuse nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,3 +170,5 @@ class Release:
     owner: str
     review_due: str
     """ISO date."""
+    watched: tuple[Finding, ...] = ()
+    """See `Refusal.watched`."""

@@ -17,6 +17,8 @@ _NUISANCE_MISS = 1e-4  # Berger and Boos: the error spent on the range of the nu
 _TAIL = 1e-12  # probability left outside the enumerated box; added to p
 _NUISANCE_POINTS = 60
 _ROWS_CAP = 1_000_000
+_HALF = 0.5
+_EDGE_HALVINGS = 4
 _EXACT_ROWS = (
     20_000  # above it the score test's size is within a percent of nominal and the exact one takes seconds
 )
@@ -158,10 +160,12 @@ def _normal_tail(z: float) -> float:
 
 def _exact_p(b: int, c: int, n: int, margin: float) -> float:
     """Largest chance, over plausible rates of c, of counts that the score orders at or below the seen ones."""
-    low = cp_lower(c, n, _NUISANCE_MISS / 2.0)
+    low = max(cp_lower(c, n, _NUISANCE_MISS / 2.0), -margin)  # neither rate is negative
     high = min(cp_upper(c, n, _NUISANCE_MISS / 2.0), (1.0 - margin) / 2.0)  # both rates fit into 1
+    if low > high:
+        return _NUISANCE_MISS  # no plausible rate is left under the hypothesis
     rates = np.geomspace(min(max(low, 1e-7), high), high, _NUISANCE_POINTS)
-    box = _upper_count(n, high + margin)
+    box = _upper_count(n, high + max(margin, 0.0))
     y = np.arange(box + 1, dtype=np.float64)
     x = _largest_ordered(y, n, margin, tango_score(b, c, n, margin) + _TAIL)
     some = x >= 0
@@ -170,7 +174,7 @@ def _exact_p(b: int, c: int, n: int, margin: float) -> float:
     q = rates[:, None]
     log_y = log_choose + scipy.special.xlogy(y, q) + (n - y) * np.log1p(-q)
     # given y, the other count is binomial among the remaining n - y rows
-    below = scipy.special.betaincc(x + 1.0, np.maximum(n - y - x, 1e-300), np.minimum((q + margin) / (1.0 - q), 1.0))
+    below = scipy.special.betaincc(x + 1.0, np.maximum(n - y - x, 1e-300), np.clip((q + margin) / (1.0 - q), 0.0, 1.0))
     below = np.where(x >= n - y, 1.0, below)
     return min(1.0, _NUISANCE_MISS + _TAIL + float(np.max(np.sum(np.exp(log_y) * below, axis=1))))
 
@@ -311,3 +315,51 @@ def _rejected_edge(b: int, c: int, n: int, z: float, *, inside: float, outside: 
         else:
             outside = middle
     return outside
+
+
+def difference_bounds(b: int, c: int, n: int, *, d: float) -> Interval:
+    """
+    Bounds of the first's error minus the second's that hold at any sample size: what a claim may stand on.
+
+    Args:
+        b: rows on which only the first is wrong.
+        c: rows on which only the second is wrong.
+        n: all rows.
+        d: admitted chance that the lower bound is too high, and as much that the upper one is too low, in (0, 1).
+
+    Returns: both bounds, inside [-1, 1]; all of it where n = 0.
+    Raises: MeasureError for impossible counts or d outside (0, 1).
+    Source: the differences that the exact test of `noninferiority` doesn't reject at d, to within a hundredth of the
+        distance from the difference seen; above 20,000 rows those of Tango's score test.
+
+    >>> both = difference_bounds(12, 4, 500, d=0.025)
+    >>> round(both.low, 3), round(both.high, 3)
+    (0.0, 0.036)
+    """
+    _check(b, c, n)
+    _open_unit("d", d)
+    return Interval(low=-_exact_edge(c, b, n, d), high=_exact_edge(b, c, n, d))
+
+
+def _exact_edge(b: int, c: int, n: int, d: float) -> float:
+    """Upper bound: from the score test's own one outwards or inwards, then bisection, on the side that is rejected."""
+    if n in (0, b):
+        return 1.0
+    seen, near = (b - c) / n, difference_interval(b, c, n, level=1.0 - 2.0 * d).high if d < _HALF else (b - c) / n
+    if n > _EXACT_ROWS:
+        return near
+
+    def kept(edge: float) -> bool:
+        return edge < 1.0 and _exact_p(b, c, n, edge) > d
+
+    width = max(near - seen, 1.0 / n) / 8.0
+    inside, outside = seen, near
+    while kept(outside):
+        inside, outside = outside, min(1.0, outside + width)
+    while outside - inside > 2.0 * width and not kept(outside - width):
+        outside -= width
+    inside = max(inside, outside - 2.0 * width)
+    for _ in range(_EDGE_HALVINGS):
+        middle = (inside + outside) / 2.0
+        inside, outside = (middle, outside) if kept(middle) else (inside, middle)
+    return min(outside, 1.0)

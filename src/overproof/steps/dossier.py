@@ -17,6 +17,7 @@ from overproof.steps.ahead import outlook_lines
 from overproof.steps.certificates import other_words, walk_words, whole_traffic
 from overproof.steps.collect import Evidence
 from overproof.steps.evaluate import served_cost_usd_per_1000, teacher_of
+from overproof.steps.headlines import watched_line
 from overproof.steps.papers import About, write_papers
 from overproof.steps.since import NAMES, change_lines, changes_from
 from overproof.steps.sizing_view import sizing_view
@@ -166,6 +167,7 @@ def page(
         released=isinstance(verdict, Release),
         recipe=recipe,
         errors=teacher,
+        robustness=watched_line(verdict.watched),
         stops=[f for f in verdict.findings if f.outcome not in ("pass", "waived")],
         chosen=chosen,
         waived=waived_rows(_plain(verdict)),

@@ -18,7 +18,7 @@ from overproof.errors import DataError
 from overproof.evidence import Comparison, Outcome, Verdict
 from overproof.measure.groups import FlipCertificate, flip_certificate
 from overproof.measure.intervals import cp_lower, cp_upper, min_rows
-from overproof.measure.paired import noninferiority
+from overproof.measure.paired import difference_bounds, noninferiority
 from overproof.measure.slices import hash_unit, one_per_session
 from overproof.outputs import Output
 from overproof.progress import track
@@ -59,6 +59,24 @@ class FlipRecipe:
     """Pairs of a list; which ones is decided by a hash of the request's id."""
     salt: str = "flips"
     """Seed of the choice of terms."""
+    teacher_pairs: int = 0
+    """Pairs of each list on which the teacher is asked both versions; see `steps.flips_beyond`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Beyond:
+    """What a swapped term changes in what is served, and in what the teacher says, on the same pairs."""
+
+    n: int
+    served: int
+    """Pairs with another served answer; a side that goes to the teacher is served its answer."""
+    teacher: int
+    """Pairs with another answer of the teacher's."""
+    only_served: int
+    only_teacher: int
+    low: float
+    high: float
+    """Exact bounds of served minus teacher, each at half the report's delta."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +101,8 @@ class SwapResult:
     against_teacher: Comparison | None
     """Not more flips than the teacher's, on the pairs on both sides of which its answer is known; None: on none."""
     verdict: Verdict
+    beyond: Beyond | None = None
+    """Flips of what is served beside the teacher's, on the pairs where its answer to both versions is known; None: not measured."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,15 +179,28 @@ def measure_flips(bundle: Folder, rows: CalibrationSet, recipe: FlipRecipe) -> F
     Raises: DataError where a list finds no pair; whatever loading the bundle raises.
     """
     served = load_bundle(bundle.path)
-    requests = [e.request for e in rows.examples]
-    alone = one_per_session([r.session for r in requests], [r.id for r in requests], recipe.salt)
-    chosen = sorted((r for r, ok in zip(requests, alone, strict=True) if ok), key=lambda r: hash_unit(r.id, recipe.salt))
+    chosen = drawn(rows, recipe)
     teacher = {e.request.digest: e.target for e in rows.examples}
     return FlipReport(
         lists=tuple(_measure(one, served, chosen, teacher, recipe) for one in recipe.lists),
         at_most=recipe.at_most,
         delta=recipe.delta,
     )
+
+
+def drawn(rows: CalibrationSet, recipe: FlipRecipe) -> list[Request]:
+    """
+    The requests that are varied, one a session.
+
+    Args:
+        rows: calibration rows.
+        recipe: with the salt.
+
+    Returns: in the order in which they are used.
+    """
+    requests = [e.request for e in rows.examples]
+    alone = one_per_session([r.session for r in requests], [r.id for r in requests], recipe.salt)
+    return sorted((r for r, ok in zip(requests, alone, strict=True) if ok), key=lambda r: hash_unit(r.id, recipe.salt))
 
 
 def _measure(
@@ -180,12 +213,12 @@ def _measure(
             f"swap list {swap.name!r}: none of {len(requests)} calibration rows holds one of its terms",
             next_action='give the list a frame, for example "My name is {term}."',
         )
-    left, right = (_ask(bundle, [getattr(p, side) for p in pairs], f"swaps: {swap.name}") for side in ("left", "right"))
+    left, right = (said_by(bundle, [getattr(p, side) for p in pairs], f"swaps: {swap.name}") for side in ("left", "right"))
     changed, rerouted = _changed(left, right, bundle.card.output)
     noise = None
     if placebo:
         here, there = (
-            _ask(bundle, [getattr(p, side) for p in placebo], f"placebo: {swap.name}") for side in ("left", "right")
+            said_by(bundle, [getattr(p, side) for p in placebo], f"placebo: {swap.name}") for side in ("left", "right")
         )
         noise = _changed(here, there, bundle.card.output)
     cautious, certain = (
@@ -211,7 +244,38 @@ def _measure(
         certain=certain,
         against_teacher=_against_teacher(pairs, changed | rerouted, teacher, recipe, bundle.card.output),
         verdict=verdict,
+        beyond=beyond_teacher(pairs, left, right, teacher, output=bundle.card.output, d=recipe.delta),
     )
+
+
+def beyond_teacher(
+    pairs: Sequence[Pair], left: _Answers, right: _Answers, teacher: Mapping[str, str], *, output: Output, d: float
+) -> Beyond | None:
+    """
+    Flips of what is served beside the teacher's own.
+
+    Args:
+        pairs: both versions.
+        left: the student's answer to the first one; None where the teacher has to give it.
+        right: the same of the second one.
+        teacher: digest of a request to the teacher's answer.
+        output: what answers are.
+        d: chance of an error of each bound.
+
+    Returns: counts and bounds over the pairs of which both answers are known; None where there is none.
+    """
+    ours, theirs = [], []
+    for pair, one, other in zip(pairs, left, right, strict=True):
+        here, there = teacher.get(pair.left.digest), teacher.get(pair.right.digest)
+        if here is not None and there is not None:
+            ours.append(not output.equal(here if one is None else one, there if other is None else other))
+            theirs.append(not output.equal(here, there))
+    if not ours:
+        return None
+    b = sum(x and not y for x, y in zip(ours, theirs, strict=True))
+    c = sum(y and not x for x, y in zip(ours, theirs, strict=True))
+    edge = difference_bounds(b, c, len(ours), d=d / 2.0)
+    return Beyond(n=len(ours), served=sum(ours), teacher=sum(theirs), only_served=b, only_teacher=c, low=edge.low, high=edge.high)
 
 
 def pairs_of(
@@ -266,8 +330,17 @@ def _framed(request: Request, frame: str, term: str) -> Request:
     return replace(request, fields=fields)
 
 
-def _ask(bundle: Bundle, requests: Sequence[Request], what: str) -> list[str | None]:
-    """The answer where the student gives it, None where the teacher has to."""
+def said_by(bundle: Bundle, requests: Sequence[Request], what: str) -> list[str | None]:
+    """
+    What a student answers.
+
+    Args:
+        bundle: packed.
+        requests: any.
+        what: shown while it lasts.
+
+    Returns: the answer where the student gives it, None where the teacher has to.
+    """
     batches = track(range(0, len(requests), BATCH), what, total=-(-len(requests) // BATCH))
     return [answer for start in batches for answer in bundle.decide(requests[start : start + BATCH])]
 
@@ -340,4 +413,4 @@ def _answer(one: SwapResult, report: FlipReport) -> Answer:
     return Answer(outcome=outcomes[one.verdict], reason=f"{reason}: not enough data to tell", todo=todo)
 
 
-FLIPS = Step(name="flips", version=1, fn=measure_flips)
+FLIPS = Step(name="flips", version=2, fn=measure_flips)

@@ -47,6 +47,8 @@ ASKED: tuple[Row, ...] = (
     Row(id="R01", title="Bars within written answers, as served", check=asked.within, reads=("report",), waivable=True, when=lambda r: r.written),
     Row(id="R02", title="Served texts do what is asked, by a calibrated judge", check=asked.by_judge, reads=("report", "judged"), waivable=True, when=lambda r: r.judged is not None),
     Row(id="F02", title="Swapped terms change no answer", check=asked.flips, reads=("bundle", "flips"), waivable=True, when=lambda r: r.swaps),
+    Row(id="F03", title="Groups’ rates are alike, as served", check=asked.ratios, reads=("report", "groups"), waivable=True, when=lambda r: r.disparity.on_ratios),
+    Row(id="F04", title="No gap is larger than the teacher’s", check=asked.amplified, reads=("report", "groups", "flips"), waivable=True, when=lambda r: r.disparity.amplified is not None),
     Row(id="C01", title="Holds up against the serving release", check=asked.challenged, reads=("report", "challenge"), when=lambda r: r.challenged),
     Row(id="S01", title="No smaller student does as well", check=asked.smaller, reads=("sizes", "plan"), waivable=True, when=lambda r: r.sizing),
     Row(id="S02", title="No rare or critical case is lost to a larger student", check=asked.cases, reads=("compression", "report"), waivable=True, when=lambda r: r.cases),
@@ -68,10 +70,10 @@ def gate(evidence: Evidence, recipe: GateRecipe) -> Release | Refusal:
 
     Returns: the release, waived findings first, or the refusal with failing findings first.
     """
-    findings = run_checks(evidence, recipe)
+    findings, seen = run_checks(evidence, recipe), watched(evidence, recipe)
     report, bundle = evidence.report, evidence.bundle
     if report is None or bundle is None or not ships(findings, table=table_of(recipe)):
-        return Refusal(task=recipe.task, findings=findings, headline=refused(evidence, findings))
+        return Refusal(task=recipe.task, findings=findings, headline=refused(evidence, findings), watched=seen)
     due = dt.date.fromisoformat(recipe.today) + dt.timedelta(days=recipe.review_every_days)
     found = Release(
         id="",
@@ -83,8 +85,28 @@ def gate(evidence: Evidence, recipe: GateRecipe) -> Release | Refusal:
         certificate=report.certificate,
         owner=recipe.owner,
         review_due=due.isoformat(),
+        watched=seen,
     )
     return replace(found, id=encode(found).digest[:16])  # a second look may end in the same files, and is another release
+
+
+def watched(evidence: Evidence, recipe: GateRecipe) -> tuple[Finding, ...]:
+    """
+    What the probes found that nobody asked for: shown, and refusing nothing.
+
+    Args:
+        evidence: from `collect`.
+        recipe: says which of the probe checks are only watched.
+
+    Returns: at least one finding where no probe check is asked for: without any probe one that says so.
+    """
+    if evidence.probes is None:
+        if recipe.probes:
+            return ()
+        why = finding("not-run", "robustness: not probed ([probe] use is off)", 'set [probe] use = "watch" for a glance, "gate" to ask for it')
+        return (replace(why, id="P00", title="Spoiled and attacked texts"),)
+    rows = (Row(id=name, title=title, check=asked.probed(name), reads=("bundle", "probes")) for name, title, _ in CHECKED if name in recipe.watched)
+    return tuple(one for row in rows for one in _run(row, evidence, recipe))
 
 
 def run_checks(evidence: Evidence, recipe: GateRecipe) -> tuple[Finding, ...]:
@@ -145,4 +167,4 @@ def _run(row: Row, evidence: Evidence, recipe: GateRecipe) -> list[Finding]:
     ]
 
 
-GATE = Step(name="gate", version=7, fn=gate)
+GATE = Step(name="gate", version=8, fn=gate)

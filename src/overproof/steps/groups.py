@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from overproof.steps.boost import drawn_for
 from overproof.steps.calibrate import reading_of, slice_names
 from overproof.steps.certificates import kept_by
 from overproof.steps.comparisons import Answer
+from overproof.steps.disparities import DisparityBars, NamedAmplification, NamedRatio, amplifications, ratios
 from overproof.steps.plan import certified_by
 from overproof.steps.sheet import sheet_of
 from overproof.store.artifacts import Step
@@ -52,6 +53,8 @@ class GroupRecipe:
     """The project's slices, whose thresholds route requests."""
     use_k: int = 1
     """Which use of the sealed rows' true labels this is: the same entry of the ledger as the evaluation's."""
+    bars: DisparityBars = field(default_factory=DisparityBars)
+    """On ratios, and on gaps beyond the teacher's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +89,10 @@ class AttributeGaps:
     """Of the error gaps, within the tolerance; undecided while a group is absent."""
     rows_needed: int | None = None
     """Where undecided: about how many more rows with true labels would show it at the rates seen; None: none would."""
+    ratios: tuple[NamedRatio, ...] = ()
+    """Lowest rate over highest: wrong answers, selected labels, and these where they are right and where they are not."""
+    amplified: tuple[NamedAmplification, ...] = ()
+    """Gaps beyond the teacher's on the same rows: of wrong answers, and of selected labels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +106,7 @@ class GroupReport:
     delta: float
     """Chance of a false pass, for each attribute; releasing asks for all of them, so it is also that of a false release."""
     candidate: str
+    bars: DisparityBars = field(default_factory=DisparityBars)
     method: str = field(default="Clopper-Pearson at half the level on either side, Holm over ordered pairs")
 
 
@@ -164,14 +172,22 @@ def compare_groups(
         "wrong": served != sheet.gold,
         "teacher": sheet.target != sheet.gold,
         **{f"label {one}": served == rows.labels.index(one) for one in recipe.selected},
+        **{f"teacher {one}": sheet.target == rows.labels.index(one) for one in recipe.selected},
+        **{f"true {one}": sheet.gold == rows.labels.index(one) for one in recipe.selected},
     }
     found = []
     for name, values in recipe.values.items():
         group = np.array([r.attributes.get(name, MISSING) for r in requests], dtype=object)
-        found.append(_attribute(name, values, group, columns, fresh=fresh, tolerance=tolerance, d=delta))
+        one = _attribute(name, values, group, columns, fresh=fresh, tolerance=tolerance, d=delta)
+        expected = [*values, *([MISSING] if MISSING in group[fresh] else [])]
+        found.append(replace(
+            one, ratios=tuple(ratios(expected, group, columns, fresh, recipe.selected, bars=recipe.bars, d=delta)),
+            amplified=tuple(amplifications(expected, group, columns, fresh, recipe.selected, bars=recipe.bars, d=delta)),
+        ))  # fmt: skip
     return GroupReport(
-        attributes=tuple(found), tolerance=tolerance, judged=recipe.tolerance is not None, delta=delta, candidate=plan.chosen
-    )
+        attributes=tuple(found), tolerance=tolerance, judged=recipe.tolerance is not None, delta=delta, candidate=plan.chosen,
+        bars=recipe.bars,
+    )  # fmt: skip
 
 
 def _attribute(
@@ -310,4 +326,4 @@ def _answer(one: AttributeGaps, report: GroupReport) -> Answer:
     return Answer(outcome=outcome, reason=reason, todo=f"{todo}, or raise [fairness] tolerance with a reason")
 
 
-GROUPS = Step(name="groups", version=1, fn=compare_groups)
+GROUPS = Step(name="groups", version=2, fn=compare_groups)

@@ -94,3 +94,22 @@ def under_waivers(findings: tuple[Finding, ...]) -> str:
         return ""
     each = "; ".join(f"{check} until {w.until} by {w.by} and {w.second}" for check, w in sorted(found.items()))
     return f"Under {len(found)} waiver{'s' if len(found) > 1 else ''} ({each}): "
+
+
+def watched_line(findings: tuple[Finding, ...]) -> str:
+    """
+    What the probes saw that nobody asked for, for the first screen.
+
+    Args:
+        findings: of a verdict's `watched`.
+
+    Returns: one sentence; empty where all probes are asked for.
+    """
+    if not findings:
+        return ""
+    if all(f.id == "P00" for f in findings):
+        return findings[0].reason
+    counts = [(sum(f.outcome == outcome for f in findings), words) for outcome, words in (("fail", "miss a bar"), ("not-run", "can’t be told"), ("pass", "hold"))]
+    said = ", ".join(f"{n} {words}" for n, words in counts if n)
+    worst = next((f.reason for f in findings if f.outcome == "fail"), "")
+    return f"robustness, watched and refusing nothing: of {len(findings)} glances {said}" + (f"; first of all: {worst}" if worst else "")

@@ -24,7 +24,16 @@ from overproof.data import (
     TrainSet,
 )
 from overproof.evidence.figures import Figure
-from overproof.evidence.probes import CaseResult, GreedyCell, ProbeCell, ProbeReport, TeacherSide, TriggerCell
+from overproof.evidence.probes import (
+    CaseResult,
+    GreedyCell,
+    GreedyDuel,
+    ProbeCell,
+    ProbeReport,
+    TeacherSide,
+    TriggerCell,
+)
+from overproof.evidence.reports import Release
 from overproof.measure.intervals import figure
 from overproof.measure.paired import difference_interval
 from overproof.measure.perturb import (
@@ -85,6 +94,8 @@ class ProbeRecipe:
     """Who is asked."""
     delta: float = 0.05
     seed: int = 0
+    watched: bool = False
+    """See `ProbeReport.watched`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,6 +195,7 @@ def probe(
         teacher_asked=len(said or {}),
         teacher_note=recipe.not_asked,
         delta=recipe.delta,
+        watched=recipe.watched,
     )
 
 
@@ -408,4 +420,47 @@ def _cases(room: _Room) -> Iterator[CaseResult]:
         )  # fmt: skip
 
 
-PROBE = Step(name="probe", version=1, fn=probe)
+def duel(
+    probes: ProbeReport, champion: Release, bundle: Folder, rows: CalibrationSet, recipe: ProbeRecipe, *, functions: Mapping[str, Any] | None = None
+) -> ProbeReport:
+    """
+    Put the greedy attack to the new student and to the serving release, each as it would serve.
+
+    Args:
+        probes: what was found of the new one.
+        champion: the serving release.
+        bundle: the new student.
+        rows: calibration rows. The serving release may have learned some of them, which makes it look the harder to attack.
+        recipe: as of the probes.
+        functions: of slices that are cut by one.
+
+    Returns: the report with the comparison, on the whole and on each critical slice.
+    Raises: whatever loading the bundles raises.
+    """
+    new, old = (_Room(load_bundle(path), rows.output, recipe) for path in (bundle.path, champion.bundle.path))
+    if old.bundle.card.input != new.bundle.card.input:
+        return replace(probes, duel_note=f"release {champion.id} reads {', '.join(old.bundle.card.input)}: another task")
+    if not recipe.attack_rows:
+        return replace(probes, duel_note="[probe] attack_rows is 0")
+    source, inside = _rows(new, rows, functions or {})
+    before = old.ask([row.example.request for row in source], "the serving release")
+    theirs = [replace(row, before=said, right=old.same(said.guess, row.truth)) for row, said in zip(source, before, strict=True)]
+    critical, found = {WHOLE, *(one.name for one in recipe.slices if one.critical)}, []
+    done: dict[int, tuple[bool, bool]] = {}
+    for where, members in inside.items():
+        chosen = [at for at, row in enumerate(source) if members[at] and row.right and theirs[at].right and (row.whole or where != WHOLE)]
+        for at in track(chosen[: recipe.attack_rows], f"probes: attack beside {champion.id}, {where}") if where in critical else ():
+            done[at] = done.get(at) or (_attack(new, source[at])[2], _attack(old, theirs[at])[2])
+        sides = [done[at] for at in chosen[: recipe.attack_rows]] if where in critical else []
+        if sides:
+            worse, better = sum(a and not b for a, b in sides), sum(b and not a for a, b in sides)
+            off = difference_interval(worse, better, len(sides))
+            found.append(GreedyDuel(
+                release=champion.id, slice=where, n=len(sides), champion=_figure([b for _, b in sides], "through"),
+                challenger=_figure([a for a, _ in sides], "through"), worse=worse, better=better, low=off.low, high=off.high,
+            ))  # fmt: skip
+    return replace(probes, duels=tuple(found))
+
+
+PROBE = Step(name="probe", version=2, fn=probe)
+DUEL = Step(name="probe-duel", version=1, fn=duel)

@@ -8,12 +8,15 @@ from dataclasses import replace
 from overproof.errors import DataError
 from overproof.evidence import Finding, Outcome
 from overproof.evidence.figures import Verdict
+from overproof.evidence.probe_bars import tightened
 from overproof.steps.challenge import challenge_answer
 from overproof.steps.checks.table import GateRecipe, chosen_of, finding, need
 from overproof.steps.collect import Evidence
 from overproof.steps.comparisons import Answer
 from overproof.steps.compression import compression_answers
+from overproof.steps.disparities import amplification_answers, ratio_answers
 from overproof.steps.flips import flip_answers
+from overproof.steps.flips_beyond import beyond_answers
 from overproof.steps.groups import gap_answers
 from overproof.steps.probe_checks import CHECKED
 from overproof.steps.register import register_answer
@@ -35,6 +38,27 @@ def flips(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
     del recipe
     for answer in flip_answers(need(evidence.flips, "measurement of swapped terms")):
         yield finding(answer.outcome, answer.reason, answer.todo)
+
+
+def ratios(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
+    """Lowest rate over highest, of wrong answers and of selected labels."""
+    found = need(evidence.groups, "comparison of groups")
+    if found.bars != recipe.disparity:
+        raise DataError("the groups were compared under other bars", next_action="run `overproof run` again")
+    for one in found.attributes:
+        yield from map(_says, ratio_answers(one.attribute, one.ratios))
+
+
+def amplified(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
+    """Gaps, and answers that change with a swapped term, beyond the teacher's own."""
+    bar = need(recipe.disparity.amplified, "bar on amplification")
+    if evidence.groups is not None:
+        if evidence.groups.bars != recipe.disparity:
+            raise DataError("the groups were compared under other bars", next_action="run `overproof run` again")
+        for one in evidence.groups.attributes:
+            yield from map(_says, amplification_answers(one.attribute, one.amplified))
+    if recipe.swaps:
+        yield from map(_says, beyond_answers(need(evidence.flips, "measurement of swapped terms"), bar))
 
 
 def within(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
@@ -80,8 +104,7 @@ def probed(check: str) -> Callable[[Evidence, GateRecipe], Iterator[Finding]]:
     answers = next(found for name, _, found in CHECKED if name == check)
 
     def said(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
-        del recipe
-        yield from (_says(one) for one in answers(need(evidence.probes, "report of the probes")))
+        yield from map(_says, answers(need(evidence.probes, "report of the probes"), tightened(recipe.probe_bars)))
 
     return said
 

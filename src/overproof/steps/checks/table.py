@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from overproof.errors import DataError
 from overproof.evidence import CandidateReport, Figure, Finding, Outcome, SliceReport
+from overproof.evidence.probe_bars import Asked
 from overproof.evidence.waivers import Waiver
 from overproof.steps.collect import DataEvidence, Evidence
+from overproof.steps.disparities import DisparityBars
 from overproof.steps.headlines import said
 from overproof.task import Bar
 
@@ -80,6 +82,8 @@ class GateRecipe:
     """Tolerance between declared groups; None: gaps are reported, no check asks for them."""
     swaps: bool = False
     """Whether swapped terms must change few answers."""
+    disparity: DisparityBars = field(default_factory=DisparityBars)
+    """On ratios between groups, and on gaps beyond the teacher's; None each: reported, no check asks for it."""
     written: bool = False
     """Whether the owner set bars within written answers: on fields, or on similarity."""
     judged: Bar | None = None
@@ -90,6 +94,10 @@ class GateRecipe:
     """Whether there are rare or critical cases and sizes to compare on them."""
     probes: tuple[str, ...] = ()
     """Ids of the probe checks that are asked for; see `steps.probe_checks`."""
+    probe_bars: Mapping[str, Asked] = field(default_factory=dict)
+    """The owner's bars on perturbations; none is read as looser than its default."""
+    watched: tuple[str, ...] = ()
+    """Ids of the probe checks that are shown and not asked for."""
     challenged: bool = False
     """Whether a serving release has to be held up to."""
     ece_at_most: float | None = None
