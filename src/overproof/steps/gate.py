@@ -145,4 +145,4 @@ def _run(row: Row, evidence: Evidence, recipe: GateRecipe) -> list[Finding]:
     ]
 
 
-GATE = Step(name="gate", version=7, fn=gate)
+GATE = Step(name="gate", version=8, fn=gate)
