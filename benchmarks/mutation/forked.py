@@ -20,6 +20,7 @@ from mutmut.utils.format_utils import mangled_name_from_mutant_name
 CPU_S, CPU_TIMES = 10, 15  # of the time that the clean tests took
 WALL_S, WALL_TIMES = 120.0, 60.0  # a machine may be busy, or stand still for a while; what ran into it is tried once more
 SURVIVED, KILLED = 0, 1
+SAID_EVERY = 100
 
 
 class Forked:
@@ -75,6 +76,8 @@ class Forked:
                 waiting.append((name, 2))
                 continue
             self.ended[name] = {SURVIVED: "survived", -signal.SIGKILL: "timeout", -signal.SIGXCPU: "timeout"}.get(code, "killed")
+            if len(self.ended) % SAID_EVERY == 0:
+                print(f"{len(self.ended)} of {len(self.asked['faults'])}", file=sys.stderr, flush=True)
 
     def _started(self, session: pytest.Session, name: str, items: list[pytest.Item], needs: float) -> int:
         pid = os.fork()
@@ -97,6 +100,7 @@ if __name__ == "__main__":
     asked_for = json.loads(Path("asked.json").read_text())
     forked = Forked(asked_for)
     leave_out = ["-k", f"not ({asked_for['leave_out']})"] if asked_for["leave_out"] else []
-    code_of_all = pytest.main(["-q", "-s", "-p", "pytest_timeout", "-m", "not slow", *leave_out, *asked_for["tests"]], plugins=[forked])
+    # A failure is counted, not read: explaining it would take longer than the test.
+    code_of_all = pytest.main(["-q", "-s", "--tb=no", "--assert=plain", "-p", "pytest_timeout", "-m", "not slow", *leave_out, *asked_for["tests"]], plugins=[forked])
     Path("ended.json").write_text(json.dumps(forked.ended))
     sys.exit(int(code_of_all))

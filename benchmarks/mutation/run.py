@@ -121,7 +121,7 @@ def _tried(module: Module, folder: Path, given: argparse.Namespace) -> tuple[dic
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     }  # fmt: skip
     with (folder / "said.txt").open("wb") as said:
-        done = subprocess.run([sys.executable, Path(__file__).with_name("forked.py")], cwd=folder, env=environment, check=False, stdout=said, stderr=said)
+        done = subprocess.run([sys.executable, Path(__file__).with_name("forked.py")], cwd=folder, env=environment, check=False, stdout=said)
     if done.returncode:
         raise SystemExit((folder / "said.txt").read_text()[-4_000:] + "\nthe tests don't pass on the code as it is")
     return json.loads((folder / "ended.json").read_text()), len(names), diffs

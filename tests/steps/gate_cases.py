@@ -139,6 +139,15 @@ def committee(models=None, **more) -> Change:
     return changed
 
 
+def committee_of(*names: str) -> Change:
+    def changed(e: Evidence) -> Evidence:
+        members = tuple(member(e, name, pin=replace(e.data.pin, model=name), clearance=replace(e.data.clearance, pin=replace(e.data.pin, model=name))) for name in names)
+        sat = Committee(rule="majority", members=members, rows=10, unanimous=9, tied=0, arbitrated=0, overruled=1)
+        return with_data(e, committee=sat, models={e.data.pin.model: 10, **dict.fromkeys(names, 5)})
+
+    return changed
+
+
 # What the rows of ASKED read.
 def gaps(*counts: GroupCount, tolerance=0.1, absent=(), more=None) -> GroupReport:
     if not counts:
@@ -434,6 +443,9 @@ EDGES: dict[str, GateCase] = {
     "M01-free-teacher": case("M01", "pass pass", both(routed, of_teacher(cost_usd_per_1000=0.0)), **watch(usd_per_month=0.01)),
     "M01-no-teacher": case("M01", "pass pass", both(routed, without("teacher")), **watch(usd_per_month=0.01)),
     "M01-careful": case("M01", "pass pass", routed, **watch(false_alarms=0.01)),
+    **{f"{check}-no-report": case(check, "not-run", put(report=None)) for check in ("G05", "G06", "G09", "M01", "N01", "N02")},
+    "G02-committee-of-three": case("G02", "pass", committee_of("third", "second")),
+    "M01-part-of-no-slice": case("M01", "pass pass", both(routed, parts(lambda s: replace(s, slice="rest") if s.slice == "other" else s))),
     "N01-open": case("N01", "not-run", lambda e: with_report(e, noninferiority=replace(e.report.noninferiority, verdict="undecided", rows_needed=90))),
     "N02-open": case("N02", "not-run", lambda e: with_report(e, superiority=replace(e.report.superiority, b=4, c=6, verdict="undecided"))),
     "G21-few": case("G21", "not-run", lambda e: with_data(e, familiar=1, rows={**e.data.rows, "test": 10})),

@@ -80,6 +80,19 @@ def test_a_check_says_only_what_a_check_may_say(sound) -> None:
     assert brought.evidence == {"report": "9" * 64, "plan": "8" * 64}
 
 
+def test_a_release_needs_report_and_bundle_whatever_the_checks_say(sound) -> None:
+    """All pass by themselves, and still there is nothing to ship; what ships is named after its task."""
+    row = next(one for one in CHECKS if one.id == "G17")
+    with patch.multiple(gate_module, CHECKS=(row,), ASKED=()):
+        done = {name: gate_module.gate(replace(sound, **lacking), RECIPE) for name, lacking in (("all", {}), ("bundle", {"bundle": None}), ("report", {"report": None}))}
+    assert {name: type(one).__name__ for name, one in done.items()} == {"all": "Release", "bundle": "Refusal", "report": "Refusal"}
+    assert {one.task for one in done.values()} == {"ticket-routing"}
+    release = done["all"]
+    assert (len(release.id), release.owner, release.candidate, release.review_due) == (16, "Dana Ruiz", "large", "2026-05-11")
+    assert (release.bundle, release.certificate) == (sound.bundle, sound.report.certificate)
+    assert release.headline.startswith("large answers")
+
+
 HOUSE = """
 from overproof.steps.comparisons import Answer
 
