@@ -243,6 +243,7 @@ def test_a_row_that_outlived_its_tries_while_others_passed_is_asked_no_more(stor
     teacher = wrap(store, script)
 
     async def go():
+        await teacher.sample(request(99), n=1)  # what passed before says nothing of now
         slow = asyncio.create_task(teacher.sample(request(1), n=1))
         for i in range(2, 30):
             await teacher.sample(request(i), n=1)
@@ -344,18 +345,18 @@ def test_waits_grow_are_drawn_anew_and_never_undercut_what_is_asked(store):
 @pytest.mark.parametrize(
     ("result", "own", "charged"),
     [
-        (ok(tokens_in=7, tokens_out=3), False, 37),
-        (ok(tokens_in=7, tokens_out=None), False, MAX_MICRO),
+        (ok(tokens_in=7, tokens_out=3), False, 44),
+        (ok(tokens_in=7, tokens_out=None), False, 3_000),
         (ok(tokens_in=7, tokens_out=3, cost_usd=0.5), True, 0),
         (outcome("permanent", status=300), False, 0),
-        (outcome("permanent", status=299), False, MAX_MICRO),
-        (outcome("permanent", completion=dataclasses.replace(bad().completion, tokens_in=None), status=400), False, MAX_MICRO),
-        (outcome("permanent"), False, MAX_MICRO),
+        (outcome("permanent", status=299), False, 3_000),
+        (outcome("permanent", completion=dataclasses.replace(bad().completion, tokens_in=None), status=400), False, 3_000),
+        (outcome("permanent"), False, 3_000),
     ],
 )
 def test_a_call_costs_what_its_tokens_cost(store, result, own, charged):
     """Each token at its own price; a machine of one's own sends no bill; a refusal costs nothing unless an answer came."""
-    ask(wrap(store, Script([result]), pace=manners(own_machine=own)))
+    ask(wrap(store, Script([result]), pace=manners(own_machine=own), prices=dataclasses.replace(PRICES, usd_per_million_in=2.0)))
     assert round(store.ledger.spent_usd * 1e6) == charged
 
 
