@@ -5,7 +5,6 @@ import dataclasses
 
 import pytest
 from tests.store.test_store_labels import (
-    MAX_MICRO,
     PIN,
     PRICES,
     Bound,
