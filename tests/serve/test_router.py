@@ -1,6 +1,7 @@
 """Who answers, and why: every combination has one reason, and no combination lets an uncertified answer out."""
 
 import itertools
+import math
 import statistics
 from typing import get_args
 
@@ -154,6 +155,13 @@ def test_an_arm_is_the_same_again_and_below_one(key, salt):
     assert 0 <= arm(key, salt) < 1
 
 
+def test_an_arm_stays_what_it_was_and_no_text_breaks_it():
+    """A gateway of the next version moves nobody to the other side; half a surrogate pair in a session is a caller like any other."""
+    assert [round(arm(key, salt), 12) for key, salt in (("user-1", "r1"), ("user-1", "r2"), ("", ""), ("é", "r1"))] == [
+        0.170968118268, 0.922200755752, 0.662336212212, 0.084783863812]  # fmt: skip
+    assert arm("\ud800", "\udfff") == arm("?", "?")
+
+
 def test_arms_are_spread_evenly_and_anew_for_each_release():
     """A share of 5 % is 5 % of the callers, and the next release tries others."""
     one, other = ([arm(f"user-{i}", salt) for i in range(20_000)] for salt in ("r1", "r2"))
@@ -168,10 +176,16 @@ def test_anybody_may_force_the_teacher_and_only_a_promoter_the_student():
     assert forced_of([(b"host", b"x")], ()) == ""
     assert forced_of(teacher, ()) == "teacher"
     assert forced_of(student, {"invoke", "promote"}) == "student"
-    for headers, scopes, status in ((student, {"invoke", "admin"}, 403), ([(b"x-overproof-route", b"Student")], {"promote"}, 400)):
+    said = {}
+    for headers, scopes in ((student, {"invoke", "admin"}), ([(b"x-overproof-route", b"Student")], {"promote"})):
         with pytest.raises(BadCall) as caught:
             forced_of(headers, scopes)
-        assert caught.value.status == status
+        assert caught.value.param == "x-overproof-route"
+        said[caught.value.status] = (caught.value.what, caught.value.next_action)
+    assert said == {
+        403: ("this key may not force the student", "use a key with the scope promote"),
+        400: ("the header x-overproof-route has an unknown value", "send teacher or student"),
+    }
 
 
 @given(st.lists(st.text(max_size=400), min_size=5, max_size=5), st.one_of(st.none(), st.floats()), st.booleans())
@@ -198,3 +212,33 @@ def test_headers_say_what_was_decided():
     }  # fmt: skip
     bare = dict(headers_of(Routed(route="teacher", reason="unmatched"), Shown(request_id="op-2")))
     assert set(bare) == {b"x-overproof-request-id", b"x-overproof-route", b"x-overproof-reason"}
+
+
+@pytest.mark.parametrize(("review", "told"), [("", None), ("due 2026-05-01", None), ("overdue", b"overdue"), ("lapsed", b"lapsed")])
+def test_a_review_is_told_once_it_is_overdue(review, told):
+    """Callers aren't told of a review that has its day still; a degraded answer says so beside it."""
+    found = dict(headers_of(Routed(route="student", reason="outage", degraded=True), Shown(request_id="op-1", review=review)))
+    assert found.get(b"x-overproof-review") == told
+    assert found[b"x-overproof-degraded"] == b"true"
+    assert not {name for name in found if name != name.lower()}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a b", b"a b"), ("100%", b"100%25"), (" pad ", b"pad"), ("x" * 200, b"x" * 200), ("x" * 201, b"x" * 200), ("é" * 201, b"%C3%A9" * 200),
+        ("\ud800é", b"?%C3%A9"), ("é \"<>\\ a/b:c;d=e!f#g$h&i'(j)*k+l,m?n@[o]^`{p|q}", b"%C3%A9 %22%3C%3E%5C a/b:c;d=e!f#g$h&i'(j)*k+l,m?n@[o]^`{p|q}"),
+    ],
+)  # fmt: skip
+def test_a_value_is_the_text_where_a_header_can_carry_it(text, value):
+    """Plain text stays as it is up to 200 characters; a percent sign, another letter and an end of spaces are encoded or cut."""
+    assert dict(headers_of(_TO_TEACHER, Shown(request_id=text)))[b"x-overproof-request-id"] == value
+
+
+def test_a_confidence_that_is_no_number_is_left_out():
+    """Infinite and not a number say nothing to a caller."""
+    for odd in (math.inf, math.nan, None):
+        assert b"x-overproof-confidence" not in dict(headers_of(_TO_TEACHER, Shown(request_id="op-1", confidence=odd)))
+
+
+_TO_TEACHER = Routed(route="teacher", reason="unmatched")

@@ -1,7 +1,8 @@
 """A small made-up world: requests with attributes, a teacher with a blind spot, students whose confidence means something."""
 
+import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,19 +17,23 @@ from overproof.data import (
     SliceMatch,
     TeacherPin,
     TestSet,
+    TrainSet,
     digest_of,
 )
 from overproof.evidence import EvalReport, Scores, Trained
 from overproof.steps.calibrate import CalibrateRecipe, calibrate
 from overproof.steps.collect import DataEvidence, Evidence
 from overproof.steps.evaluate import EvaluateRecipe, StudyRecipe, evaluate, study
+from overproof.steps.pack import PackRecipe, pack
 from overproof.steps.plan import PlanRecipe, make_plan
+from overproof.steps.train import StudentRecipe, train
 from overproof.task import Bar, Slice
 
 BARS = (Bar(metric="fidelity", at_least=0.9), Bar(metric="accuracy", at_least=0.85))
 BUSINESS = Slice(name="business", where=(("tier", ("business",)),), critical=True)
 CANDIDATES = {"small": {"error": 0.2, "size": 9_000}, "large": {"error": 0.06}, "majority": {"kind": "baseline", "error": 0.7}}
 REPORTS: dict[str, EvalReport] = {}
+SOUND: list[Evidence] = []
 LABELS = ("billing", "bug", "how-to", "refund", "safety", "other")
 
 
@@ -166,3 +171,35 @@ def world(tmp_path: Path) -> World:
 def make_world() -> type[World]:
     """The class, for fixtures that live longer than a test."""
     return World
+
+
+WORDS = {"billing": "invoice charged", "bug": "crash error", "how-to": "how do I", "refund": "money back",
+         "safety": "smoke burning", "other": "hello there"}
+
+
+@pytest.fixture(scope="session")
+def sound(tmp_path_factory) -> Evidence:
+    """Evidence of a run in which all is well, with a real bundle of a small trained student; once in a process."""
+    if not SOUND:
+        SOUND.append(sound_in(tmp_path_factory.mktemp("gate")))
+    return SOUND[0]
+
+
+def sound_in(root: Path) -> Evidence:
+    """`sound`, made in a folder."""
+    world = World(root)
+    evidence = world.evidence(world.report())
+    example = world.examples(1, seed=9)[0]
+    rows = [
+        replace(example, request=Request(id=f"t{i}", fields={"body": f"{WORDS[label]} number {i}"}), target=label)
+        for i, label in itertools.product(range(6), WORDS)
+    ]
+    for folder in ("train", "pack"):
+        (root / folder).mkdir()
+    small = train(
+        TrainSet(examples=tuple(rows), labels=tuple(WORDS)), StudentRecipe(name="large", use="linear.v1"),
+        workdir=root / "train",
+    )
+    recipe = PackRecipe(task="ticket-routing", input=("body",), slices=(BUSINESS,))
+    bundle = pack(small, evidence.report, recipe, workdir=root / "pack")
+    return replace(evidence, bundle=replace(bundle, digest="b" * 64))

@@ -1,6 +1,5 @@
 """The gate: per check one passing, one failing and one missing evidence; nothing but passes ships."""
 
-import itertools
 import shutil
 from dataclasses import replace
 
@@ -8,45 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overproof.data import Request, SliceShare, TrainSet
+from overproof.data import SliceShare
 from overproof.evidence import Finding, Refusal, Release, SliceReport
 from overproof.measure.intervals import figure, judge
 from overproof.steps import gate as gate_module
 from overproof.steps.certificates import fresh_draw
 from overproof.steps.collect import Evidence
 from overproof.steps.gate import CHECKS, GateRecipe, WatchPlan, gate, run_checks, said, ships
-from overproof.steps.pack import PackRecipe, pack
-from overproof.steps.train import StudentRecipe, train
-from overproof.task import Slice
 
 RECIPE = GateRecipe(
     task="ticket-routing", owner="Dana Ruiz", deputy="Sam Ito", review_every_days=90, today="2026-02-10"
 )
-BUSINESS = Slice(name="business", where=(("tier", ("business",)),), critical=True)
-WORDS = {"billing": "invoice charged", "bug": "crash error", "how-to": "how do I", "refund": "money back",
-         "safety": "smoke burning", "other": "hello there"}
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory, make_world) -> Evidence:
-    """Evidence of a run in which all is well, with a real bundle of a small trained student."""
-    root = tmp_path_factory.mktemp("gate")
-    world = make_world(root)
-    evidence = world.evidence(world.report())
-    example = world.examples(1, seed=9)[0]
-    rows = [
-        replace(example, request=Request(id=f"t{i}", fields={"body": f"{WORDS[label]} number {i}"}), target=label)
-        for i, label in itertools.product(range(6), WORDS)
-    ]
-    for folder in ("train", "pack"):
-        (root / folder).mkdir()
-    small = train(
-        TrainSet(examples=tuple(rows), labels=tuple(WORDS)), StudentRecipe(name="large", use="linear.v1"),
-        workdir=root / "train",
-    )
-    recipe = PackRecipe(task="ticket-routing", input=("body",), slices=(BUSINESS,))
-    bundle = pack(small, evidence.report, recipe, workdir=root / "pack")
-    return replace(evidence, bundle=replace(bundle, digest="b" * 64))
 
 
 def outcomes(evidence, check, recipe=RECIPE) -> list[Finding]:

@@ -45,7 +45,10 @@ def audits(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
         todo = "set [serve] requests_per_month, or import a log with times"
         yield finding("not-run", "nobody knows how many requests there are in a month, so no plan of audits can be judged", todo)
         return
-    for one in sampled(plan, report, best, data, requests_per_day=evidence.requests_per_month / DAYS_OF_A_MONTH):
+    streams = sampled(plan, report, best, data, requests_per_day=evidence.requests_per_month / DAYS_OF_A_MONTH)
+    if not streams:
+        yield finding("not-run", "the student answers nothing by itself, so there is nothing to audit", "see the finding on the certified threshold")
+    for one in streams:
         yield _audited(one, plan, recipe)
 
 

@@ -48,12 +48,12 @@ def trigger(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
     plan = need(recipe.watch, "plan of how the release is watched")
     if not plan.drift:
         yield finding("fail", "no drift detector is on: [watch] drift is empty", "list detectors in [watch] drift; all are on by default")
-    seen = {"drift": bool(plan.drift), "bar": True, "teacher_changed": plan.canaries, "teacher_ends": True}
+    seen = {"drift": True, "bar": True, "teacher_changed": plan.canaries, "teacher_ends": True}
     named = [one for one in plan.redistil_on if one in seen]
     real = [one for one in named if seen[one]]
     if not real:
         blind = f"; {', '.join(named)} can't be seen, since what looks for it is off" if named else ""
         reason = f"no occasion of [watch.on] starts a re-distillation{blind}"
         yield finding("fail", reason, 'write drift = "re-distil" in [watch.on], and leave [watch] drift and canaries on')
-    elif plan.drift:
+    else:
         yield finding("pass", f"re-distillation starts on {', '.join(real)}; {len(plan.drift)} drift detectors are on")

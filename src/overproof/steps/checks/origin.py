@@ -61,7 +61,8 @@ def pin(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
         yield finding("fail", f"pinned is {pin.model!r}, the answers came from {names}", mend)
     else:
         count = f"all {sum(data.models.values()):,} answers"
-        yield finding("pass", f"{count} came from {pin.model!r}, revision {pin.revision[:16]!r}")
+        others = f", or from the committee's {', '.join(map(repr, sorted(set(data.models) - {pin.model})))}" if set(data.models) != {pin.model} else ""
+        yield finding("pass", f"{count} came from {pin.model!r}, revision {pin.revision[:16]!r}{others}")
 
 
 def leak(evidence: Evidence, recipe: GateRecipe) -> Iterator[Finding]:
