@@ -113,13 +113,13 @@ class Mixture:
         rows = [at for at in map(self._row.get, map(_key, words)) if at is not None]
         if len(rows) < 2:
             return 0.0
-        if len(rows) <= CUTS:
-            upto = np.cumsum(self._table[rows], axis=0, dtype=np.float64)
-        else:
-            starts = np.unique(np.linspace(0, len(rows), CUTS, endpoint=False).astype(np.int64))
-            upto = np.cumsum(np.add.reduceat(self._table[rows].astype(np.float64), starts, axis=0), axis=0)
-        whole = upto[-1]
-        return float((upto[:-1].max(axis=1) + (whole - upto[:-1]).max(axis=1)).max() - whole.max())
+        pieces = self._table.take(rows, axis=0)
+        if len(rows) > CUTS:
+            pieces = np.add.reduceat(pieces, np.unique(np.linspace(0, len(rows), CUTS, endpoint=False).astype(np.int64)), axis=0)
+        upto = np.add.accumulate(pieces, axis=0)
+        whole, first = upto[-1], upto[:-1]
+        apart = np.maximum.reduce(first, axis=1) + np.maximum.reduce(whole - first, axis=1)
+        return float(np.maximum.reduce(apart) - np.maximum.reduce(whole))
 
 
 def _words(text: str) -> list[str]:
