@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-loop test test-slow check bench bench-data bench-students bench-gateway bench-watch prove clean
+.PHONY: help demo demo-loop test test-slow check bench bench-data bench-students bench-gateway bench-watch bench-probes prove clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -64,6 +64,12 @@ bench-gateway: $(STAMP) ## the gateway beside LiteLLM, a bare pass-through, the 
 # DATA holds banking77/ and inbox/.
 bench-watch: $(STAMP) ## monitors of a serving release: false alarms, delay, a rare slice, what audits cost
 	$(BIN)/python -m benchmarks.watch.run --data '$(DATA)'
+
+# DATA holds banking77/. The encoder reads each of some 14,000 texts: PROBE_ROWS=100 for a glance.
+PROBE_ROWS ?= 300
+bench-probes: $(STAMP) ## spoiled, stuffed and foreign texts on two students and two data sets; bundles that somebody has tampered with
+	$(BIN)/python benchmarks/probes/hostile.py
+	$(BIN)/python benchmarks/probes/table.py --data '$(DATA)' --rows $(PROBE_ROWS) --attack-rows 20 --triggers 5
 
 # TRIALS=200 for a glance, which leaves the page as it is.
 TRIALS ?= 2000
