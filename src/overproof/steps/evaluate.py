@@ -466,4 +466,4 @@ def _named(scores: tuple[Scores, ...], name: str) -> Scores:
 
 
 STUDY = Step(name="study", version=2, fn=study)
-EVALUATE = Step(name="evaluate", version=5, fn=evaluate)
+EVALUATE = Step(name="evaluate", version=6, fn=evaluate)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from overproof.students import Student
-    from overproof.students.mixture import Mixture
 
 NEIGHBOURS, GAUSSIAN, MIXTURE = "neighbours.npz", "gaussian.npz", "mixture.npz"
 TWO_ANSWERS, REPETITION = "two_answers", "repetition"
@@ -89,7 +88,22 @@ class Looks(Protocol):
         """
 
 
-def look_at(student: Student, requests: Sequence[Request], mixture: Mixture | None = None) -> Seen:
+class Beside(Protocol):
+    """What scores requests beside a student, whichever it is; see `mixture.Mixture`."""
+
+    def columns(self, requests: Sequence[Request], normaliser: str) -> Mapping[str, NDArray[np.float64]]:
+        """
+        Score requests.
+
+        Args:
+            requests: any number.
+            normaliser: that of the student.
+
+        Returns: shape (n,) each, by name.
+        """
+
+
+def look_at(student: Student, requests: Sequence[Request], mixture: Beside | None = None) -> Seen:
     """
     What a student says to requests, with the columns that it may have.
 
