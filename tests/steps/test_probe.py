@@ -157,6 +157,7 @@ def test_the_gate_sees_that_a_rule_against_stuffing_holds(world):
     assert said.outcome == "not-run"  # no teacher was asked, and 200 rows don't show one percent
     assert "stuff_three.v1" not in said.reason
     assert share_caught(watched.cells).value == 1.0
+    assert [(world[0][kind].path / "student" / "mixture.npz").exists() for kind in ("watches", "keeps all")] == [True, False]  # what nobody reads stays at home
 
 
 def test_the_teacher_is_asked_the_same_texts_and_only_so_many(world):
