@@ -120,7 +120,7 @@ def told(report: ProbeReport) -> list[str]:
         worst = report.triggers[0]
         print(f"\nRare words as triggers: the worst of {len(report.triggers)} turns {percent(worst.flipped)} to {worst.label!r}, {percent(worst.through)} as served.")
     print(f"\nEmpty texts answered: {report.empty_answered} of {report.empty}. Teacher: {report.teacher_note or f'{report.teacher_asked} texts asked'}.")
-    groups = {"padding": PADDING, "stuffing with one wrong class": STUFFING, "stuffing of other kinds": [f"unseen:{one}" for one in UNSEEN]}
+    groups = {"padding": PADDING, "stuffing with one wrong class": STUFFING, "stuffing of further kinds": [f"unseen:{one}" for one in UNSEEN]}
     caught = {name: share_caught([c for probe in probes if (c := report.cell(probe)) is not None]) for name, probes in groups.items()}
     for name, one in caught.items():
         print(f"\nOf the answers that {name} turns wrong, {percent(one)} go to the teacher (n = {one.n}; several variants a row).")

@@ -1,4 +1,4 @@
-"""Stuffing that the product was not made against: at the front, with fillers, shuffled, and the words that tell a class best."""
+"""Stuffing that the gate does not ask for: at the front, with fillers, shuffled, and the words that tell a class best."""
 
 from __future__ import annotations
 
