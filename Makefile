@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-loop test test-slow check bench bench-data bench-students bench-gateway bench-watch mutation prove clean
+.PHONY: help demo demo-loop test test-slow check bench bench-data bench-students bench-gateway bench-watch bench-probes mutation prove clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -70,6 +70,12 @@ ONLY ?=
 SAMPLE ?=
 mutation: $(STAMP) ## small faults put into gate, ledger, router and certify: at least 85 % have to be seen by tests
 	$(BIN)/python -m benchmarks.mutation.run $(if $(ONLY),--only $(ONLY)) $(if $(SAMPLE),--sample $(SAMPLE)) --survivors bench-out/survivors.txt
+
+# DATA holds banking77/. The encoder reads each of some 14,000 texts: PROBE_ROWS=100 for a glance.
+PROBE_ROWS ?= 300
+bench-probes: $(STAMP) ## spoiled, stuffed and foreign texts on two students and two data sets; bundles that somebody has tampered with
+	$(BIN)/python benchmarks/probes/hostile.py
+	$(BIN)/python benchmarks/probes/table.py --data '$(DATA)' --rows $(PROBE_ROWS) --attack-rows 20 --triggers 5
 
 # TRIALS=200 for a glance, which leaves the page as it is.
 TRIALS ?= 2000

@@ -126,6 +126,7 @@ def calibrate_recipe(project: Project, survey: Survey) -> CalibrateRecipe:
         slices=routed_slices(project, survey),
         out_of_scope=project.task.out_of_scope,
         scope_share=project.serve.out_of_scope_share,
+        mixed_share=project.serve.mixed_share,
     )
 
 

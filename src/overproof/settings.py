@@ -379,6 +379,8 @@ class ServeTable:
     """Price of one CPU core; about what large clouds ask."""
     out_of_scope_share: Annotated[float, Field(ge=0, le=0.5)] = 0.01
     """The most of the task's own requests that may go to the teacher for looking foreign; 0 turns that route off."""
+    mixed_share: Annotated[float, Field(ge=0, le=0.5)] = 0.03
+    """The most of the task's own requests that may go to the teacher for looking put together; 0 turns that route off."""
     requests_per_month: Count | None = None
     """For money per month; measured from the log where absent."""
     stages: Annotated[tuple[Annotated[str, Field(pattern=STAGE_PATTERN)], ...], Field(min_length=1)] = ("shadow 7d", "canary 5% 3d", "full")

@@ -152,3 +152,15 @@ def test_a_choice_above_a_thousand_rows_may_leave_temperature() -> None:
     assert choice.calibrator.method == "head"
     assert choice.losses[0].log_loss < next(one.log_loss for one in choice.losses if one.method == "temperature")
     assert set(scope_scores(logits)) >= {"max_logit", "energy"}
+
+
+def test_a_message_that_is_put_together_is_foreign_and_told_apart_from_one_of_another_task() -> None:
+    """Either kind of rule sends a row away; as put together counts only what no out-of-scope rule sends."""
+    rules = {"scope": (ScopeRule(score="far", threshold=0.5),), "mixed": (ScopeRule(score="two_answers", threshold=2.0), ScopeRule(score="repetition", threshold=1.0))}
+    how = Confidence(everywhere=Calibrator(method="temperature"), **rules)
+    columns = {"far": [0.0, 1.0, 1.0, 0.0, 0.0], "two_answers": [2.0, 0.0, 3.0, 2.1, 0.0], "repetition": [1.0, 0.0, 0.0, 0.0, 2.0]}
+    read = read_scores(how, np.zeros((5, 2)), columns={name: np.array(column) for name, column in columns.items()})
+    assert read.foreign.tolist() == [False, True, True, True, True]
+    assert read.mixed.tolist() == [False, False, False, True, True]
+    with pytest.raises(MeasureError, match="two_answers"):
+        read_scores(how, np.zeros((5, 2)), columns={"far": np.zeros(5)})

@@ -111,6 +111,7 @@ def test_a_caller_outside_the_share_is_the_students_only_in_an_outage_that_the_o
         ({}, {"cause": "uncertified"}, ("teacher", "slice_not_certified")),
         ({}, {"cause": "confident", "suspended": True}, ("teacher", "slice_not_certified")),
         ({}, {"cause": "out_of_scope"}, ("teacher", "out_of_scope")),
+        ({}, {"cause": "mixed"}, ("teacher", "mixed")),
         ({}, {"cause": "expired"}, ("teacher", "expired")),
         ({}, {"cause": None, "fault": "deadline"}, ("teacher", "deadline")),
         ({}, {"cause": None, "fault": "busy"}, ("teacher", "deadline")),

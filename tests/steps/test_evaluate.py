@@ -106,7 +106,7 @@ def test_the_drawn_interval_and_the_verdict_agree_at_every_count() -> None:
     for wrong in range(90):
         answer = zeros.copy()
         answer[:wrong] = 1
-        found = report_slice(group, Reading(answer=answer, confidence=np.ones(n), foreign=np.zeros(n, dtype=bool)), sealed, None).fidelity
+        found = report_slice(group, Reading(answer=answer, confidence=np.ones(n), foreign=np.zeros(n, dtype=bool), mixed=np.zeros(n, dtype=bool)), sealed, None).fidelity
         assert (found.verdict == "pass") == (found.low >= 0.9)
         assert (found.verdict == "fail") == (found.high < 0.9)
         seen.add(found.verdict)

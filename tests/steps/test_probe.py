@@ -7,7 +7,7 @@ import pytest
 
 from overproof.data import CalibrationSet, Clearance, Completion, Example, Request, TeacherPin, TrainSet
 from overproof.errors import DataError
-from overproof.evidence import Calibrator, Confidence
+from overproof.evidence import Calibrator, Confidence, ScopeRule
 from overproof.evidence.probes import TeacherSide
 from overproof.measure.intervals import figure
 from overproof.measure.perturb import SHIPPED, Given, perturb, words_of
@@ -35,15 +35,18 @@ def world(tmp_path_factory, make_world):
     whole = replace(report.certificate.slices[-1], slice="other", threshold=-1.0)
     report = replace(report, certificate=replace(report.certificate, slices=(whole,)))
     plain = Confidence(everywhere=Calibrator(method="temperature"))
-    unrouted = [replace(c, calibration=c.calibration and replace(c.calibration, confidence=plain)) for c in report.candidates]
     rows = tuple(Example(request=Request(id=f"t{i}", fields={"body": f"{words} number {i}"}), target=label)
                  for i, (label, words) in enumerate(list(WORDS.items()) * 20))
     taught = TrainSet(examples=rows, labels=LABELS)
     found = {}
-    for kind, edge in (("keeps all", -1.0), ("keeps none", 1.0)):
+    # 1.5: above what the rows as they came have, so that the rule costs nothing here
+    watched = replace(plain, mixed=(ScopeRule(score="two_answers", threshold=1.5), ScopeRule(score="repetition", threshold=1.0)))
+    for kind, edge in (("keeps all", -1.0), ("keeps none", 1.0), ("watches", -1.0)):
         folder = root / kind.replace(" ", "-")
         (folder / "train").mkdir(parents=True)
         (folder / "pack").mkdir()
+        how = watched if kind == "watches" else plain
+        unrouted = [replace(c, calibration=c.calibration and replace(c.calibration, confidence=how)) for c in report.candidates]
         said = replace(report, candidates=tuple(unrouted), certificate=replace(report.certificate, slices=(replace(whole, threshold=edge),)))
         fitted = train(taught, StudentRecipe(name="large", use="linear.v1"), workdir=folder / "train")
         found[kind] = pack(fitted, said, PackRecipe(task="t", input=("body",)), workdir=folder / "pack")
@@ -132,6 +135,29 @@ def test_what_goes_to_the_teacher_gets_through_nowhere(world):
     assert share_caught(shut.cells).value == 1.0
     garbage = shut.cell("garbage.v1")
     assert (garbage.right.good, open_one.cell("garbage.v1").right.good) == (garbage.n, 0)
+
+
+def test_the_gate_sees_that_a_rule_against_stuffing_holds(world):
+    """The same student with rules on messages put together: P02 fails on stuffing without them and passes its bar with them, at no cost on honest rows."""
+    names = ("stuff_one.v1", "stuff_three.v1")
+
+    def heard(kind):
+        report = run(world, n=200, kind=kind, names=names)
+        (said,) = [a for a in CHECKED[1][2](report) if a.reason.startswith("stuff")]
+        return report, said
+
+    bare, failed = heard("keeps all")
+    watched, said = heard("watches")
+    assert failed.outcome == "fail"
+    assert "stuff_three.v1" in failed.reason
+    before, after = bare.cell("stuff_three.v1"), watched.cell("stuff_three.v1")
+    assert before.broken.good == after.broken.good > 0
+    assert (before.caught, after.caught, after.routed_before) == (0.0, 1.0, 0)
+    assert [one.verdict for one in judged(after, 0.05)] == ["pass"]
+    assert said.outcome == "not-run"  # no teacher was asked, and 200 rows don't show one percent
+    assert "stuff_three.v1" not in said.reason
+    assert share_caught(watched.cells).value == 1.0
+    assert [(world[0][kind].path / "student" / "mixture.npz").exists() for kind in ("watches", "keeps all")] == [True, False]  # what nobody reads stays at home
 
 
 def test_the_teacher_is_asked_the_same_texts_and_only_so_many(world):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from overproof.steps.scope import choose_scope
+from overproof.steps.scope import choose_mixed, choose_scope
 from overproof.steps.sheet import Sheet
 
 LABELS = ("a", "b", "other")
@@ -58,3 +58,16 @@ def test_a_share_of_zero_turns_the_route_off() -> None:
     fit = choose_scope(*rows(60), LABELS, named="other", share=0.0)
     assert fit.rules == ()
     assert fit.report(np.zeros(3, dtype=bool)) is None
+
+
+def test_rules_on_messages_put_together_share_what_may_be_routed() -> None:
+    """Each has half of it, both together route no more, and other columns are no part of it; no share or no table, no rule."""
+    rng = np.random.default_rng(2)
+    columns = {"two_answers": rng.gamma(2, 2, 1_000), "repetition": rng.integers(0, 4, 1_000).astype(float), "nearest_1": rng.random(1_000)}
+    rules = choose_mixed(columns, 0.04)
+    assert [rule.score for rule in rules] == ["two_answers", "repetition"]
+    routed = [columns[rule.score] > rule.threshold for rule in rules]
+    assert 0.015 <= routed[0].mean() <= 0.02
+    assert routed[1].mean() == 0.0  # a quarter of the rows share the largest count
+    assert (routed[0] | routed[1]).mean() <= 0.04
+    assert choose_mixed(columns, 0.0) == choose_mixed({"nearest_1": columns["nearest_1"]}, 0.04) == ()

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,15 @@ import pytest
 
 import overproof
 from overproof.data import CalibrationSet, Example, Request, TestSet, TrainSet
+from overproof.errors import OverproofError
 from overproof.steps.calibrate import CalibrateRecipe, calibrate, reading_of, slice_names
 from overproof.steps.evaluate import EvaluateRecipe, StudyRecipe, evaluate, study
 from overproof.steps.pack import PackRecipe, pack
 from overproof.steps.plan import PlanRecipe, make_plan
 from overproof.steps.predict import PredictRecipe, predict_dev, predict_test
 from overproof.steps.train import StudentRecipe, train
-from overproof.students.bundle import Bundle, load_bundle
+from overproof.students.bundle import Bundle, load_bundle, manifest_of
+from overproof.students.files import write_json
 from overproof.task import Bar, Slice
 
 SLICES = (Slice(name="english", where=(("language", ("en",)),)), Slice(name="german", where=(("language", ("de",)),)))
@@ -56,8 +59,8 @@ def served(use: str, sizes: tuple[int, int, int], folder: Path, *, out_of_scope:
     trained = train(learn, StudentRecipe(name="small", use=use), workdir=folder / "fit")
     costs = PredictRecipe(cost_usd_per_cpu_hour=0.05)
     seen, tested = predict_dev(trained, dev, costs, workdir=folder / "dev"), predict_test(trained, sealed, costs, workdir=folder / "test")
-    calibration = calibrate(seen, dev, CalibrateRecipe(slices=SLICES, out_of_scope=out_of_scope))
-    asked = PlanRecipe(bars=BARS, slices=SLICES, accuracy_when_confident=0.7, n_sealed=sizes[2], teacher="big")
+    calibration = calibrate(seen, dev, CalibrateRecipe(slices=SLICES, out_of_scope=out_of_scope, mixed_share=0.03))
+    asked = PlanRecipe(bars=BARS, slices=SLICES, accuracy_when_confident=0.75, n_sealed=sizes[2], teacher="big")
     plan = make_plan((calibration,), (seen,), dev, asked)
     shown = study(plan, (calibration,), (seen,), dev, StudyRecipe(slices=SLICES))
     place = EvaluateRecipe(use_k=1, plan_hash="p", sealed_digest="s", bars=BARS, slices=SLICES, window=(None, None), expires="2030-01-01")
@@ -81,7 +84,8 @@ def check_served(report, bundle, sealed, reading) -> set[str]:
         threshold = thresholds.get(answer.slice)
         kept = threshold is not None and not reading.foreign[i] and reading.confidence[i] >= threshold
         assert (answer.route == "student") == kept == (answer.value is not None)
-        assert (answer.cause == "out_of_scope") == bool(reading.foreign[i]) == answer.reason.startswith("out_of_scope")
+        assert (answer.cause == "mixed") == bool(reading.mixed[i]) == answer.reason.startswith("mixed")
+        assert (answer.cause == "out_of_scope") == bool(reading.foreign[i] and not reading.mixed[i]) == answer.reason.startswith("out_of_scope")
         causes.add(answer.cause)
     return causes
 
@@ -89,7 +93,7 @@ def check_served(report, bundle, sealed, reading) -> set[str]:
 def test_the_bundle_serves_the_certified_confidence_and_route(inbox) -> None:
     """On every sealed row, confidence to 1e-9, answer, slice and route are those that the certificate counted."""
     report, bundle, sealed, reading, _ = inbox
-    assert check_served(report, bundle, sealed, reading) >= {"confident", "unsure", "out_of_scope"}
+    assert check_served(report, bundle, sealed, reading) >= {"confident", "unsure", "out_of_scope", "mixed"}
     kept = sum(s.counts[s.grid.index(s.threshold)][1] for s in report.certificate.slices if s.threshold is not None)
     assert 0 < kept < len(sealed.examples)
 
@@ -106,7 +110,7 @@ def test_noise_and_unknown_languages_go_to_the_teacher(inbox) -> None:
     """Before the route a tuned threshold let noise through; with it hardly any foreign text is answered by the student."""
     _, bundle, sealed, _, _ = inbox
     card = dataclasses.replace(bundle.card, confidence=dataclasses.replace(bundle.card.confidence, scope=()))
-    before = Bundle(card, bundle._student)
+    before = Bundle(card, bundle._student, bundle._mixture)
 
     def to_teacher(which: Bundle, texts) -> float:
         return float(np.mean([which.answer({"text": text}, {"language": "en"}).route == "teacher" for text in texts]))
@@ -119,6 +123,44 @@ def test_noise_and_unknown_languages_go_to_the_teacher(inbox) -> None:
     assert routed <= 0.04
 
 
+def test_words_of_another_queue_go_to_the_teacher_and_hardly_any_honest_message(inbox) -> None:
+    """Stuffed three times over: of the answers that turn wrong at least 95 % are routed; without the rule far fewer are, and honest ones stay."""
+    report, bundle, sealed, reading, folder = inbox
+    off = dataclasses.replace(bundle.card, confidence=dataclasses.replace(bundle.card.confidence, mixed=()))
+    draw, turned, through, before = random.Random(3), 0, 0, 0
+    for i, example in enumerate(sealed.examples):
+        honest = sealed.labels[reading.answer[i]]
+        wrong = draw.choice([label for label in sealed.labels if label != honest]).replace("_", " ")
+        stuffed = [Request(id="", fields={"text": f"{example.request.text} {' '.join([wrong] * 3)}"}, attributes=example.request.attributes)]
+        answer = bundle.answers(stuffed)[0]
+        if answer.guess != honest:
+            turned += 1
+            through += answer.route == "student"
+            before += Bundle(off, bundle._student).answers(stuffed)[0].route == "student"
+    assert turned > 50
+    assert through <= 0.05 * turned < before
+    chosen = report.candidates[0]
+    assert chosen.mixed.good == int(reading.mixed.sum())
+    assert 0 < chosen.mixed.value <= 0.04
+    assert 0 < chosen.calibration.mixed.value <= 0.03
+    assert (folder / "student" / "mixture.npz").exists()
+
+
+@pytest.mark.parametrize("sealed_again", [False, True])
+def test_a_bundle_whose_table_is_gone_or_changed_does_not_load(inbox, tmp_path, sealed_again) -> None:
+    """One byte of the table, or the table taken out: refused, by the manifest and, where that was rewritten, by the rule that needs it."""
+    folder = shutil.copytree(inbox[-1], tmp_path / "bundle")
+    table = folder / "student" / "mixture.npz"
+    if sealed_again:
+        table.unlink()
+        (folder / "manifest.json").unlink()
+        write_json(folder / "manifest.json", manifest_of(folder))
+    else:
+        table.write_bytes(table.read_bytes()[:-1] + b"x")
+    with pytest.raises(OverproofError, match="two_answers" if sealed_again else "mixture"):
+        load_bundle(folder)
+
+
 def test_many_requests_at_once_are_decided_as_one_by_one(inbox) -> None:
     """A value where the student answers, None where the teacher has to: unsure, uncertified and foreign rows alike."""
     _, bundle, sealed, _, _ = inbox
@@ -128,7 +170,7 @@ def test_many_requests_at_once_are_decided_as_one_by_one(inbox) -> None:
     assert {a.cause for a in answers} >= {"confident", "unsure", "out_of_scope"}
     assert list(bundle.decide([*own, *foreign])) == [a.value for a in answers]
     tuned = dataclasses.replace(bundle.card, thresholds=tuple(dataclasses.replace(t, threshold=0.0) for t in bundle.card.thresholds))
-    everything = Bundle(tuned, bundle._student)
+    everything = Bundle(tuned, bundle._student, bundle._mixture)
     assert everything.decide(foreign).count(None) == sum(everything.answer(r.fields, r.attributes).route == "teacher" for r in foreign) > 50
 
 
@@ -139,7 +181,7 @@ def test_the_report_says_what_the_rules_stand_on(inbox) -> None:
     scope = chosen.calibration.scope
     assert scope.inside + scope.outside == chosen.calibration.n == 500
     assert chosen.out_of_scope.n == len(sealed.examples)
-    assert chosen.out_of_scope.good == int(reading.foreign.sum())
+    assert chosen.out_of_scope.good == int((reading.foreign & ~reading.mixed).sum())
     assert [r.score for r in bundle.card.confidence.scope] == [r.score for r in chosen.calibration.confidence.scope]
     assert [r.slice for r in chosen.reliability] == ["all", "english", "german", "other"]
     assert sum(r.ece.n for r in chosen.reliability[1:]) == chosen.reliability[0].ece.n

@@ -44,6 +44,11 @@ def calibration_page(report: EvalReport) -> Iterable[Any]:
         add("sealed" if r.slice == "all" else f"sealed, {r.slice}", r)
     yield table
     yield f"band: {k.after.ece.method}, {percent(k.after.ece.level)}; shown, never judged"
+    if k.confidence.mixed:
+        yield escape(f"put together: {' or '.join(f'{rule.score} above {rule.threshold:.4g}' for rule in k.confidence.mixed)}")
+    for where, f in (("calibration", k.mixed), ("sealed", chosen.mixed)):
+        if f is not None:
+            yield f"  routed: {percent(f.value)} of {f.n:,} {where} rows ({percent(f.low)} to {percent(f.high)})"
     if k.scope is None:
         yield "no out-of-scope rule"
         return

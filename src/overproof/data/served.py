@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 Route = Literal["student", "teacher"]
 Reason = Literal[
-    "confident", "below_threshold", "out_of_scope", "slice_not_certified", "stage", "student_error", "deadline", "forced",
+    "confident", "below_threshold", "out_of_scope", "mixed", "slice_not_certified", "stage", "student_error", "deadline", "forced",
     "no_release", "unmatched", "unsupported", "expired", "outage",
 ]  # fmt: skip
 """Why a route was taken. "stage": the rollout gives this request to the teacher; "unsupported": the call asks for something

@@ -73,6 +73,8 @@ class Confidence:
     """One of them is enough to make a request foreign; empty: nothing is routed so."""
     fields: tuple[FieldCalibrator, ...] = ()
     """For records: each field that the generator scores, in the task's order."""
+    mixed: tuple[ScopeRule, ...] = ()
+    """One of them is enough to send a request to the teacher as put together of several; empty: nothing is routed so."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,6 +175,8 @@ class Calibration:
     """Agreement with the teacher on the calibration rows: what the choice between candidates rests on."""
     accuracy: Figure | None
     """Against gold on the calibration rows, where there is gold."""
+    mixed: Figure | None = None
+    """Share of the calibration rows that are routed as put together; None where no rule does that."""
 
     @property
     def temperature(self) -> float:

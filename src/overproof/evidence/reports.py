@@ -86,6 +86,8 @@ class CandidateReport:
     """Share of the sealed rows that the chosen one's out-of-scope rules send to the teacher; None where there are none."""
     role: str = ""
     """See `Scores.role`."""
+    mixed: Figure | None = None
+    """Share of the sealed rows that the chosen one sends to the teacher as put together; None where no rule does that."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

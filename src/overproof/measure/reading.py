@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from overproof.errors import MeasureError
-from overproof.evidence import Calibrator, Confidence
+from overproof.evidence import Calibrator, Confidence, ScopeRule
 from overproof.measure.scope import energy, entropy, margin, max_logit, max_probability, softmax_rows
 from overproof.measure.venn_abers import places
 
@@ -31,7 +31,9 @@ class Read:
     confidence: Floats
     """Shape (n,): calibrated chance that the top answer is right, in [0, 1]."""
     foreign: NDArray[np.bool_]
-    """Shape (n,): an out-of-scope rule sends the row to the teacher."""
+    """Shape (n,): a rule sends the row to the teacher, whatever the confidence."""
+    mixed: NDArray[np.bool_]
+    """Shape (n,): only because it is put together of several; no out-of-scope rule does."""
 
 
 def log_odds(logits: Floats) -> Floats:
@@ -145,10 +147,15 @@ def read_scores(
         if rows.any():
             part = {name: column[rows] for name, column in given.items()}
             confidence[rows] = stated_confidence(one.calibrator, logits[rows], part)
-    foreign = np.zeros(logits.shape[0], dtype=bool)
-    for rule in how.scope:
-        foreign |= column_of(rule.score, logits, given) > rule.threshold
-    return Read(confidence=confidence, foreign=foreign)
+    foreign, mixed = _above(how.scope, logits, given), _above(how.mixed, logits, given)
+    return Read(confidence=confidence, foreign=foreign | mixed, mixed=mixed & ~foreign)
+
+
+def _above(rules: Sequence[ScopeRule], logits: Floats, columns: Mapping[str, Floats]) -> NDArray[np.bool_]:
+    found = np.zeros(logits.shape[0], dtype=bool)
+    for rule in rules:
+        found |= column_of(rule.score, logits, columns) > rule.threshold
+    return found
 
 
 def read_columns(how: Confidence, columns: Mapping[str, Floats], *, slices: Sequence[str] = ()) -> Read:
@@ -217,7 +224,7 @@ def refuse_logits(how: Confidence) -> None:
     """
     readings = [how.everywhere, *(one.calibrator for one in how.own)]
     wanted: list[str] = [one.method for one in readings if one.method not in ("platt", "head")]
-    named = {*(name for one in readings for name in one.inputs), *(rule.score for rule in how.scope)}
+    named = {*(name for one in readings for name in one.inputs), *(rule.score for rule in (*how.scope, *how.mixed))}
     wanted += sorted(named & {"log_odds", *OF_LOGITS})
     if wanted:
         raise ValueError(f"{wanted[0]!r} reads label scores, which written answers have not")

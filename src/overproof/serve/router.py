@@ -16,13 +16,13 @@ from overproof.serve.shapes import BadCall
 
 ROUTE_HEADER = b"x-overproof-route"
 Forced = Literal["", "teacher", "student"]
-Cause = Literal["confident", "unsure", "uncertified", "out_of_scope", "expired"]
+Cause = Literal["confident", "unsure", "uncertified", "out_of_scope", "mixed", "expired"]
 """`students.bundle.Answer.cause`."""
 Fault = Literal["deadline", "student_error", "busy"]
 """`serve.pool.Look.fault`."""
 _SERVING: tuple[Stage, ...] = ("canary", "full")
 _BY_CAUSE: dict[Cause, Reason] = {
-    "unsure": "below_threshold", "uncertified": "slice_not_certified", "out_of_scope": "out_of_scope", "expired": "expired",
+    "unsure": "below_threshold", "uncertified": "slice_not_certified", "out_of_scope": "out_of_scope", "mixed": "mixed", "expired": "expired",
 }  # fmt: skip
 _BY_FAULT: dict[Fault, Reason] = {"deadline": "deadline", "busy": "deadline", "student_error": "student_error"}
 _VALUE_CHARS = 200
@@ -67,7 +67,7 @@ _TEACHER: dict[Reason, Routed] = {
     reason: Routed(route="teacher", reason=reason)
     for reason in (
         "unmatched", "forced", "no_release", "unsupported", "expired", "student_error", "stage", "deadline", "below_threshold",
-        "slice_not_certified", "out_of_scope",
+        "slice_not_certified", "out_of_scope", "mixed",
     )
 }  # fmt: skip
 _CONFIDENT = Routed(route="student", reason="confident")

@@ -29,7 +29,7 @@ from overproof.measure.slices import NO_FUNCTIONS, OTHER, Functions, partition
 from overproof.steps.answers import STRANGE, UNKNOWN, answers_of, codes_of
 from overproof.steps.field_confidence import field_calibrators
 from overproof.steps.predict import COLUMN
-from overproof.steps.scope import ScopeFit, choose_scope
+from overproof.steps.scope import MIXED, ScopeFit, choose_mixed, choose_scope
 from overproof.steps.sheet import Sheet, sheet_of
 from overproof.store.artifacts import Step
 from overproof.task import Slice
@@ -53,6 +53,8 @@ class CalibrateRecipe:
     """The label that says so, where the task has one."""
     scope_share: float = 0.01
     """Share of the task's own requests that may be routed as out of scope; 0 turns the route off."""
+    mixed_share: float = 0.0
+    """Share of the task's own requests that may be routed as put together; 0 turns the route off."""
     draws: int = 200
     """Resamples of the calibration error's band."""
 
@@ -66,7 +68,9 @@ class Reading:
     confidence: NDArray[np.float64]
     """Shape (n,): calibrated chance that the answer is right, in [0, 1]; NaN where a score was NaN."""
     foreign: NDArray[np.bool_]
-    """Shape (n,): an out-of-scope rule sends the row to the teacher."""
+    """Shape (n,): a rule sends the row to the teacher, whatever the confidence."""
+    mixed: NDArray[np.bool_]
+    """Shape (n,): only because it is put together of several; no out-of-scope rule does."""
 
     @property
     def score(self) -> NDArray[np.float64]:
@@ -164,6 +168,7 @@ def read(
         answer=np.argmax(logits, axis=1).astype(np.int64),
         confidence=np.where(broken, np.nan, found.confidence),
         foreign=found.foreign & ~broken,
+        mixed=found.mixed & ~broken,
     )
 
 
@@ -188,7 +193,7 @@ def reading_of(
         reads = how if isinstance(how, Confidence) else Confidence(everywhere=AS_IT_CAME)  # there is no temperature to read it by
         found = read_columns(reads, columns, slices=slices)
         return Reading(
-            answer=codes_of(answers, rows, rows.output), confidence=np.where(silent, np.nan, found.confidence), foreign=found.foreign & ~silent
+            answer=codes_of(answers, rows, rows.output), confidence=np.where(silent, np.nan, found.confidence), foreign=found.foreign & ~silent, mixed=found.mixed & ~silent,
         )
     return read(logits_of(scores, rows), how, slices=slices, columns=columns_of(scores))
 
@@ -285,7 +290,8 @@ def calibrate(
         before=reliability("all", before.confidence[sound], right[sound], recipe),
         after=seen[0],
         slices=seen[1:],
-        scope=scope.report(after.foreign),
+        scope=scope.report(after.foreign & ~after.mixed),
+        mixed=figure(int(after.mixed.sum()), n, metric="mixed", level=recipe.level) if how.mixed else None,
         n=n,
         fidelity=figure(int(right.sum()), n, metric="fidelity", level=recipe.level),
         accuracy=figure(true, n_gold, metric="accuracy", level=recipe.level) if n_gold else None,
@@ -302,7 +308,8 @@ class _Fit:
 
 
 def _fitted(scores: Scores, rows: CalibrationSet, sheet: Sheet, names: Sequence[str], recipe: CalibrateRecipe) -> _Fit:
-    logits, columns = logits_of(scores, rows), columns_of(scores)
+    logits, found = logits_of(scores, rows), columns_of(scores)
+    columns = {name: column for name, column in found.items() if name not in MIXED}
     if broken_rows(logits).any():
         raise DataError(
             f"{scores.name!r} gave no numbers for {int(broken_rows(logits).sum())} of {len(logits)} calibration rows",
@@ -313,7 +320,8 @@ def _fitted(scores: Scores, rows: CalibrationSet, sheet: Sheet, names: Sequence[
         logits, columns, sheet, rows.labels, named=recipe.out_of_scope, share=share, level=recipe.level
     )
     choice = choose_calibrator(logits, sheet.target, features=_features(logits, columns, scope))
-    how = Confidence(everywhere=choice.calibrator, own=_own(choice, logits, sheet, names), scope=scope.rules)
+    mixed = choose_mixed(found, recipe.mixed_share if scores.kind == "student" else 0.0)
+    how = Confidence(everywhere=choice.calibrator, own=_own(choice, logits, sheet, names), scope=scope.rules, mixed=mixed)
     return _Fit(choice=choice, how=how, scope=scope)
 
 
@@ -355,4 +363,4 @@ def _own(
     return tuple(SliceCalibrator(slice=name, calibrator=one) for name, one in fitted.items() if one is not None)
 
 
-CALIBRATE = Step(name="calibrate", version=3, fn=calibrate)
+CALIBRATE = Step(name="calibrate", version=4, fn=calibrate)

@@ -333,11 +333,13 @@ def _reports(
             return found
         showing = CalibrateRecipe(bins=bins, level=sealed.level)
         fair = sealed.fair
-        routed = figure(int((after.foreign & fair).sum()), int(fair.sum()), metric="out_of_scope", level=sealed.level)
+        routed = figure(int((after.foreign & ~after.mixed & fair).sum()), int(fair.sum()), metric="out_of_scope", level=sealed.level)
+        mixed = figure(int((after.mixed & fair).sum()), int(fair.sum()), metric="mixed", level=sealed.level)
         return replace(
             found,
             reliability=reliabilities(after, sealed.sheet.target, names, plan.confidence, showing),
             out_of_scope=routed if plan.confidence.scope else None,
+            mixed=mixed if plan.confidence.mixed else None,
         )
 
     return tuple(report(s) for s in scores)
@@ -464,4 +466,4 @@ def _named(scores: tuple[Scores, ...], name: str) -> Scores:
 
 
 STUDY = Step(name="study", version=2, fn=study)
-EVALUATE = Step(name="evaluate", version=5, fn=evaluate)
+EVALUATE = Step(name="evaluate", version=6, fn=evaluate)

@@ -16,6 +16,7 @@ from overproof.store.artifacts import Step
 from overproof.students.bundle import MANIFEST, STUDENT, Bundle, load_bundle, manifest_of
 from overproof.students.card import RELEASE, Card, Threshold, write_card
 from overproof.students.files import write_json
+from overproof.students.mixture import Mixture
 from overproof.students.parts import load_part
 from overproof.students.seen import READ_BY
 from overproof.task import Slice
@@ -110,10 +111,11 @@ def pack(trained: Trained, report: EvalReport, recipe: PackRecipe, *, workdir: P
         on_expiry=recipe.on_expiry,
         selftest=(),
     )
-    card = replace(card, selftest=Bundle(card, student).probe(_texts(card.output)))
+    mixture = Mixture.load(trained.folder.path) if confidence.mixed else None
+    card = replace(card, selftest=Bundle(card, student, mixture).probe(_texts(card.output)))
     folder = workdir / "bundle"
     # The features of training rows leave only where the bundle can't route without them.
-    used = str([rule.score for rule in confidence.scope]) + str(confidence.everywhere.inputs)
+    used = str([rule.score for rule in (*confidence.scope, *confidence.mixed)]) + str(confidence.everywhere.inputs)
     unread = [file for file, score in READ_BY.items() if score not in used]
     shutil.copytree(trained.folder.path, folder / STUDENT, ignore=shutil.ignore_patterns(*unread))
     write_card(folder / RELEASE, card)
@@ -164,4 +166,4 @@ def _texts(output: Output) -> list[str]:
     return [*texts, *PROBES[: (SELF_TESTS if texts else WRITTEN_TESTS) - len(texts)]]
 
 
-PACK = Step(name="pack", version=3, fn=pack, workdir=True)
+PACK = Step(name="pack", version=4, fn=pack, workdir=True)

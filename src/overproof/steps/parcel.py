@@ -16,6 +16,7 @@ from overproof.outputs import Fields, Text
 from overproof.progress import track
 from overproof.students import Generator, Student
 from overproof.students.generated import Written, write_answers
+from overproof.students.mixture import Mixture
 from overproof.students.parts import load_part
 from overproof.students.seen import Seen, look_at
 
@@ -76,10 +77,11 @@ def answer_shard(parcel: Parcel, requests: Sequence[Request]) -> Seen | Written:
     with tempfile.TemporaryDirectory() as folder:
         there = unpacked(parcel, Path(folder) / "student")
         part, alone = load_part(there.use, there.folder.path, parcel.output), there.kind == "student"
-        return look(part, requests, alone=alone) if parcel.output is None else write(part, parcel.output, requests, alone=alone)
+        mixture = Mixture.load(there.folder.path)
+        return look(part, requests, alone=alone, mixture=mixture) if parcel.output is None else write(part, parcel.output, requests, alone=alone)
 
 
-def look(student: Student, requests: Sequence[Request], *, alone: bool) -> Seen:
+def look(student: Student, requests: Sequence[Request], *, alone: bool, mixture: Mixture | None = None) -> Seen:
     """
     What a student says, each request by itself for what may be served.
 
@@ -89,10 +91,11 @@ def look(student: Student, requests: Sequence[Request], *, alone: bool) -> Seen:
         student: a loaded one.
         requests: at least one.
         alone: False where nobody will serve it, so that batches do no harm.
+        mixture: that of its folder.
 
     Returns: one row a request.
     """
-    return joined([look_at(student, some) for some in _groups(requests, alone=alone)])
+    return joined([look_at(student, some, mixture) for some in _groups(requests, alone=alone)])
 
 
 def joined(parts: Sequence[Seen]) -> Seen:

@@ -23,6 +23,7 @@ from overproof.steps.parcel import answer_shard, joined, joined_written, look, p
 from overproof.store.artifacts import Step
 from overproof.students import ABSENT_LOGIT, Generator, Student
 from overproof.students.generated import SEQUENCE
+from overproof.students.mixture import Mixture
 from overproof.students.parts import load_part
 from overproof.students.seen import look_at
 
@@ -144,6 +145,7 @@ def _predict(
     if rows.output is not None:
         return _written(trained, rows, rows.output, recipe, workdir, engine)
     student: Student = load_part(trained.use, trained.folder.path, None)
+    mixture = Mixture.load(trained.folder.path)
     if tuple(student.labels) != labels:
         raise DataError(
             f"candidate {trained.name!r} was fitted for other labels than these rows have",
@@ -154,7 +156,7 @@ def _predict(
         parts = engine.map(answer_shard, cut(requests, engine.shards), shared=packed(trained), what="answering in shards")
         seen = joined(parts)
     else:
-        seen = look(student, requests, alone=trained.kind == "student")
+        seen = look(student, requests, alone=trained.kind == "student", mixture=mixture)
     logits = np.asarray(seen.logits, dtype=np.float32)
     if logits.shape != (len(requests), len(labels)) or not np.isfinite(logits).all():
         raise DataError(
@@ -163,7 +165,7 @@ def _predict(
             next_action="mend the part: logits must be finite, one column for each label",
         )
     folder = _save(logits, workdir, seen.columns)
-    return _scores(trained, folder, len(logits), _time_alone(lambda some: look_at(student, some), requests), recipe)
+    return _scores(trained, folder, len(logits), _time_alone(lambda some: look_at(student, some, mixture), requests), recipe)
 
 
 def _written(  # noqa: PLR0917 - the other half of `_predict`
@@ -246,6 +248,6 @@ def _save_columns(folder: Path, columns: Mapping[str, NDArray[np.float64]], n: i
         np.save(folder / f"{COLUMN}{name}.npy", column, allow_pickle=False)
 
 
-PREDICT_DEV = Step(name="predict-dev", version=4, fn=predict_dev, workdir=True)
-PREDICT_TEST = Step(name="predict-test", version=4, fn=predict_test, workdir=True)
+PREDICT_DEV = Step(name="predict-dev", version=5, fn=predict_dev, workdir=True)
+PREDICT_TEST = Step(name="predict-test", version=5, fn=predict_test, workdir=True)
 TEACHER_SCORES = Step(name="teacher-scores", version=1, fn=teacher_scores, workdir=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from overproof.evidence import ScopeFigure, ScopeReport, ScopeRule
 from overproof.measure.intervals import figure
-from overproof.measure.reading import column_of
+from overproof.measure.reading import DIGITS, column_of
 from overproof.measure.scope import (
     LEAST_ROWS,
     auroc_interval,
@@ -20,10 +20,13 @@ from overproof.measure.scope import (
     scope_threshold,
 )
 from overproof.steps.sheet import Sheet
+from overproof.students.seen import REPETITION, TWO_ANSWERS
 
 UNFAMILIAR = "unknown_share"
 """A student's own measure of text that is made of nothing it knows: a guard beside the chosen score where it has one."""
 HALF = 0.5
+MIXED = (TWO_ANSWERS, REPETITION)
+"""Scores of a message that is put together of several; no word on whether it is the task's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,6 +109,21 @@ def choose_scope(
         rules=rules, reason=f"{why}; at most {share:.1%} of the task's own requests should be routed",
         table=table, inside=n - count, outside=count, level=level,
     )  # fmt: skip
+
+
+def choose_mixed(columns: Mapping[str, NDArray[np.float64]], share: float) -> tuple[ScopeRule, ...]:
+    """
+    Rules that call a message put together, from the calibration rows alone.
+
+    Args:
+        columns: what a student brings beside its logits.
+        share: of the task's own requests that all rules together may route, in [0, 1); 0 for no rules.
+
+    Returns: a rule for each score of `MIXED` that is there. No attack takes part in the choice.
+    """
+    names = [name for name in MIXED if name in columns] if share > 0.0 else []
+    each = share / max(1, len(names))
+    return tuple(ScopeRule(score=name, threshold=scope_threshold(np.round(columns[name], DIGITS), share=each)) for name in names)
 
 
 def _outside(sheet: Sheet, labels: tuple[str, ...], named: str) -> NDArray[np.bool_]:

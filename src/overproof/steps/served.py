@@ -10,7 +10,7 @@ from overproof.outputs import Output
 from overproof.store.artifacts import Step
 
 OK_STATUS = 200
-PASSED_ON = frozenset({"below_threshold", "out_of_scope", "slice_not_certified", "student_error", "deadline"})
+PASSED_ON = frozenset({"below_threshold", "out_of_scope", "mixed", "slice_not_certified", "student_error", "deadline"})
 """Reasons for which a request that the student could have had went to the teacher."""
 
 

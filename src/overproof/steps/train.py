@@ -18,6 +18,7 @@ from overproof.store.artifacts import Step
 from overproof.students import Generator, Student
 from overproof.students.checkpoints import Resumes
 from overproof.students.files import folder_size
+from overproof.students.mixture import Mixture
 from overproof.students.parts import options_of, part_of
 
 
@@ -66,6 +67,8 @@ def train(
     folder = workdir / "student"
     folder.mkdir()
     student.fit(rows, workdir=folder)
+    if rows.output is None and recipe.kind == "student":
+        Mixture.of(rows).save(folder)
     return Trained(
         name=recipe.name,
         use=recipe.use,
@@ -110,4 +113,4 @@ def _make(rows: TrainSet, recipe: StudentRecipe) -> Student | Generator:
     return student
 
 
-TRAIN = Step(name="train", version=4, fn=train, workdir=True)
+TRAIN = Step(name="train", version=5, fn=train, workdir=True)

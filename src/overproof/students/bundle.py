@@ -8,7 +8,7 @@ import re
 import stat
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -27,6 +27,7 @@ from overproof.students.card import REFUSED, RELEASE, Card, SelfTest, Threshold,
 from overproof.students.edges import near_edge
 from overproof.students.files import MAX_SETTINGS_BYTES, read_json
 from overproof.students.generated import write_answers
+from overproof.students.mixture import Mixture
 from overproof.students.parts import load_part
 from overproof.students.runtimes import STREAMS
 from overproof.students.seen import Batches, Batching, Features, look_at
@@ -37,6 +38,7 @@ MAX_FILES = 64
 MAX_BYTES = 4 * 2**30
 # Formats that hold data and no code: a GGUF file may carry a chat template, a program in text; `llama.check_gguf` refuses it.
 ENDINGS = (".json", ".npz", ".onnx", ".gguf")
+Cause = Literal["confident", "unsure", "uncertified", "out_of_scope", "mixed", "expired"]
 TOLERANCE = 1e-3  # the most that a self-test probability may differ on another machine
 
 
@@ -49,7 +51,7 @@ class Answer:
     confidence: float
     """Calibrated confidence of the student, in [0, 1]."""
     route: Literal["student", "teacher"]
-    cause: Literal["confident", "unsure", "uncertified", "out_of_scope", "expired"]
+    cause: Cause
     """Why this route, in one word for counting."""
     reason: str
     """Why this route, one sentence."""
@@ -69,11 +71,12 @@ class Bundle:
     Args:
         card: what `release.json` says.
         student: the loaded student.
+        mixture: what looks for messages that are put together; needed where the card has rules on it.
     """
 
-    def __init__(self, card: Card, student: Student | Generator) -> None:
+    def __init__(self, card: Card, student: Student | Generator, mixture: Mixture | None = None) -> None:
         self.card = card
-        self._student = student
+        self._student, self._mixture = student, mixture
         self._slices = tuple(one.slice for one in card.thresholds if one.slice.name != OTHER)
         self._batches = student if isinstance(student, Batches) else None
         self.batching = self._batches.batching if self._batches else Batching()
@@ -89,9 +92,9 @@ class Bundle:
             written = write_answers(cast("Generator", self._student), output, requests)
             read = read_columns(how, written.columns, slices=slices)
             answered = np.array([value is not None for value in written.values], dtype=bool)
-            read = Read(confidence=np.where(answered, read.confidence, 0.0), foreign=read.foreign)
+            read = replace(read, confidence=np.where(answered, read.confidence, 0.0))
             return _Look(guesses=written.values, read=read, fields=written.fields)
-        seen = look_at(cast("Student", self._student), requests)
+        seen = look_at(cast("Student", self._student), requests, self._mixture if how.mixed else None)
         logits: NDArray[np.float64] = np.asarray(seen.logits, dtype=np.float64)
         if logits.shape != (len(requests), len(output.labels)) or not np.isfinite(logits).all():
             raise DataError(f"student {self.card.candidate!r} gave scores that can't be read", next_action=REFUSED)
@@ -150,8 +153,10 @@ class Bundle:
 
     def _answer(self, look: _Look, row: int, bar: Threshold, *, sure: float, foreign: bool, ended: str) -> Answer:
         name, threshold, guess = bar.slice.name, bar.threshold, look.guesses[row]
-        cause: Literal["confident", "unsure", "uncertified", "out_of_scope", "expired"]
-        if foreign:
+        cause: Cause
+        if look.read.mixed[row]:
+            cause, reason = "mixed", f"mixed: the message looks put together (by {', '.join(rule.score for rule in self.card.confidence.mixed)})"
+        elif foreign:
             rules = ", ".join(rule.score for rule in self.card.confidence.scope)
             cause, reason = "out_of_scope", f"out_of_scope: the request looks foreign to the task (by {rules})"
         elif guess is None:
@@ -306,7 +311,7 @@ def load_bundle(folder: Path | str, *, manifest_sha256: str | None = None, strea
         raise DataError(f"{RELEASE} and the student have different labels", next_action=REFUSED)
     if not isinstance(card.output, Classes) and getattr(student, "output", None) != card.output:
         raise DataError(f"{RELEASE} and the student have different outputs", next_action=REFUSED)
-    bundle = Bundle(card, student)
+    bundle = Bundle(card, student, Mixture.load(root / STUDENT) if card.confidence.mixed else None)
     bundle.check()
     if ended := card.ended():
         then = "it goes on as asked for" if card.on_expiry == "warn" else "every request is the teacher's"

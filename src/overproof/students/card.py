@@ -27,6 +27,7 @@ from overproof.outputs import Classes, Fields, Output, kind_of, output_of
 from overproof.students.files import read_json, write_json
 from overproof.students.generated import canonical
 from overproof.students.normalise import NORMALISER, NORMALISERS
+from overproof.students.seen import REPETITION, TWO_ANSWERS
 from overproof.task import Slice
 
 RELEASE = "release.json"
@@ -118,6 +119,8 @@ def _raw_of(card: Card) -> dict[str, Any]:
     confidence = dataclasses.asdict(card.confidence)
     if not card.confidence.fields:
         del confidence["fields"]  # as cards were written before fields had readings
+    if not card.confidence.mixed:
+        del confidence["mixed"]
     return {
         "format": FORMAT,
         "normaliser": NORMALISER,
@@ -243,10 +246,14 @@ def confidence_from(raw: Any, names: Sequence[str]) -> Confidence:
     )
     if not {one.slice for one in own} <= set(names):
         raise ValueError("a slice that is not there has a calibrator of its own")
-    scope = tuple(
-        ScopeRule(score=_text(rule["score"]), threshold=_between(rule["threshold"], -1e9, 1e9)) for rule in found["scope"]
-    )
-    return Confidence(everywhere=_calibrator_of(found["everywhere"]), own=own, scope=scope)
+    scope, mixed = _rules_of(found["scope"]), _rules_of(found.get("mixed", []))
+    if not {rule.score for rule in mixed} <= {TWO_ANSWERS, REPETITION}:
+        raise ValueError("a message that is put together is known by two_answers or repetition")
+    return Confidence(everywhere=_calibrator_of(found["everywhere"]), own=own, scope=scope, mixed=mixed)
+
+
+def _rules_of(raw: Any) -> tuple[ScopeRule, ...]:
+    return tuple(ScopeRule(score=_text(rule["score"]), threshold=_between(rule["threshold"], -1e9, 1e9)) for rule in raw)
 
 
 def _fields_of(raw: Mapping[str, Any], output: Output) -> tuple[FieldCalibrator, ...]:

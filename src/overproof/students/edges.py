@@ -30,13 +30,13 @@ def near_edge(
         confidence: shape (n,), in [0, 1].
         least: shape (n,), the threshold of each row's slice.
 
-    Returns: shape (n,), True where the top label, the threshold or an out-of-scope rule is within reach.
+    Returns: shape (n,), True where the top label, the threshold or a rule is within reach.
     """
     found = np.abs(confidence - least) <= NEAR
     if logits.shape[1] > 1:
         best = np.partition(logits, -2, axis=1)
         found |= best[:, -1] - best[:, -2] <= NEAR
-    for rule in how.scope:
+    for rule in (*how.scope, *how.mixed):
         found |= np.abs(column_of(rule.score, logits, columns) - rule.threshold) <= NEAR * max(1.0, abs(rule.threshold))
     for calibrator in (how.everywhere, *(one.calibrator for one in how.own)):
         found |= _near_step(calibrator, logits)

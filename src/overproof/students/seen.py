@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from overproof.data import Request
+from overproof.students.normalise import NORMALISER
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
 
     from overproof.students import Student
 
-NEIGHBOURS, GAUSSIAN = "neighbours.npz", "gaussian.npz"
-READ_BY = {NEIGHBOURS: "nearest_", GAUSSIAN: "mahalanobis"}
+NEIGHBOURS, GAUSSIAN, MIXTURE = "neighbours.npz", "gaussian.npz", "mixture.npz"
+TWO_ANSWERS, REPETITION = "two_answers", "repetition"
+READ_BY = {NEIGHBOURS: "nearest_", GAUSSIAN: "mahalanobis", MIXTURE: TWO_ANSWERS}
 """Files that only scores with this in their name read; a bundle leaves them out where no rule uses such a score."""
 
 
@@ -26,7 +28,7 @@ class Seen:
     logits: NDArray[np.float32]
     """Shape (n, k), see `Student.logits`."""
     columns: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    """Out-of-scope scores by name, shape (n,) each, the higher, the more foreign; empty where it has no features."""
+    """Scores by name that send a request to the teacher, shape (n,) each, the higher, the stranger; empty where it has none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,14 +88,33 @@ class Looks(Protocol):
         """
 
 
-def look_at(student: Student, requests: Sequence[Request]) -> Seen:
+class Beside(Protocol):
+    """What scores requests beside a student, whichever it is; see `mixture.Mixture`."""
+
+    def columns(self, requests: Sequence[Request], normaliser: str) -> Mapping[str, NDArray[np.float64]]:
+        """
+        Score requests.
+
+        Args:
+            requests: any number.
+            normaliser: that of the student.
+
+        Returns: shape (n,) each, by name.
+        """
+
+
+def look_at(student: Student, requests: Sequence[Request], mixture: Beside | None = None) -> Seen:
     """
     What a student says to requests, with the columns that it may have.
 
     Args:
         student: any student.
         requests: any number.
+        mixture: looks whether a message is put together of several; None where nobody asks.
 
-    Returns: its logits, and its own out-of-scope scores where it has such.
+    Returns: its logits, its own out-of-scope scores where it has such, and those of the mixture.
     """
-    return student.look(requests) if isinstance(student, Looks) else Seen(logits=student.logits(requests))
+    seen = student.look(requests) if isinstance(student, Looks) else Seen(logits=student.logits(requests))
+    if mixture is None:
+        return seen
+    return replace(seen, columns={**seen.columns, **mixture.columns(requests, getattr(student, "normaliser", NORMALISER))})

@@ -30,7 +30,7 @@ KEPT = 300
 SHOWN = 5
 WINDOW = 28
 """Days for which words and vectors are kept."""
-REASONS = {"below_threshold": "unsure", "out_of_scope": "out_of_scope", "slice_not_certified": "uncertified"}
+REASONS = {"below_threshold": "unsure", "out_of_scope": "out_of_scope", "mixed": "mixed", "slice_not_certified": "uncertified"}
 FAILED = ("student_error", "deadline")
 """Reasons of requests that the student gave away without a word; it isn't asked about them again."""
 WEEK = "week:"
