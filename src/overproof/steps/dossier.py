@@ -195,10 +195,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(
-        pct=percent, figure=in_words, usd=dollars, amount=amount, count=count, seconds=seconds, size=size_words,
-        word=WORDS.__getitem__, sentence=sentence, full_stop=full_stop,
-    )
+    made.filters.update(FILTERS)
     return made
 
 
@@ -320,6 +317,13 @@ def full_stop(text: str) -> str:
     Returns: the text, ended.
     """
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."
+
+
+FILTERS = {
+    "pct": percent, "figure": in_words, "usd": dollars, "amount": amount, "count": count, "seconds": seconds, "size": size_words,
+    "word": WORDS.__getitem__, "sentence": sentence, "full_stop": full_stop,
+}  # fmt: skip
+"""How figures are written, on every page of ours."""
 
 
 def weak_view(report: EvalReport | None) -> dict[str, Any]:
