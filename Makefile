@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-loop test test-slow check bench bench-data bench-students bench-gateway bench-watch prove clean
+.PHONY: help demo demo-loop test test-slow check bench bench-data bench-students bench-gateway bench-watch screenshots prove clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -64,6 +64,9 @@ bench-gateway: $(STAMP) ## the gateway beside LiteLLM, a bare pass-through, the 
 # DATA holds banking77/ and inbox/.
 bench-watch: $(STAMP) ## monitors of a serving release: false alarms, delay, a rare slice, what audits cost
 	$(BIN)/python -m benchmarks.watch.run --data '$(DATA)'
+
+screenshots: $(STAMP) ## pictures of every page of the dashboard, in docs/images (needs Chromium)
+	$(BIN)/python benchmarks/web/screenshots.py
 
 # TRIALS=200 for a glance, which leaves the page as it is.
 TRIALS ?= 2000
