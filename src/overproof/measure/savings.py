@@ -84,9 +84,10 @@ def avoided(places: Sequence[Stratum], *, level: float = 0.95) -> Avoided:
     )  # fmt: skip
     guess = math.fsum(_guess(one) for one in (*rich, every))
     error = math.sqrt(math.fsum(_variance(one) for one in rich)) + math.sqrt(_variance(every))
+    used = priced if poor else sum(one.priced for one in rich)
     fewest = min(one.priced for one in (*rich, *([every] if poor else [])))
     wide = float(scipy.special.stdtrit(fewest - 1, 0.5 + level / 2.0)) * error
-    return Avoided(usd=guess, low=max(0.0, guess - wide), high=guess + wide, kept=kept, priced=priced, level=level, method=told)
+    return Avoided(usd=guess, low=max(0.0, guess - wide), high=guess + wide, kept=kept, priced=used, level=level, method=told)
 
 
 def _guess(one: Stratum) -> float:

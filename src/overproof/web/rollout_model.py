@@ -9,7 +9,6 @@ from typing import Final
 
 from overproof.data import ALL, Hold, PlannedStage, RolloutState, planned_stages
 from overproof.errors import CorruptArtifact, OverproofError
-from overproof.evidence import Release
 from overproof.project import Project
 from overproof.serve import moves
 from overproof.serve.moves import RolloutView
@@ -131,7 +130,7 @@ def read_rollout(place: Place, project: Project, *, now: float) -> Staging:
     return Staging(
         view=seen, state=state, stage=_name(state), student=release.candidate if release is not None else "", steps=_steps(stages, state, history),
         bars=tuple(_bar(one) for one in seen.bars), over_at=state.since + present.least_s if present is not None and present.least_s else None,
-        newest=store.rollouts.newest(state.epoch) if state.release_id is not None else None, options=_options(place, seen, stages),
+        newest=store.rollouts.newest(state.epoch) if state.release_id is not None else None, options=_options(place, project, seen, now),
         suspended=seen.suspended, holds=seen.holds, moves=_moves(history), decisions=tuple(_line(one) for one in reversed(log) if one.kind in KINDS)[:MOST],
         chain=chain, whole=whole,
     )  # fmt: skip
@@ -170,30 +169,31 @@ def _bar(one: BarState) -> Bar:
     return Bar(state=one, name=name, tone="open", word=f"{one.missing}; {wait}" if one.missing else f"not proven; {wait}")
 
 
-def _options(place: Place, seen: RolloutView, stages: tuple[PlannedStage, ...]) -> tuple[Option, ...]:
-    found, state = [], seen.state
+def _options(place: Place, project: Project, seen: RolloutView, now: float) -> tuple[Option, ...]:
+    found, state, stages = [], seen.state, planned_stages(project.serve.stages)
     if state.release_id is not None and seen.after is not None:
         held = moves.held_by(place.store, state.task, state.release_id)
         ready = (seen.decision.ready or seen.decision.move == "promote") and not held
         later = tuple(one.name for one in stages if one.share > seen.after.share)
         found.append(Option(release=state.release_id, to=seen.after.name, replaces="", ready=ready, why=held or seen.decision.why, others=later))
     if seen.candidate is not None:
-        held = moves.held_by(place.store, state.task, seen.candidate)
-        why = held or _unsigned(place, seen.candidate) or "the gate passed it"
+        ready, why = _first(place, project, seen.candidate, now)
         later = tuple(one.name for one in stages[1:])
-        found.append(Option(release=seen.candidate, to=stages[0].name, replaces=state.release_id or "", ready=why == "the gate passed it", why=why, others=later))
+        found.append(Option(release=seen.candidate, to=stages[0].name, replaces=state.release_id or "", ready=ready, why=why, others=later))
     return tuple(found)
 
 
-def _unsigned(place: Place, release_id: str) -> str:
-    release: Release | None = place.release(release_id)
-    if release is None:
-        return "its files are not in the store"
+def _first(place: Place, project: Project, release_id: str, now: float) -> tuple[bool, str]:
+    """Whether a candidate may begin, and why, or why not."""
     try:
+        release, plan = place.release(release_id), moves.plan_of(place.store, project)(release_id)
+        if release is None:
+            return False, "it is not in the store"
         place.store.signatures.check(release.id, release.bundle.path)
     except OverproofError as problem:
-        return problem.what
-    return ""
+        return False, problem.what
+    held, decision = moves.held_by(place.store, place.name, release_id), moves.first_stage(place.store, plan, release, now)
+    return decision.move == "promote" and not held, held or decision.why
 
 
 def _moves(history: list[Moved]) -> tuple[Line, ...]:
