@@ -13,9 +13,9 @@ from overproof.store.project_store import open_store
 from overproof.store.served import ServedDays
 
 
-def row(n, *, at="2026-03-31T23:59:59+00:00", route="teacher", reason="stage", usd=None, weight=1.0, slice="a", text="x"):
+def row(n, *, at="2026-03-31T23:59:59+00:00", route="teacher", reason="stage", usd=None, weight=1.0, piece="a", text="x"):
     """One row of the gateway."""
-    served = Served(route=route, reason=reason, stage="canary", endpoint="/v1", status=200, latency_s=0.1, overhead_s=0.0, task="t", release="r", slice=slice, weight=weight)
+    served = Served(route=route, reason=reason, stage="canary", endpoint="/v1", status=200, latency_s=0.1, overhead_s=0.0, task="t", release="r", slice=piece, weight=weight)
     return TrafficRecord(request=Request(id=f"q{n}", fields={"text": text}, at=at), completion=Completion(text="y", value="y", model="m", cost_usd=usd), served=served)
 
 
@@ -32,7 +32,7 @@ ROWS = st.lists(
 def test_sums_are_those_of_the_rows(rows, tmp_path_factory) -> None:
     """Every row counts once, by its month, slice and route; imported rows, which nobody served, and repeated ones count nothing."""
     with open_store(tmp_path_factory.mktemp("s")) as store:
-        made = [row(i, at=at, route=route, reason=why, usd=usd, weight=w, slice=s) for i, (at, route, why, usd, w, s) in enumerate(rows)]
+        made = [row(i, at=at, route=route, reason=why, usd=usd, weight=w, piece=s) for i, (at, route, why, usd, w, s) in enumerate(rows)]
         plain = TrafficRecord(request=Request(id="p", fields={"text": "x"}, at="2026-03-01T00:00:00+00:00"), completion=Completion(text="y", value="y", model="m", cost_usd=9.0))
         store.traffic.append([*made, plain], "test")
         store.traffic.append(made, "test")
@@ -51,7 +51,7 @@ def test_a_row_that_is_replaced_leaves_the_sums(tmp_path) -> None:
     """An import that takes a row's place takes its cost away as well."""
     with open_store(tmp_path) as store:
         store.traffic.append([row(1, usd=1.0), row(2, usd=2.0)], "test")
-        store.traffic.append([row(1, usd=5.0, slice="b", text="other")], "test", replace=True)
+        store.traffic.append([row(1, usd=5.0, piece="b", text="other")], "test", replace=True)
         assert [(o.slice, o.rows, o.usd) for o in store.served.months("t")] == [("a", 1, 2.0), ("b", 1, 5.0)]
 
 

@@ -140,7 +140,7 @@ def read_task(place: Place, *, now: float) -> Glance:
     problems += standing.problems if standing is not None else []
     served, alarms = store.served.months(place.name), store.watching.alarms(place.name)
     run = runs[-1] if runs else None
-    waits = _waits(place, state, standing, run, word, due)
+    waits = _waits(place, state, standing, run, word=word, due=due)
     tone, said = _tone(standing, problems, waits, run)
     return Glance(
         task=place.name, tone=tone, word=said, state=state, stage=f"canary {100 * state.share:g}%" if state.stage == "canary" else state.stage,
@@ -234,7 +234,7 @@ def _loudest(alarms: Sequence[Alarm]) -> str:
     return min(alarms, key=lambda one: (one.kind != "life", one.signal not in JUDGED, one.at)).words if alarms else ""
 
 
-def _waits(place: Place, state: RolloutState, standing: Standing | None, run: RunRecord | None, word: str, due: str) -> tuple[Waits, ...]:
+def _waits(place: Place, state: RolloutState, standing: Standing | None, run: RunRecord | None, *, word: str, due: str) -> tuple[Waits, ...]:
     store, found = place.store, []
 
     def add(n: int, one: str, many: str, where: str) -> None:
