@@ -140,7 +140,7 @@ def test_nothing_moves_without_name_reason_scope_or_an_up_to_date_page(folder) -
             assert status == 409, (change, said)
         assert current(folder) == before
         assert get(path, headers=mover, body=good)[0] == 200
-        assert current(folder).by == f"Ada King (key {keys['promote'].id})"
+        assert current(folder).by == f"Ada King (key {keys['promote'].key.id})"
         assert get(f"{site.url}/ui/{TASK}/rollout/back", headers=mover, body={"by": "Ada King", "epoch": str(before.epoch)})[0] == 409
     finally:
         site.stop()
