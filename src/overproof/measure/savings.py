@@ -37,14 +37,17 @@ class Avoided:
     usd: float | None
     """Best guess; None where too few prices are known."""
     low: float
+    """Lower end of the interval, from 0."""
     high: float
-    """Infinite where too few prices are known."""
+    """Upper end; infinite where too few prices are known."""
     kept: float
     """Requests that it is for."""
     priced: int
     """Prices that it rests on."""
     level: float
+    """Confidence of the interval, in (0, 1)."""
     method: str
+    """In words."""
 
 
 def avoided(places: Sequence[Stratum], *, level: float = 0.95) -> Avoided:

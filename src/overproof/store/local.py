@@ -15,7 +15,7 @@ from typing import Any, Self
 import apsw
 
 from overproof.errors import CorruptArtifact, StoreError
-from overproof.store.served import SERVED_SCHEMA
+from overproof.store.served_schema import SERVED_SCHEMA
 
 APPLICATION_ID = 0x4F565250  # "OVRP"
 NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "gluster", "lustre", "fuse.")
