@@ -85,7 +85,7 @@ def test_what_waits_for_people_is_on_the_card(northlane_folder, tmp_path) -> Non
     finally:
         found.close()
     assert waits["run r3 was refused"] == "gate"
-    assert waits[f"release {CANDIDATE} can be promoted"] == "rollout"
+    assert waits[f"release {CANDIDATE} waits for promotion"] == "rollout"
 
 
 def test_the_page_shows_the_tasks_and_leads_to_what_waits(page, project_folder, bare) -> None:

@@ -244,7 +244,7 @@ def _waits(place: Place, state: RolloutState, standing: Standing | None, run: Ru
     if run is not None and run.outcome == "refusal":
         found.append(Waits(what=f"run {run.id} was refused", where="gate"))
     if (candidate := newest_candidate(store, state)) is not None:
-        found.append(Waits(what=f"release {candidate} can be promoted", where="rollout"))
+        found.append(Waits(what=f"release {candidate} waits for promotion", where="rollout"))
     if word in ("due", "overdue", "lapsed"):
         found.append(Waits(what=f"the owner's review is {word} ({due})", where="gate"))
     if standing is not None:
