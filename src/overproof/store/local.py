@@ -15,6 +15,7 @@ from typing import Any, Self
 import apsw
 
 from overproof.errors import CorruptArtifact, StoreError
+from overproof.store.served_schema import SERVED_SCHEMA
 
 APPLICATION_ID = 0x4F565250  # "OVRP"
 NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "gluster", "lustre", "fuse.")
@@ -64,6 +65,7 @@ TRAFFIC_SCHEMA = (
         day TEXT NOT NULL, task TEXT NOT NULL, slice TEXT NOT NULL, outcome TEXT NOT NULL, n INTEGER NOT NULL,
         PRIMARY KEY(day, task, slice, outcome)) STRICT, WITHOUT ROWID;
     """,
+    SERVED_SCHEMA,
 )
 
 PROJECT_SCHEMA = (

@@ -22,6 +22,7 @@ from overproof.store.releases import Releases
 from overproof.store.reviews import ReviewLog
 from overproof.store.rollout import Rollouts
 from overproof.store.secret import project_secret
+from overproof.store.served import ServedDays
 from overproof.store.signatures import Signatures
 from overproof.store.watch import Watching
 
@@ -51,6 +52,11 @@ class Store:
     def captured(self) -> CaptureLog:
         """The gateway's end of the traffic log."""
         return CaptureLog(self.traffic, self._traffic_db, self.home)
+
+    @cached_property
+    def served(self) -> ServedDays:
+        """What was served, day by day."""
+        return ServedDays(self._traffic_db)
 
     @cached_property
     def ledger(self) -> LabelLedger:
@@ -134,7 +140,7 @@ class Store:
         for name in ("_traffic_db", "_project_db"):
             if name in self.__dict__:
                 self.__dict__.pop(name).close()
-        for name in ("traffic", "captured", "ledger", "adopted", "canaries", "decisions", "releases", "rollouts", "looks", "reviews", "keys", "watching"):
+        for name in ("traffic", "captured", "served", "ledger", "adopted", "canaries", "decisions", "releases", "rollouts", "looks", "reviews", "keys", "watching"):
             self.__dict__.pop(name, None)
         self.objects.close()
 
