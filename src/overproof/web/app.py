@@ -14,25 +14,35 @@ from urllib.parse import unquote
 
 from overproof.errors import OverproofError
 from overproof.project import Project
-from overproof.serve.asgi import HttpScope, Receive, Send, answer
+from overproof.serve.asgi import Headers, HttpScope, Receive, Send, answer
 from overproof.serve.guard import HEADERS, Guard, limits_of, read_body
 from overproof.serve.keys import Caller, Keyring, refuse_open_bind
 from overproof.web.entry import Entry, cookie
 from overproof.web.place import open_places
 from overproof.web.render import SAFE, as_json, attached, rendered, static
 from overproof.web.table import VIEWS
-from overproof.web.view import Ask, Data, Download, NotHere, Page, Query, Reply, View
+from overproof.web.view import Ask, Data, Download, NotHere, Page, Query, View
 
 PREFIX: Final = "/ui"
 LIVE: Final = b"x-overproof-live"
 """Header by which a page's script asks for what changed, instead of the page."""
 _log = logging.getLogger(__name__)
+_HTML: Final = (b"content-type", b"text/html; charset=utf-8")
+_JSON: Final = (b"content-type", b"application/json")
+_FRESH: Final = (b"cache-control", b"no-store")
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
     view: View
     params: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    body: bytes
+    status: int
+    headers: Headers
 
 
 class Pages:
@@ -67,7 +77,7 @@ class Pages:
         elif path == f"{PREFIX}/login":
             await self._login(scope["method"], headers, body, send)
         elif path == f"{PREFIX}/logout" and scope["method"] == "POST":
-            await answer(send, b"{}", headers=[*SAFE, (b"content-type", b"application/json"), cookie("")])
+            await answer(send, b"{}", headers=[*SAFE, _JSON, cookie("")])
         else:
             await self._view(scope, path, body, send)
 
@@ -96,7 +106,7 @@ class Pages:
         places = tuple(one for one in self.places if not who.id or one.source == who.source)
         ask = Ask(places=places, params=found.params, query=Query(scope["query_string"]), caller=who, now=now, body=said)
         try:
-            reply = await asyncio.to_thread(found.view.answer, ask)
+            reply = await asyncio.to_thread(self._answered, found.view, ask, headers)
         except NotHere as problem:
             await self._no(send, 404, problem.what, method, who=who, to_do=problem.next_action)
         except OverproofError as problem:
@@ -105,22 +115,21 @@ class Pages:
             _log.error("%s failed: %s", found.view.path, type(error).__name__, exc_info=_log.isEnabledFor(logging.DEBUG))
             await self._no(send, 500, "this page failed; the log says where", method, who=who)
         else:
-            await self._reply(send, reply, ask, found.view, headers)
+            await answer(send, reply.body, status=reply.status, headers=reply.headers)
 
-    async def _reply(self, send: Send, reply: Reply, ask: Ask, view: View, headers: Mapping[bytes, bytes]) -> None:
+    def _answered(self, view: View, ask: Ask, headers: Mapping[bytes, bytes]) -> _Ready:
+        """The view's answer as bytes: what goes wrong in a template goes wrong here, where it is still an answer."""
+        reply = view.answer(ask)
+        if isinstance(reply, Page) and LIVE in headers:
+            reply = Data(value=reply.live)
         if isinstance(reply, Page):
-            if LIVE in headers:
-                await answer(send, as_json(reply.live), headers=[*SAFE, (b"content-type", b"application/json"), (b"cache-control", b"no-store")])
-                return
             values = {**self._common(ask.caller, headers), "title": reply.title, "live": reply.live, "ask": ask, "now": ask.now, "here": view.path, "task": ask.params.get("task", ""), **reply.values}
-            html = await asyncio.to_thread(rendered, reply.template, values)
-            await _html(send, html, status=reply.status)
-        elif isinstance(reply, Data):
-            await answer(send, as_json(reply.value), status=reply.status, headers=[*SAFE, (b"content-type", b"application/json"), (b"cache-control", b"no-store")])
-        elif isinstance(reply, Download):
-            await answer(send, reply.body, headers=attached(reply.name, reply.kind))
-        else:
-            await _go(send, reply.to)
+            return _Ready(rendered(reply.template, values), reply.status, [*SAFE, _HTML, _FRESH])
+        if isinstance(reply, Data):
+            return _Ready(as_json(reply.value), reply.status, [*SAFE, _JSON, _FRESH])
+        if isinstance(reply, Download):
+            return _Ready(reply.body, 200, attached(reply.name, reply.kind))
+        return _Ready(b"", 303, [*SAFE, (b"location", reply.to.encode("ascii"))])
 
     def _common(self, who: Caller | None, headers: Mapping[bytes, bytes]) -> dict[str, Any]:
         """What the frame round every page needs."""
@@ -132,7 +141,7 @@ class Pages:
         """What went wrong and what to do next: as JSON to scripts, as a page to people."""
         if method != "GET":
             body = as_json({"error": {"message": what, "next": to_do}})
-            await answer(send, body, status=status, headers=[*SAFE, (b"content-type", b"application/json")])
+            await answer(send, body, status=status, headers=[*SAFE, _JSON])
             return
         values = {**self._common(who, {}), "title": "Not here" if status == 404 else "Not possible", "what": what, "to_do": to_do, "live": {}, "here": "", "task": "", "now": self._clock()}
         await _html(send, rendered("problem.html", values), status=status)
@@ -150,7 +159,7 @@ class Pages:
         if session is None:
             await self._no(send, 401, "the key is not valid", "POST", to_do="make one with `overproof keys add NAME --scope read`")
             return
-        await answer(send, as_json({"next": PREFIX}), headers=[*SAFE, (b"content-type", b"application/json"), cookie(session)])
+        await answer(send, as_json({"next": PREFIX}), headers=[*SAFE, _JSON, cookie(session)])
 
     def close_stores(self) -> None:
         """Close what was opened."""
@@ -214,7 +223,7 @@ def _find(method: str, path: str) -> _Found | None:
 
 
 async def _html(send: Send, body: bytes, *, status: int = 200) -> None:
-    await answer(send, body, status=status, headers=[*SAFE, (b"content-type", b"text/html; charset=utf-8"), (b"cache-control", b"no-store")])
+    await answer(send, body, status=status, headers=[*SAFE, _HTML, _FRESH])
 
 
 async def _go(send: Send, to: str) -> None:
