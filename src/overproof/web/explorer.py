@@ -33,16 +33,16 @@ class Stop:
     """One place of a threshold, and what the sealed rows that choose thresholds say of it."""
 
     threshold: float | None
-    """The student answers at or above it; None: it answers nothing. Below 0 it answers everything."""
+    """The student answers at or above it; None: it answers nothing, or each slice has its own. Below 0 it answers everything."""
     n: int
     kept: int
     wrong: int
     share: Share
     """Kept of the rows that move."""
     upper: float | None
-    """Upper bound of the error, for this place alone; None where nothing is kept."""
-    certified: bool
-    """It is the plan's own threshold: only there the bound is the certificate's."""
+    """Upper bound of the error for this place alone, as if it had been the only one looked at; None where nothing is kept."""
+    certified: float | None
+    """What the certificate says of the plan's own place: the error is at most this. None anywhere else, where nothing is certified."""
     total: Share
     """Kept of all traffic, the slices that don't move at the plan's thresholds."""
 
@@ -56,7 +56,7 @@ class Move:
     stops: tuple[Stop, ...]
     """From nothing kept to everything kept."""
     planned: int
-    """Where the plan's thresholds are; for all slices together the stop that keeps most like them."""
+    """Where the plan's own thresholds are; 0, nothing kept, where none was certified."""
     alpha: float
     """The most of the error that the plan admits; the largest of the slices' where all move."""
     level: float
@@ -170,15 +170,14 @@ def _place(part: SliceCertificate) -> int:
 def _slice_move(part: SliceCertificate, certificate: Certificate, totals: _Totals, at: int) -> Move:
     of_all, planned = certificate.supports == "G2", totals.planned[at]
     delta = part.delta if part.delta > 0 else certificate.delta_spent
+    stated = part.alpha if certificate.moved != "cost" else None  # along that path the certificate is of all slices together
     stops = []
     for place in range(-1, len(part.grid)):
         wrong, kept = _counts(part, place)
-        rows = part.n if of_all else kept
-        own = place == planned and place >= 0 and certificate.moved != "cost"  # along that path the bound is of all slices together
         stops.append(
             Stop(
                 threshold=part.grid[place] if place >= 0 else None, n=part.n, kept=kept, wrong=wrong, share=_share(kept, part.n),
-                upper=part.upper if own else cp_upper(wrong, rows, delta) if kept else None, certified=own,
+                upper=cp_upper(wrong, part.n if of_all else kept, delta) if kept else None, certified=stated if kept and place == planned else None,
                 total=totals.at([*totals.planned[:at], place, *totals.planned[at + 1 :]]),
             )
         )  # fmt: skip
@@ -186,31 +185,29 @@ def _slice_move(part: SliceCertificate, certificate: Certificate, totals: _Total
 
 
 def _all_move(parts: Sequence[SliceCertificate], certificate: Certificate, totals: _Totals) -> Move:
-    """Every slice at one threshold, or at one step of the path that they follow together."""
+    """Every slice at one threshold, and each at its own as planned; or all at one step of the path that they follow together."""
     if certificate.moved != "alone":
         ways = [(None, [place] * len(parts)) for place in range(min(len(one.grid) for one in parts))]
     else:
         wanted = _thinned(sorted({t for one in parts for t in one.grid}, reverse=True))
         ways = [(t, [sum(own >= t for own in one.grid) - 1 for one in parts]) for t in wanted]
-    of_all, delta = certificate.supports == "G2", certificate.delta_spent
-    own = totals.planned if certificate.moved == "cost" and certificate.looks == 1 and max(totals.planned) >= 0 else None
-    stops = [_all_stop(None, [-1] * len(parts), parts, totals, of_all=of_all, delta=delta)]
-    stops += [_all_stop(t, places, parts, totals, of_all=of_all, delta=delta, certified=places == own) for t, places in ways]
-    now = totals.at(totals.planned).value
-    nearest = min(range(len(stops)), key=lambda i: abs(stops[i].total.value - now))
-    return Move(name=EVERYWHERE, stops=tuple(stops), planned=nearest, alpha=max(one.alpha for one in parts), level=1 - delta)
+    stated = max([one.alpha for one in parts if one.threshold is not None], default=None)
 
+    def stop(threshold: float | None, places: Sequence[int]) -> Stop:
+        pairs = [_counts(one, place) for one, place in zip(parts, places, strict=True)]
+        wrong, kept, n = sum(w for w, _ in pairs), sum(k for _, k in pairs), sum(one.n for one in parts)
+        own = all(place == was or k == 0 > was for place, was, (_, k) in zip(places, totals.planned, pairs, strict=True))
+        return Stop(
+            threshold=threshold, n=n, kept=kept, wrong=wrong, share=_share(kept, n), total=totals.at(places), certified=stated if kept and own else None,
+            upper=cp_upper(wrong, n if certificate.supports == "G2" else kept, certificate.delta_spent) if kept else None,
+        )  # fmt: skip
 
-def _all_stop(
-    threshold: float | None, places: Sequence[int], parts: Sequence[SliceCertificate], totals: _Totals, *, of_all: bool, delta: float, certified: bool = False
-) -> Stop:
-    pairs = [_counts(one, place) for one, place in zip(parts, places, strict=True)]
-    wrong, kept, n = sum(w for w, _ in pairs), sum(k for _, k in pairs), sum(one.n for one in parts)
-    total = totals.at(places)
-    return Stop(
-        threshold=threshold, n=n, kept=kept, wrong=wrong, share=total, total=total, certified=certified,
-        upper=cp_upper(wrong, n if of_all else kept, delta) if kept else None,
-    )  # fmt: skip
+    stops = [stop(None, [-1] * len(parts)), *(stop(t, places) for t, places in ways)]
+    if certificate.moved == "alone" and stated is not None and not any(one.certified for one in stops):
+        mine = stop(None, totals.planned)
+        stops.insert(sum(one.kept <= mine.kept for one in stops), mine)
+    planned = next((at for at, one in enumerate(stops) if one.certified), 0)
+    return Move(name=EVERYWHERE, stops=tuple(stops), planned=planned, alpha=max(one.alpha for one in parts), level=1 - certificate.delta_spent)
 
 
 def _thinned(values: list[float]) -> list[float]:
@@ -231,7 +228,7 @@ def table_of(found: Explorer) -> dict[str, Any]:
     """
 
     def plain(stop: Stop) -> list[Any]:
-        row = [stop.threshold, stop.n, stop.kept, stop.wrong, *_ends(stop.share), stop.upper, int(stop.certified), *_ends(stop.total)]
+        row = [stop.threshold, stop.n, stop.kept, stop.wrong, *_ends(stop.share), stop.upper, stop.certified, *_ends(stop.total)]
         return [round(value, 7) if isinstance(value, float) else value for value in row]
 
     moves = [{"name": one.name, "planned": one.planned, "alpha": one.alpha, "level": one.level, "stops": [plain(stop) for stop in one.stops]} for one in found.moves]

@@ -33,16 +33,16 @@ function showCost(table, stop) {
 function showStop(table, move, at) {
   const stop = move.stops[at];
   const known = stop[STOP.upper] !== null;
-  const certified = stop[STOP.certified] === 1;
+  const certified = stop[STOP.certified] !== null;
   put("x-threshold", placeOf(stop));
-  put("x-planned", at !== move.planned ? "moved away from the plan’s" : certified ? "the plan’s own" : "nearest to the plan’s");
+  put("x-planned", at === move.planned ? "the plan’s own" : "moved away from the plan’s");
   put("x-share", pct(stop[STOP.share]));
   put("x-share-iv", `${(100 * stop[STOP.low]).toFixed(1)}–${pct(stop[STOP.high])}, n = ${whole(stop[STOP.n])} sealed rows`);
   put("x-total", pct(stop[STOP.total]));
   put("x-total-iv", `${(100 * stop[STOP.totalLow]).toFixed(1)}–${pct(stop[STOP.totalHigh])}${byId("x-total-iv").dataset.method}`);
-  put("x-upper", known ? `at most ${pct(stop[STOP.upper], 2)}` : "–");
+  put("x-upper", known ? `≤ ${pct(stop[STOP.upper], 2)}` : "–");
   put("x-wrong", `${whole(stop[STOP.wrong])} of ${whole(table.of_all ? stop[STOP.n] : stop[STOP.kept])} seen; the plan admits ${pct(move.alpha, 2)}`);
-  put("x-word", certified ? "✓ certified" : known ? "! not certified" : "nothing to bound");
+  put("x-word", certified ? `✓ certified: at most ${pct(stop[STOP.certified], 2)}` : known ? "! not certified" : "nothing to bound");
   byId("x-word").className = `chip ${certified ? "pass" : "open"}`;
   byId("x-step").setAttribute("aria-valuetext", `${placeOf(stop)}; the student answers ${pct(stop[STOP.total])} of all traffic; ${byId("x-word").textContent}`);
   showCost(table, stop);

@@ -14,9 +14,9 @@ from overproof.web.render import part
 from overproof.web.run_model import chosen_run
 from overproof.web.view import Ask, Data, NotHere, Page, Query, Reply, View
 
-ROWS_A_PAGE: Final = 20
+ROWS_A_PAGE: Final = 15
 RUNS_SHOWN: Final = 50
-CHART: Final = (300, 150)
+CHART: Final = (600, 170)
 """Width and height of the explorer's chart, in units of its drawing; the page's script draws by the same."""
 MOST_VOLUME: Final = 1e12
 

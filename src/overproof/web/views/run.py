@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from overproof.steps.account import LeftOut
@@ -13,7 +13,8 @@ from overproof.web.render import part
 from overproof.web.run_model import SPLITS, STEPS, RunView, read_left, read_run
 from overproof.web.view import Ask, Page, Reply, View
 
-RUNS_SHOWN = 50
+RUNS_SHOWN: Final = 50
+MOST_TICKS: Final = 4
 
 
 def run(ask: Ask) -> Reply:
@@ -32,9 +33,15 @@ def _drawn(view: RunView) -> dict[str, Any]:
     report, evidence = view.report, view.evidence
     chosen = next(c for c in report.candidates if c.name == report.chosen)
     return {
-        "report": report, "evidence": evidence, "chosen": chosen, "plot": plot_view(report), "latencies": plot_view(report, latency=True),
+        "report": report, "evidence": evidence, "chosen": chosen, "plot": _few_ticks(plot_view(report)), "latencies": _few_ticks(plot_view(report, latency=True)),
         "money": money_view(evidence), "sizing": sizing_view(evidence.sizing) if evidence.sizing else None, "slice_columns": slice_columns(report),
     }  # fmt: skip
+
+
+def _few_ticks(plot: dict[str, Any]) -> dict[str, Any]:
+    """Half the width of a dossier, and on a phone less, has room for few decades."""
+    ticks = plot["x_ticks"]
+    return {**plot, "x_ticks": ticks[:: 1 + (len(ticks) - 1) // MOST_TICKS]}
 
 
 def _link(ask: Ask, run_id: str) -> Any:
