@@ -3,10 +3,13 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 from tests.web.conftest import get
 
+from overproof.evidence import SliceCalibrator
 from overproof.measure.intervals import cp_interval, cp_upper
 from overproof.project import load_project
 from overproof.steps.dossier import amount
@@ -66,7 +69,7 @@ def test_loosening_keeps_more_and_costs_less(explorer):
     for move in explorer.moves:
         assert len(move.stops) <= MOST_STEPS + 2
         costs = [explorer.month(stop, 10_000.0) for stop in move.stops]
-        for (before, after), (dear, cheap) in zip(zip(move.stops, move.stops[1:], strict=False), zip(costs, costs[1:], strict=False), strict=True):
+        for (before, after), (dear, cheap) in zip(pairwise(move.stops), pairwise(costs), strict=True):
             assert after.kept >= before.kept
             assert cheap.value <= dear.value
             assert cheap.low <= cheap.value <= cheap.high
@@ -143,15 +146,18 @@ def test_a_baseline_has_answers_of_its_own_and_the_teacher_has_none(place, run):
     assert answered(place, run, "teacher") is None
 
 
-def test_after_slices_were_cut_otherwise_only_the_reports_own_list_is_shown(place, run):
-    """Confidences by today's slices would not be the run's."""
-    other = Place(place.project.__class__(**{**{f: getattr(place.project, f) for f in place.project.__slots__}, "slices": ()})) if hasattr(place.project, "__slots__") else None
-    if other is None:
-        pytest.skip("projects are made otherwise here")
-    found = answered(other, run, run.artifacts["report"].value.chosen)
+def test_after_slices_were_cut_otherwise_nothing_is_read_by_them(place, run):
+    """No row is called one of today's slices; where a slice's own calibrator read the confidence, only the report's own list is shown."""
+    report, plan = run.artifacts["report"].value, run.artifacts["plan"].value
+    other = Place(replace(place.project, slices=()))
+    found = answered(other, run, report.chosen)
+    assert (found.whole, found.slices, {one.slice for one in found.differing}) == (True, (), {""})
+    own = replace(plan.confidence, own=(SliceCalibrator(slice="english", calibrator=plan.confidence.everywhere),))
+    changed = replace(run, artifacts={**run.artifacts, "plan": SimpleNamespace(value=replace(plan, confidence=own))})
+    found = answered(other, changed, report.chosen)
     other.close()
     assert not found.whole
-    assert len(found.differing) == len(run.artifacts["report"].value.disagreements)
+    assert len(found.differing) == len(report.disagreements)
 
 
 def test_the_volume_is_that_of_the_logs_last_days(place):

@@ -85,12 +85,12 @@ def account(traffic: Traffic, prompts: PromptSet, answers: Answers, labelled: La
     del recipe
     every = (*prompts.train, *prompts.calibration, *prompts.test)
     asked = (*answers.train, *answers.calibration, *answers.test)
-    window = [_named("capture", "", reason, "capture", n, traffic.left_rows.get(reason, ())) for reason, n in traffic.left_out.items()]
+    window = [LeftOut(at="capture", split="", reason=reason, by="capture", n=n, rows=_ids(traffic.left_rows.get(reason, ()))) for reason, n in traffic.left_out.items()]
     chosen = []
     for fate, n in prompts.funnel.items():
         if fate != "rows read" and not fate.startswith("in "):
             split, _, reason = fate.rpartition(": ")
-            chosen.append(_named("prompts", split, reason, "promptset", n, prompts.left_rows.get(fate, ())))
+            chosen.append(LeftOut(at="prompts", split=split, reason=reason, by="promptset", n=n, rows=_ids(prompts.left_rows.get(fate, ()))))
     return Account(
         read=len(traffic.records) + sum(n for reason, n in traffic.left_out.items() if reason != THIN),
         captured=len(traffic.records),
@@ -107,8 +107,8 @@ def _most_first(found: Sequence[LeftOut] | Iterator[LeftOut]) -> list[LeftOut]:
     return sorted(found, key=lambda one: -one.n)
 
 
-def _named(at: Passage, split: str, reason: str, by: str, n: int, ids: Sequence[str]) -> LeftOut:
-    return LeftOut(at=at, split=split, reason=reason, by=by, n=n, rows=tuple(LeftRow(id=one) for one in ids))
+def _ids(ids: Sequence[str]) -> tuple[LeftRow, ...]:
+    return tuple(LeftRow(id=one) for one in ids)
 
 
 def _dropped(at: Passage, labelled: Labelled) -> Iterator[LeftOut]:

@@ -23,8 +23,8 @@ from overproof.data import (
     Traffic,
     TrafficRecord,
     Why,
-    named,
     digest_of,
+    named,
 )
 from overproof.errors import DataError
 from overproof.measure.leakage import clusters, coverage_gaps, nearest_similarity, normalised

@@ -39,6 +39,7 @@ class Differing:
     confidence: float | None
     """None where nothing can be read."""
     slice: str
+    """Its certification slice; empty where not known."""
     right: Right
     """Who says what the true label says."""
 
@@ -112,7 +113,7 @@ def answered(place: Place, run: RunResult, name: str) -> Answered | None:
         names = _slices(place, run, rows, plan)
         how = _how(report, plan, name)
         if names is not None or not how.own:
-            names = names or (OTHER,) * len(rows.examples)
+            names = names or ("",) * len(rows.examples)  # not known, and nothing depends on it
             return _compared(rows, scores, reading_of(scores, rows, how, slices=names), names)
     return _listed(report) if name == report.chosen else None
 
@@ -165,7 +166,7 @@ def _compared(rows: CalibrationSet, scores: Scores, reading: Reading, names: Seq
     return Answered(
         n=len(rows.examples), differing=_worst_first(found), labels=rows.labels if rows.output is None else (),
         counts=Counter(zip((e.target for e in rows.examples), said, strict=True)) if rows.output is None else {},
-        slices=tuple(dict.fromkeys(sorted(names))), whole=True,
+        slices=tuple(sorted(set(names) - {""})), whole=True,
     )  # fmt: skip
 
 

@@ -186,6 +186,7 @@ def _slice_move(part: SliceCertificate, certificate: Certificate, totals: _Total
 
 def _all_move(parts: Sequence[SliceCertificate], certificate: Certificate, totals: _Totals) -> Move:
     """Every slice at one threshold, and each at its own as planned; or all at one step of the path that they follow together."""
+    ways: list[tuple[float | None, list[int]]]
     if certificate.moved != "alone":
         ways = [(None, [place] * len(parts)) for place in range(min(len(one.grid) for one in parts))]
     else:

@@ -43,7 +43,7 @@ RIGHT_WORDS: Final = ("the teacher is right", "the student is right", "neither i
 
 
 def _link(ask: Ask, run_id: str, candidate: str) -> Any:
-    """This page with other choices, at a place on it."""
+    """The same page with other choices, at a place on it."""
 
     def to(place: str = "", **asked: object) -> str:
         wanted = {"run": run_id, "candidate": candidate, **asked}
