@@ -11,6 +11,8 @@ from overproof.data import Skipped
 from overproof.store.local import Db
 
 DAY_US: Final = 86_400_000_000
+MOST_COUNTED: Final = 100_000
+"""A busy log's newest rows are enough to tell its volume, and are read in a moment."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,7 +21,7 @@ class DaysCounted:
 
     rows: int
     days: float
-    """Fewer than asked for where the log is younger."""
+    """Fewer than asked for where the log is younger, or has more rows than are counted."""
     until: datetime
     """The newest row."""
 
@@ -68,5 +70,7 @@ class Glance:
         if last is None:
             return None
         since = max(first, last - days * DAY_US)
+        for (oldest,) in self._db.rows("SELECT at_us FROM record WHERE (at_us IS NULL) = 0 ORDER BY at_us DESC LIMIT 1 OFFSET ?", (MOST_COUNTED,)):
+            since = max(since, oldest + 1)
         ((n,),) = self._db.rows("SELECT count(*) FROM record WHERE (at_us IS NULL) = 0 AND at_us >= ?", (since,))
         return DaysCounted(rows=n, days=(last - since) / DAY_US, until=datetime.fromtimestamp(last / 1_000_000, UTC))

@@ -10,6 +10,7 @@ from overproof.evidence import Certificate, EvalReport, Plan, SliceCertificate
 from overproof.measure.intervals import cp_interval, cp_upper
 from overproof.steps.certificates import GOLD
 from overproof.steps.evaluate import teacher_of
+from overproof.store.glance import MOST_COUNTED
 from overproof.web.place import Place
 
 MOST_STEPS: Final = 200
@@ -251,8 +252,8 @@ def volume_of(place: Place, requests_per_month: float | None) -> Volume:
     Returns: the figure with its origin in words.
     """
     seen = place.store.glance.last_days(DAYS)
-    if seen is None or seen.days < 1:
+    if seen is None or seen.days <= 0 or (seen.days < 1 and seen.rows < MOST_COUNTED // 2):
         return Volume(requests=requests_per_month, words="as the run measured it" if requests_per_month else "the log has no times, so no volume is known")
     if seen.days >= DAYS:
         return Volume(requests=float(seen.rows), words=f"requests of the {DAYS} days up to {seen.until:%Y-%m-%d}")
-    return Volume(requests=seen.rows / seen.days * DAYS, words=f"from {seen.rows:,} requests in {seen.days:.0f} days up to {seen.until:%Y-%m-%d}")
+    return Volume(requests=seen.rows / seen.days * DAYS, words=f"from {seen.rows:,} requests in {seen.days:.3g} days up to {seen.until:%Y-%m-%d}")
