@@ -5,7 +5,19 @@ from dataclasses import replace
 import pytest
 from tests.steps.made_traffic import record, traffic_of, world
 
-from overproof.data import MOST_NAMED, Answered, Answers, Completion, Dropped, Labelled, Request, TeacherPin, TestSet, TrainSet, named
+from overproof.data import (
+    MOST_NAMED,
+    Answered,
+    Answers,
+    Completion,
+    Dropped,
+    Labelled,
+    Request,
+    TeacherPin,
+    TestSet,
+    TrainSet,
+    named,
+)
 from overproof.data import CalibrationSet as Held
 from overproof.steps.account import MOST_REASONS, RARER, account
 from overproof.steps.capture import THIN, CaptureRecipe, LogSnapshot, capture

@@ -481,5 +481,5 @@ def _place_labels(points: list[dict[str, Any]]) -> None:
             p["label_y"] = last = max(p["y"] + 4, last + LABEL_PX)
 
 
-DOSSIER = Step(name="dossier", version=6, fn=write_dossier, workdir=True)
-REVIEWED_DOSSIER = Step(name="reviewed_dossier", version=3, fn=write_reviewed_dossier, workdir=True)
+DOSSIER = Step(name="dossier", version=7, fn=write_dossier, workdir=True)
+REVIEWED_DOSSIER = Step(name="reviewed_dossier", version=4, fn=write_reviewed_dossier, workdir=True)
