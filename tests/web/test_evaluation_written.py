@@ -16,7 +16,7 @@ from overproof.web.views import evaluation, run
 
 
 @pytest.fixture(scope="module")
-def orders(installed, tmp_path_factory):  # noqa: ARG001, F811 - the student has to be there
+def orders(installed, tmp_path_factory):  # noqa: F811 - the student has to be there
     """A project of records after its run."""
     root = written(Maker, tmp_path_factory.mktemp("orders") / "orders", FIELDS, documents(400), BARS)
     place = Place(load_project(root))

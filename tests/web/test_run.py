@@ -13,6 +13,7 @@ from tests.web.conftest import Site, get
 from overproof.importers import ColumnMapping, read_file
 from overproof.pipeline import distil
 from overproof.project import load_project
+from overproof.steps.dossier import plot_view
 from overproof.web.place import Place
 from overproof.web.run_model import ROWS_A_PAGE, chosen_run, read_left, read_run
 from overproof.web.view import NotHere
@@ -153,3 +154,11 @@ def test_a_reader_goes_from_the_funnel_to_the_rows_and_back(page, leaky):
         assert page.locator("#funnel").is_visible()
     finally:
         running.stop()
+
+
+def test_what_has_no_price_is_not_drawn_as_cheap(leaky):
+    """A recording costs nothing that is known: the teacher stands in the table, and not at the cheap end of the plot."""
+    report = read_run(leaky).report
+    assert not next(c for c in report.candidates if c.kind == "teacher").cost_usd_per_1000
+    names = {point["name"] for point in plot_view(report)["points"]}
+    assert names == {c.name for c in report.candidates if c.kind != "teacher"}

@@ -427,10 +427,11 @@ def plot_view(report: EvalReport, *, latency: bool = False) -> dict[str, Any]:
         report: any report.
         latency: by milliseconds, for those that were measured, instead of by cost.
 
-    Returns: points with places of mark and label, ticks of both axes, and the height in pixels.
+    Returns: points with places of mark and label, ticks of both axes, and the height in pixels. A candidate whose cost or
+        latency is not known has no point.
     """
     height, top, bottom = 300, 24, 262
-    shown = [c for c in report.candidates if c.latency_n or not latency]
+    shown = [c for c in report.candidates if (c.latency_n if latency else c.cost_n or c.cost_usd_per_1000 > 0)]  # what nobody measured is not cheap
     costs = {c.name: 1000 * c.latency_s if latency else c.cost_usd_per_1000 for c in shown}
     served = None if latency else served_cost_usd_per_1000(report)
     positive = [v for v in (*costs.values(), served) if v is not None and v > 0] or [1.0]
