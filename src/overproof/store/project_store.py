@@ -12,6 +12,7 @@ from overproof.store.adopted import Adoptions
 from overproof.store.artifacts import Memo, StepEvent
 from overproof.store.canaries import CanaryRounds
 from overproof.store.captured import CaptureLog
+from overproof.store.glance import Glance
 from overproof.store.keys import ApiKeys
 from overproof.store.labels import LabelLedger
 from overproof.store.local import PROJECT_SCHEMA, TRAFFIC_SCHEMA, Db, Role
@@ -47,6 +48,11 @@ class Store:
     def traffic(self) -> TrafficLog:
         """The traffic log."""
         return TrafficLog(self._traffic_db)
+
+    @cached_property
+    def glance(self) -> Glance:
+        """Short looks at the traffic log."""
+        return Glance(self._traffic_db)
 
     @cached_property
     def captured(self) -> CaptureLog:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from overproof.web.view import View
-from overproof.web.views import gate, overview, rollout
+from overproof.web.views import evaluation, gate, overview, review, rollout, run, traffic, watch
 
 VIEWS: Final[tuple[View, ...]] = (
-    *overview.VIEWS,
-    *gate.VIEWS,
-    *rollout.VIEWS,
-)
+    *overview.VIEWS, *run.VIEWS, *evaluation.VIEWS, *gate.VIEWS, *rollout.VIEWS, *watch.VIEWS, *review.VIEWS, *traffic.VIEWS,
+)  # fmt: skip
