@@ -21,6 +21,7 @@ from overproof.store.objects import Objects
 from overproof.store.releases import Releases
 from overproof.store.reviews import ReviewLog
 from overproof.store.rollout import Rollouts
+from overproof.store.search import SearchIndex
 from overproof.store.secret import project_secret
 from overproof.store.signatures import Signatures
 from overproof.store.watch import Watching
@@ -46,6 +47,11 @@ class Store:
     def traffic(self) -> TrafficLog:
         """The traffic log."""
         return TrafficLog(self._traffic_db)
+
+    @cached_property
+    def search(self) -> SearchIndex:
+        """Rows of the traffic log by words, ways and days."""
+        return SearchIndex(self.home, self._traffic_db)
 
     @cached_property
     def captured(self) -> CaptureLog:
@@ -131,6 +137,8 @@ class Store:
 
     def close(self) -> None:
         """Close databases and remove scratch files."""
+        if "search" in self.__dict__:
+            self.__dict__.pop("search").close()
         for name in ("_traffic_db", "_project_db"):
             if name in self.__dict__:
                 self.__dict__.pop(name).close()

@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from overproof.web.view import View
-from overproof.web.views import overview
+from overproof.web.views import overview, traffic, watch
 
-VIEWS: Final[tuple[View, ...]] = (*overview.VIEWS,)
+VIEWS: Final[tuple[View, ...]] = (
+    *overview.VIEWS,
+    *watch.VIEWS,
+    *traffic.VIEWS,
+)
