@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-loop test test-slow check bench bench-data bench-students bench-gateway bench-watch prove clean
+.PHONY: help demo demo-loop test test-slow check bench bench-data bench-students bench-gateway bench-watch bench-web prove clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -64,6 +64,11 @@ bench-gateway: $(STAMP) ## the gateway beside LiteLLM, a bare pass-through, the 
 # DATA holds banking77/ and inbox/.
 bench-watch: $(STAMP) ## monitors of a serving release: false alarms, delay, a rare slice, what audits cost
 	$(BIN)/python -m benchmarks.watch.run --data '$(DATA)'
+
+# WALKED is a project that `overproof demo --loop` made; without it one is walked first, which takes some minutes.
+WALKED ?=
+bench-web: $(STAMP) ## every page over a store of a million rows: time and weight against their goals
+	$(BIN)/python -m benchmarks.web.million $(if $(WALKED),--project '$(WALKED)')
 
 # TRIALS=200 for a glance, which leaves the page as it is.
 TRIALS ?= 2000

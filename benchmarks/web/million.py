@@ -22,12 +22,12 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
 from urllib.parse import quote
 
-from overproof.data import Audit, Completion, Request, Served, TrafficRecord, Turn
+from overproof.data import Audit, TrafficRecord, Turn
 from overproof.store.project_store import Store, open_store
 from overproof.web.table import VIEWS
 
@@ -81,7 +81,7 @@ def main() -> int:
 def _make(home: Path, walked: Path | None, scratch: Path, rows: int) -> None:
     if walked is None:
         walked = scratch / "walked"
-        subprocess.run([sys.executable, "-m", "overproof.cli", "demo", "--loop", "--into", str(walked)], check=False, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, "-m", "overproof.cli", "demo", "--loop", str(walked)], check=False, stdout=subprocess.DEVNULL)
     shutil.copytree(walked, home)
     (home / ".overproof" / "search.db").unlink(missing_ok=True)
     began = time.monotonic()
@@ -191,7 +191,7 @@ def _timed(url: str, page: str, path: str, draws: int) -> Timed:
         start = time.perf_counter()
         status, body = _get(url + path)
         each.append(time.perf_counter() - start)
-    loaded = {one for one in re.findall(r'(?:src|href)="(/ui/static/[^"]+)"', body.decode("utf-8", "replace"))}
+    loaded = set(re.findall(r'(?:src|href)="(/ui/static/[^"]+)"', body.decode("utf-8", "replace")))
     return Timed(page=page, asked=path, seconds=tuple(each), bytes=len(body) + sum(len(_get(url + one)[1]) for one in loaded), status=status)
 
 

@@ -13,9 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
-
-import apsw
+from typing import Any, Final, TypeVar
 
 from overproof.errors import CorruptArtifact, OverproofError
 from overproof.store.local import Db, Row
@@ -290,7 +288,8 @@ def _empty(db: Db) -> None:
 
 def _take(db: Db, batch: Sequence[Row], output: Output, *, epoch: int) -> None:
     days: dict[tuple[str, ...], list[float]] = defaultdict(lambda: [0.0, 0.0])
-    entries, texts, spilled = [], [], {}
+    entries, texts = [], []
+    spilled: dict[int, int] = {}
     taken = _taken(db, batch)
     for seq, _, _, at_us, body in batch:
         row = json.loads(body)
@@ -374,7 +373,7 @@ def _look(db: Db, wanted: Wanted, before: int | None, most: int, until: float) -
     top = min((1 << 62) if before is None else before, (1 << 62) if wanted.until is None else _place(wanted.until))
     floor = 0 if wanted.since is None else _place(wanted.since)
     if expression:
-        return _by_words(db, expression, (test, values), (top, floor), most, until)
+        return _by_words(db, expression, (test, values), (top, floor), most=most, until=until)
     found: list[Hit] = []
     while top > floor:
         edge = db.rows("SELECT n FROM entry WHERE n<? ORDER BY n DESC LIMIT 1 OFFSET ?", (top, WINDOW))
@@ -389,7 +388,7 @@ def _look(db: Db, wanted: Wanted, before: int | None, most: int, until: float) -
     return Hits(rows=tuple(found), older=None)
 
 
-def _by_words(db: Db, expression: str, test: tuple[str, Sequence[Any]], ends: tuple[int, int], most: int, until: float) -> Hits:
+def _by_words(db: Db, expression: str, test: tuple[str, Sequence[Any]], ends: tuple[int, int], *, most: int, until: float) -> Hits:
     """The rows with the words one by one, the newest first."""
     found: list[Hit] = []
     query = f"""SELECT {_COLUMNS}, ({test[0]}) FROM words w CROSS JOIN entry e ON e.n = w.rowid

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -21,8 +23,10 @@ from overproof.web.place import KEPT_RUNS, Place
 ROWS: Final = 50
 CUT: Final = 300
 BUDGET_S: Final = 0.4
-_known: dict[tuple[str, str], Mapping[str, RowInRun]] = {}
+_known: dict[tuple[str, str], Future[Mapping[str, RowInRun]]] = {}
 _lock = threading.Lock()
+_reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="runs")
+"""A run of many rows takes seconds to read: no page waits for that."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +106,7 @@ class Story:
     runs: tuple[RunPart, ...]
     """Newest first."""
     unread: int
-    """Runs that were left out, since reading them takes long: the next look has them."""
+    """Runs that are still being read: a later look has them."""
     earlier: int
     """Runs that are older than the ones that are looked at."""
     reviews: tuple[Review, ...]
@@ -143,7 +147,7 @@ def read_story(place: Place, request_id: str, *, budget_s: float = BUDGET_S) -> 
     Args:
         place: the task.
         request_id: its id.
-        budget_s: for reading runs that nobody has read before; the newest is read whatever it takes.
+        budget_s: for reading runs that nobody has read before; what takes longer goes on, and a later look has it.
 
     Returns: its story; None where the log has no such request.
     """
@@ -152,17 +156,17 @@ def read_story(place: Place, request_id: str, *, budget_s: float = BUDGET_S) -> 
     if record is None:
         return None
     every, until, parts = place.runs()[::-1], time.monotonic() + budget_s, []
-    for at, run in enumerate(every[:KEPT_RUNS]):
-        if at and time.monotonic() > until and (str(place.root), run.id) not in _known:
-            continue
-        parts.append(RunPart(run=run, row=_rows_of(place, run.id).get(request_id)))
+    begun = [(run, _begun(place, run.id)) for run in every[:KEPT_RUNS]]
+    for run, rows in begun:
+        with contextlib.suppress(TimeoutError):
+            parts.append(RunPart(run=run, row=rows.result(timeout=max(0.0, until - time.monotonic())).get(request_id)))
     release = record.served.release if record.served is not None else ""
     audits = [
         AuditPart(audit=audit, drawn=drawn, plan=store.watching.plan(release, audit.day), deadline=place.project.watch.deadline)
         for audit, drawn in (store.watching.of_request(release, request_id) if release else [])
     ]
     return Story(
-        record=record, runs=tuple(parts), unread=len(every[:KEPT_RUNS]) - len(parts), earlier=len(every[KEPT_RUNS:]),
+        record=record, runs=tuple(parts), unread=len(begun) - len(parts), earlier=len(every[KEPT_RUNS:]),
         reviews=tuple(store.reviews.on_row(record.request.digest)), audits=tuple(audits), feedback=tuple(store.captured.feedback_on(request_id)),
     )  # fmt: skip
 
@@ -197,24 +201,23 @@ def _choices(place: Place) -> Choices:
     )  # fmt: skip
 
 
-def _rows_of(place: Place, run_id: str) -> Mapping[str, RowInRun]:
-    """The rows of a run by request; a run never changes."""
+def _begun(place: Place, run_id: str) -> Future[Mapping[str, RowInRun]]:
+    """The rows of a run by request, once they are read; a run never changes."""
     key = (str(place.root), run_id)
     with _lock:
         found = _known.get(key)
         if found is None:
-            found = _read_rows(place, run_id)
             while len(_known) >= 2 * KEPT_RUNS:
                 _known.pop(next(iter(_known)))
-            _known[key] = found
+            found = _known[key] = _reader.submit(_read_rows, place, run_id)
         return found
 
 
 def _read_rows(place: Place, run_id: str) -> Mapping[str, RowInRun]:
-    run = place.run(run_id)
-    if run is None:
-        return {}
     try:
+        run = place.run(run_id)
+        if run is None:
+            return {}
         answers, labels = (run.artifacts[name].value for name in ("answers", "labels"))
     except (KeyError, OverproofError):  # made by an earlier version, or swept away
         return {}

@@ -11,6 +11,8 @@ from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
+import scipy.special  # noqa: F401 - its first use loads for a second, which a page would wait for
+
 from overproof.data import ALL, Alarm, ExampleShown, Hold, Reading, Signal, Trigger, WatchReport, seconds_of
 from overproof.errors import OverproofError
 from overproof.evidence import Release
@@ -32,6 +34,7 @@ BUDGET_S: Final = 0.35
 LOUD_H: Final = 48.0
 DAYS: Final = 30
 ROUNDS: Final = 10
+EXAMPLES: Final = 5
 NOTICES: Final = 12
 SHARES: Final = frozenset({"far_share", "ngram_far_share", "slice_share", "label_share", "escalation", *OF_THE_TEACHER})
 """Signals whose figures are shares."""
@@ -161,6 +164,8 @@ class Monitoring:
     alarms: tuple[Alarm, ...]
     triggers: tuple[Trigger, ...]
     holds: tuple[Hold, ...]
+    shown: Mapping[str, tuple[ExampleShown, ...]]
+    """Trigger to messages of the alarms behind it, where these are not open any more."""
     errors: tuple[SliceError, ...]
     drift: tuple[DriftSignal, ...]
     examples: Mapping[str, tuple[ExampleShown, ...]]
@@ -190,10 +195,12 @@ def read_watch(place: Place, *, now: float) -> Monitoring:
     known = store.watching.triggers(name, open_only=False)
     release = store.releases.get(report.release_id) if report is not None and report.release_id else None
     alarms = store.watching.alarms(name)
+    closed = {one.id: one.examples for one in store.watching.alarms(name, open_only=False) if one.id not in {a.id for a in alarms}}
+    behind = {t.id: tuple(shown for one in t.alarms for shown in closed.get(one, ())) for t in known if t.state == "open"}
     return Monitoring(
         stage=state.stage, release_id=state.release_id, report=report, hours=hours, stale=serving and (hours is None or hours > LOUD_H),
         alarms=tuple(alarms), triggers=tuple(t for t in known if t.state == "open"), holds=tuple(store.watching.holds(name)),
-        errors=_errors(place, release, report), drift=_drift(report), examples=report.examples if report is not None else {},
+        shown={name: shown[:EXAMPLES] for name, shown in behind.items() if shown}, errors=_errors(place, release, report), drift=_drift(report), examples=report.examples if report is not None else {},
         escalation=_escalation(place), teacher=_teacher(place, report, now), money=_money(place, now), notices=_notices(place),
         past=tuple(t for t in reversed(known) if t.state != "open")[:NOTICES],
     )  # fmt: skip
@@ -214,7 +221,8 @@ def _errors(place: Place, release: Release | None, report: WatchReport | None) -
     deadline = max(1, math.ceil(seconds_of(table.deadline) / 86_400.0))
     page_days = max(1.0, seconds_of(table.false_page_every) / 86_400.0)
     streams = {(one.slice, one.signal): one for one in streams_of(place.project, release.certificate, known, plans)}
-    until, found = time.monotonic() + BUDGET_S, []
+    until = time.monotonic() + BUDGET_S
+    found: list[SliceError] = []
     for reading in worst(report):
         stream = streams.get((reading.slice, reading.signal))
         if stream is None or reading.signal not in JUDGES:
@@ -315,8 +323,8 @@ def _escalation(place: Place) -> Escalation:
     days = tuple(_day(day, counts.get(day, ()), audits.get(day, 0.0), canaries.get(day, 0.0)) for day in every)
     n, escalated = (round(math.fsum(getattr(day, name) for day in days)) for name in ("requests", "escalated"))
     reasons: dict[str, float] = defaultdict(float)
-    for one in days:
-        for reason, count in one.reasons.items():
+    for each in days:
+        for reason, count in each.reasons.items():
             reasons[reason] += count
     return Escalation(
         days=days, reasons=tuple(sorted(reasons, key=lambda reason: -reasons[reason])), n=n, escalated=escalated, caught=caught, method=CLOPPER_PEARSON,
@@ -336,7 +344,8 @@ def _day(day: str, ways: Sequence[DayCount], audits_usd: float, canaries_usd: fl
 
 
 def _teacher(place: Place, report: WatchReport | None, now: float) -> Teacher:
-    rounds, before = [], {}
+    rounds: list[RoundSeen] = []
+    before: dict[str, tuple[str, ...]] = {}
     for prompts, one in reversed(place.store.canaries.newest_rounds(ROUNDS + 1)):
         earlier = before.get(prompts)
         changed = None if earlier is None else sum(a != b for a, b in zip(earlier, one.answers, strict=False))
