@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from overproof.data import Answered, Audit, AuditPlan, Completion, Dropped, Example, TrafficRecord
@@ -183,9 +183,9 @@ def moment(text: str, *, end: bool = False) -> datetime | None:
     """
     try:
         day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
-    except ValueError:
+        return day + timedelta(days=1) if end else day
+    except (ValueError, OverflowError):  # the last day that there is has no day after it
         return None
-    return datetime.fromtimestamp(day.timestamp() + 86_400, UTC) if end else day
 
 
 def _answer(completion: Completion | None) -> str:
