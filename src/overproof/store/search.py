@@ -20,7 +20,7 @@ from overproof.store.local import Db, Row
 from overproof.task import Output
 
 T = TypeVar("T")
-BATCH: Final = 5_000
+BATCH: Final = 2_000
 """Rows in one transaction: an index that is killed loses no more work than this."""
 SLOT_US: Final = 15_625
 """Rows are numbered by time, in 64ths of a second; those of one moment take the free numbers behind it."""
@@ -221,7 +221,7 @@ class SearchIndex:
             done = 0
         taken = 0
         while most is None or taken < most:
-            query = "SELECT seq, id, digest, at_us, body FROM record WHERE seq>? ORDER BY seq LIMIT ?"
+            query = "SELECT seq, digest, at_us, json_remove(body, '$.context', '$.calls') FROM record WHERE seq>? ORDER BY seq LIMIT ?"
             batch = self._traffic.rows(query, (done, min(BATCH, BATCH if most is None else most - taken)))
             if not batch:
                 break
@@ -291,7 +291,7 @@ def _take(db: Db, batch: Sequence[Row], output: Output, *, epoch: int) -> None:
     entries, texts = [], []
     spilled: dict[int, int] = {}
     taken = _taken(db, batch)
-    for seq, _, _, at_us, body in batch:
+    for seq, _, at_us, body in batch:
         row = json.loads(body)
         served, completion = row.get("served") or {}, row.get("completion") or {}
         n = place = seq if at_us is None else at_us // SLOT_US
@@ -313,12 +313,12 @@ def _take(db: Db, batch: Sequence[Row], output: Output, *, epoch: int) -> None:
         connection.executemany(_ENTRY, entries)
         connection.executemany("INSERT INTO words(rowid, text) VALUES(?, ?)", texts)
         connection.executemany(_DAILY, [(*key, *count) for key, count in days.items()])
-        connection.execute(_PUT_META, ("cursor", json.dumps([batch[-1][0], batch[-1][2], epoch])))
+        connection.execute(_PUT_META, ("cursor", json.dumps([batch[-1][0], batch[-1][1], epoch])))
 
 
 def _taken(db: Db, batch: Sequence[Row]) -> set[int]:
     """Numbers that these rows would like and others have."""
-    wanted = [seq if at_us is None else at_us // SLOT_US for seq, _, _, at_us, _ in batch]
+    wanted = [seq if at_us is None else at_us // SLOT_US for seq, _, at_us, _ in batch]
     return {n for (n,) in db.rows("SELECT n FROM entry WHERE n IN (SELECT value FROM json_each(?))", (json.dumps(wanted),))}
 
 

@@ -18,6 +18,9 @@ from overproof.web.place import Place
 
 AT_ONCE = 1_000
 """Rows that a page takes in itself."""
+A_TURN = 20_000
+"""Rows that the child takes in before it looks whether anybody still wants them."""
+_log = logging.getLogger(__name__)
 _ONE_AT_A_TIME = threading.Lock()
 _children: dict[Path, subprocess.Popen[bytes]] = {}
 
@@ -59,6 +62,8 @@ def _send_child(project: Path) -> None:
         known = _children.get(project)
         if known is not None and known.poll() is None:
             return
+        if known is not None and known.returncode:
+            _log.warning("the search index of %s is not finished: its process ended with %d; it is tried again", project.parent.name, known.returncode)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         command = [sys.executable, "-m", "overproof.web.catching_up", str(project)]
         _children[project] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
@@ -66,7 +71,7 @@ def _send_child(project: Path) -> None:
 
 def main(project: Path) -> int:
     """
-    The child: all that there is, at low priority.
+    The child: all that there is, at low priority, as long as its parent lives.
 
     Args:
         project: its file.
@@ -74,13 +79,13 @@ def main(project: Path) -> int:
     Returns: an exit code.
     """
     os.nice(10)
-    loaded = load_project(project)
+    parent = os.getppid()
     try:
+        loaded = load_project(project)
         with open_store(loaded.root) as store:
-            while take_in(store, loaded.task.output):
+            while os.getppid() == parent and take_in(store, loaded.task.output, most=A_TURN):
                 pass
-    except OverproofError as error:
-        logging.getLogger(__name__).error("%s", error.what)  # noqa: TRY400 - what went wrong is the message
+    except OverproofError:
         return 1
     return 0
 
