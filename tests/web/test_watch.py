@@ -7,14 +7,17 @@ from datetime import date, datetime
 import pytest
 from tests.web.conftest import Site, get
 
-from overproof.data import Alarm, ExampleShown, Reading
+from overproof.data import Alarm, ExampleShown, Reading, Request, TrafficRecord
 from overproof.measure.audited import Counted, Draw, audited_rate
 from overproof.measure.monitor import AuditDay
 from overproof.project import load_project
+from overproof.serve.keys import Caller
 from overproof.web import watch_model
 from overproof.web.catching_up import take_in
 from overproof.web.place import Place
-from overproof.web.views.watch import chart
+from overproof.web.render import rendered
+from overproof.web.view import Ask, Query
+from overproof.web.views.watch import chart, watch
 from overproof.web.watch_model import read_watch, running, sentence_of
 
 TASK = "northlane-inbox"
@@ -38,6 +41,7 @@ def bare(northlane_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bare") / "inbox"
     shutil.copytree(northlane_folder, folder, ignore=shutil.ignore_patterns(".overproof", "dossier"))
     site = Site(folder)
+    site.folder = folder
     yield site
     site.stop()
 
@@ -111,6 +115,37 @@ def test_before_anything_serves_the_page_says_what_to_do(bare):
     assert "Nothing is watched" in html
     assert "overproof serve" in html
     assert "· quiet" not in html
+
+
+def test_a_log_that_was_only_imported_has_no_escalations_and_says_so(bare, tmp_path):
+    """Nothing of it came through a gateway: no share, no interval, no pass."""
+    folder = tmp_path / "imported"
+    shutil.copytree(bare.folder, folder, ignore=shutil.ignore_patterns(".overproof"))
+    place = Place(load_project(folder))
+    place.store.traffic.append([TrafficRecord(request=Request(id=f"m{at}", fields={"text": "hello"}, at=f"2026-01-0{at + 1}T10:00:00+00:00")) for at in range(5)], "file")
+    found = read_watch(place, now=AT)
+    assert (found.escalation.n, found.escalation.low, found.escalation.high) == (0, 0.0, 1.0)
+    assert found.errors == ()
+    assert found.report is None
+    assert not found.stale
+    html = rendered_page(place)
+    assert "No request came through the gateway" in html
+    place.close()
+
+
+def rendered_page(place):
+    """The page's own words, without a server."""
+    asked = Ask(places=(place,), params={"task": TASK}, query=Query(b""), caller=Caller(id="", scopes=frozenset({"read"})), now=AT)
+    reply = watch(asked)
+    frame = {"tasks": [TASK], "menu": [], "caller": None, "keyed": False, "token": "", "title": reply.title, "live": {}, "ask": asked, "now": AT, "here": "", "task": TASK}
+    return rendered(reply.template, {**frame, **reply.values}).decode()
+
+
+def test_who_may_not_decide_is_offered_no_form(place):
+    """A key for reading sees what is open, and no button that would be refused."""
+    html = rendered_page(place)
+    assert "What asks for somebody" in html
+    assert "data-send" not in html
 
 
 def test_an_alarm_is_closed_and_a_trigger_dismissed_by_a_person_with_a_reason(page, site, place):

@@ -27,10 +27,9 @@ def watch(ask: Ask) -> Reply:
     found = read_watch(ask.place, now=ask.now)
     values = {
         "found": found, "drawings": [chart(one) for one in found.errors], "bars": bars(found), "costs": costs(found.escalation.days), "said": SAID,
-        "shares": SHARES, "reasons": REASONS, "next": NEXT, "base": f"/ui/{part(ask.place.name)}", "may": ask.may("promote"),
+        "shares": SHARES, "reasons": REASONS, "next": NEXT, "base": f"/ui/{part(ask.place.name)}", "may": ask.may("promote"), "open": _count(found),
     }  # fmt: skip
-    live = {"open": _count(found), "pass": found.report.at[:16].replace("T", " ") + " UTC" if found.report is not None else "never"}
-    return Page(template="watch.html", title="Monitoring", values=values, live=live)
+    return Page(template="watch.html", title="Monitoring", values=values, live={"open": values["open"]})
 
 
 def _count(found: Monitoring) -> str:
