@@ -25,11 +25,12 @@ NEXT: Final = {
 def watch(ask: Ask) -> Reply:
     """The page."""
     found = read_watch(ask.place, now=ask.now)
+    said_open = _count(found)
     values = {
         "found": found, "drawings": [chart(one) for one in found.errors], "bars": bars(found), "costs": costs(found.escalation.days), "said": SAID,
-        "shares": SHARES, "reasons": REASONS, "next": NEXT, "base": f"/ui/{part(ask.place.name)}", "may": ask.may("promote"), "open": _count(found),
+        "shares": SHARES, "reasons": REASONS, "next": NEXT, "base": f"/ui/{part(ask.place.name)}", "may": ask.may("promote"), "open": said_open,
     }  # fmt: skip
-    return Page(template="watch.html", title="Monitoring", values=values, live={"open": values["open"]})
+    return Page(template="watch.html", title="Monitoring", values=values, live={"open": said_open})
 
 
 def _count(found: Monitoring) -> str:
