@@ -205,7 +205,8 @@ def _print(timed: Sequence[Timed], rows: int, took: tuple[float, tuple[float, ..
         held = "holds" if one.held else f"FAILS ({one.status})"
         print(f"| `{one.asked}` | {len(order)} | {1e3 * median(order):.0f} | {1e3 * p95:.0f} | {1e3 * order[-1]:.0f} | {1e3 * one.goal_s:.0f} | {one.bytes / 1e3:.0f} | {held} |")
     seconds, each = took
-    print(f"\nThe search index took {seconds:.0f} s from nothing ({rows / max(seconds, 1e-9):,.0f} rows/s, a process of low priority); the traffic page meanwhile: n = {len(each)}, p50 {1e3 * median(each):.0f} ms, max {1e3 * max(each):.0f} ms.")
+    said = "was there already" if len(each) == 1 else f"took {seconds:.0f} s from nothing ({rows / seconds:,.0f} rows/s, a process of low priority)"
+    print(f"\nThe search index {said}; the traffic page meanwhile: n = {len(each)}, p50 {1e3 * median(each):.0f} ms, max {1e3 * max(each):.0f} ms.")
     if left:
         print(f"Not opened, since nothing here has their names: {', '.join(left)}")
 

@@ -23,6 +23,7 @@ from overproof.web.place import KEPT_RUNS, Place
 ROWS: Final = 50
 CUT: Final = 300
 BUDGET_S: Final = 0.4
+STORY_S: Final = 0.2
 _known: dict[tuple[str, str], Future[Mapping[str, RowInRun]]] = {}
 _lock = threading.Lock()
 _reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="runs")
@@ -140,7 +141,7 @@ def is_request(place: Place, text: str) -> bool:
     return bool(text) and " " not in text and bool(place.store.traffic.find([text]))
 
 
-def read_story(place: Place, request_id: str, *, budget_s: float = BUDGET_S) -> Story | None:
+def read_story(place: Place, request_id: str, *, budget_s: float = STORY_S) -> Story | None:
     """
     All that is known of one request.
 
