@@ -200,6 +200,9 @@ PROJECT_SCHEMA = (
         body TEXT NOT NULL, PRIMARY KEY(pin, prompts, round)) STRICT, WITHOUT ROWID;
     CREATE TABLE watch_pass(task TEXT PRIMARY KEY, at REAL NOT NULL, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
     """,
+    """
+    CREATE INDEX audit_wrong ON audit(request_id) WHERE wrong = 1;
+    """,
 )
 
 

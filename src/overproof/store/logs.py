@@ -231,6 +231,27 @@ class TrafficLog:
             for body, source in self._db.rows("SELECT body, source FROM record WHERE id=?", (identity,))
         ]
 
+    def numbered(self, numbers: Iterable[int]) -> list[TrafficRecord]:
+        """
+        Rows by their numbers in the log.
+
+        Args:
+            numbers: what is not in the log is left out.
+
+        Returns: the rows, in the order of `numbers`, without context.
+        """
+        shared = _Shared()
+        return [
+            _record_of(body, source, context=False, shared=shared)
+            for number in numbers
+            for body, source in self._db.rows("SELECT body, source FROM record WHERE seq=?", (number,))
+        ]
+
+    def whole(self, request_id: str) -> TrafficRecord | None:
+        """One row with all that the log holds of it, turns and tool calls included; None where there is none of this id."""
+        found = self._db.rows("SELECT body, source FROM record WHERE id=?", (request_id,))
+        return _record_of(*found[0], context=True, shared=_Shared()) if found else None
+
     def answered_by(self, task: str, *, since: float) -> list[AnsweredBy]:
         """
         Models and fingerprints of the teacher's own answers through the gateway, in the order in which they were first seen.

@@ -22,6 +22,7 @@ from overproof.store.objects import Objects
 from overproof.store.releases import Releases
 from overproof.store.reviews import ReviewLog
 from overproof.store.rollout import Rollouts
+from overproof.store.search import SearchIndex
 from overproof.store.secret import project_secret
 from overproof.store.served import ServedDays
 from overproof.store.signatures import Signatures
@@ -53,6 +54,11 @@ class Store:
     def glance(self) -> Glance:
         """Short looks at the traffic log."""
         return Glance(self._traffic_db)
+
+    @cached_property
+    def search(self) -> SearchIndex:
+        """Rows of the traffic log by words, ways and days."""
+        return SearchIndex(self.home, self._traffic_db)
 
     @cached_property
     def captured(self) -> CaptureLog:
@@ -143,6 +149,8 @@ class Store:
 
     def close(self) -> None:
         """Close databases and remove scratch files."""
+        if "search" in self.__dict__:
+            self.__dict__.pop("search").close()
         for name in ("_traffic_db", "_project_db"):
             if name in self.__dict__:
                 self.__dict__.pop(name).close()
