@@ -108,7 +108,7 @@ def _ask(
     desk: Desk, rows: Sequence[Asked], reviewer: str, kind: Literal["review", "adjudication"], *, quiet: bool, judged: bool = False
 ) -> int:
     """Each answer is durable before the next question; the end of the input is a way to quit."""
-    from overproof.cli.sheet import spoken
+    from overproof.desk import spoken
 
     output = desk.asked_for(judged=judged)
     labels, keys = output.labels, KEYS if output.labels else WRITTEN_KEYS
