@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from overproof.web.view import View
-from overproof.web.views import overview
+from overproof.web.views import overview, review
 
-VIEWS: Final[tuple[View, ...]] = (*overview.VIEWS,)
+VIEWS: Final[tuple[View, ...]] = (
+    *overview.VIEWS,
+    *review.VIEWS,
+)
