@@ -6,13 +6,14 @@ import logging
 import threading
 import weakref
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from overproof.desk import Desk, FixQueue, open_desk, open_live_desk
 from overproof.errors import DataError, OverproofError
 from overproof.measure.mending import LEAST_REVIEWED
 from overproof.project import Project
 from overproof.steps.queues import Asked, Split
+from overproof.steps.teacher_errors import TeacherErrors
 from overproof.store.reviews import Queue
 from overproof.web.place import Place
 
@@ -49,9 +50,11 @@ class Tables:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._lock = threading.Lock()
+        self._opening = threading.Lock()
         self._desk: Desk | None = None
         self._prepared: tuple[tuple[str, ...], FixQueue] | None = None
         self._failed: tuple[tuple[str, ...], int, str] | None = None
+        self._errors: tuple[tuple[Any, ...], TeacherErrors] | None = None
         self._worker: threading.Thread | None = None
         self.seen: set[tuple[str, str]] = set()
         """(reviewer, digest) of rows whose teacher's answer was sent to that person's browser: their word is not blind."""
@@ -63,10 +66,8 @@ class Tables:
 
     def desk(self) -> Desk:
         """The desk over the rows as they stand. Raises DataError where there are none yet."""
-        found = open_desk(self._place.store, self.project)
-        with self._lock:
-            if self._desk is None or self._desk.identity != found.identity:
-                self._desk = found
+        with self._opening:
+            self._desk = open_desk(self._place.store, self.project, known=self._desk)
             return self._desk
 
     def of(self, rows: str) -> Desk:
@@ -94,7 +95,7 @@ class Tables:
             return desk.queue("audit", split_of(rows), reviewer)
         if rows != "train" or not desk.output.labels:
             raise DataError("the fix queue is of training rows with labels alone: picked rows prove nothing", next_action="choose the audit queue")
-        queue = self.prepared().queue
+        queue = self.prepared(desk).queue
         if queue is None:
             return ()
         outcome = desk.outcome
@@ -124,9 +125,17 @@ class Tables:
             raise DataError("this row was not asked", next_action="load the page again")
         return replace(known[digest], queue=said[-1].queue)
 
-    def prepared(self) -> Prepared:
+    def errors(self, desk: Desk) -> TeacherErrors:
+        """The teacher's errors by people's words so far, read again only when somebody has said something."""
+        words = self._place.store.reviews.live().rows
+        state = (desk.identity, len(words), words[-1].at if words else "")
+        if self._errors is None or self._errors[0] != state:
+            self._errors = (state, desk.errors_so_far())
+        return self._errors[1]
+
+    def prepared(self, desk: Desk | None = None) -> Prepared:
         """The fix queue as far as it is there; starts learning it where it is missing or has grown old."""
-        desk = self.desk()
+        desk = desk or self.desk()
         words = self._place.store.reviews.live().rows
         with self._lock:
             queue = self._prepared[1] if self._prepared is not None and self._prepared[0] == desk.identity else None

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from overproof.desk import Desk
@@ -15,6 +14,7 @@ from overproof.measure.intervals import figure
 from overproof.pipeline import RunResult
 from overproof.runs import RunRecord
 from overproof.steps.answers import same_answer
+from overproof.steps.queues import Split
 from overproof.steps.reviewing import Conflict, Outcome
 from overproof.steps.teacher_errors import LabelErrors, TeacherErrors
 from overproof.store.reviews import Review
@@ -88,8 +88,8 @@ class ReviewPage:
     problem: str = ""
     """Why there are no rows to review."""
     next_action: str = ""
-    rest: Mapping[str, int] | None = None
-    """Rows of each split."""
+    rest: Mapping[Split, int] = field(default_factory=dict)
+    """Rows of each split; none where there are no rows to review."""
     waiting_live: int = 0
     """Audited live answers that wait for a person."""
     judged: int = 0
@@ -121,19 +121,13 @@ def read_review(place: Place, tables: Tables) -> ReviewPage:
             outcome=live.outcome, drawn=0, picked=0, corrected=0, confirmed=0, errors=None, labels=(), curve=(), prepared=None,
             problem=problem.what, next_action=problem.next_action, **shared,
         )  # fmt: skip
-    outcome, labelled = desk.outcome, desk.labelled
-    right = Counter(
-        same_answer(labelled.train.output, one.label, e.target)
-        for e in labelled.train.examples if (one := outcome.settled.get(e.request.digest)) is not None
-    )  # fmt: skip
-    errors = desk.errors_so_far() if desk.output.labels else None
-    known = sorted((one for one in errors.labels if one.wrong_when_said.n), key=lambda one: (-one.wrong_when_said.low, -(one.wrong_when_said.value or 0), one.label)) if errors else []
-    sizes = {"train": labelled.train.examples, "calibration": labelled.calibration.examples, "sealed": labelled.test.examples}
+    outcome, errors = desk.outcome, tables.errors(desk)
+    known = sorted((one for one in errors.labels if one.wrong_when_said.n), key=lambda one: (-one.wrong_when_said.low, -one.missed.low, -(one.wrong_when_said.value or 0), one.label))
     return ReviewPage(
         outcome=outcome, drawn=sum(s.queue == "audit" for s in outcome.settled.values()), picked=sum(s.queue == "fix" for s in outcome.settled.values()),
-        corrected=right[False], confirmed=right[True], errors=errors, labels=tuple(known), curve=curve(desk, words, outcome),
-        prepared=tables.prepared() if desk.output.labels else None, behind=desk.behind,
-        rest={name: len({e.request.digest for e in rows}) for name, rows in sizes.items()}, judged=_judged(desk), **shared,
+        corrected=errors.counts.get("train: reviewed, corrected", 0), confirmed=errors.counts.get("train: reviewed, confirmed", 0), errors=errors, labels=tuple(known), curve=curve(desk, words, outcome),
+        prepared=tables.prepared(desk) if desk.output.labels else None, behind=desk.behind,
+        rest=desk.sizes(), judged=_judged(desk), **shared,
     )  # fmt: skip
 
 
@@ -148,11 +142,10 @@ def curve(desk: Desk, words: Sequence[Review], outcome: Outcome) -> tuple[Step, 
 
     Returns: at most `POINTS` places; rows that chance chose alone, sealed ones left out.
     """
-    labelled = desk.labelled
-    said = {e.request.digest: e.target for e in (*labelled.calibration.examples, *labelled.train.examples)}
+    said, output = desk.said(), desk.labelled.train.output
     order = dict.fromkeys(one.digest for one in words if one.queue == "audit")
     wrong = [
-        not same_answer(labelled.train.output, outcome.settled[digest].label, said[digest])
+        not same_answer(output, outcome.settled[digest].label, said[digest])
         for digest in order if digest in said and digest in outcome.settled and outcome.settled[digest].queue == "audit"
     ]  # fmt: skip
     places = sorted({round((i + 1) * len(wrong) / POINTS) for i in range(POINTS)} - {0})

@@ -30,8 +30,8 @@ def review(ask: Ask) -> Reply:
     """The page."""
     place, tables = ask.place, tables_of(ask.place)
     found = read_review(place, tables)
-    rows = ask.query.one_of("rows", ROWS, "live" if found.waiting_live and not found.rest else "train")
     table = ask.query.one_of("queue", TABLES, "audit")
+    rows = ask.query.one_of("rows", ROWS, "live" if found.waiting_live and table == "audit" else "train")
     output = tables.of("live").asked_for(judged=table == "judge")
     values = {
         "desk": found, "queue": table, "rows": rows, "output": output, "kind": _kind(output), "shown": ask.query.one_of("shown", ("1",)) == "1",
@@ -49,7 +49,7 @@ def rows(ask: Ask) -> Reply:
     desk, prepared = tables.of(whose), tables.prepared() if table == "fix" else None
     head = queue[:REACH] if ask.query.text("all") == "1" else queue[:AHEAD]
     why: Mapping[str, Any] = prepared.queue.reasons if prepared is not None and prepared.queue is not None else {}
-    said = _said(desk) if table == "fix" and shown else {}
+    said = desk.said() if table == "fix" and shown else {}
     conflicts = {one.digest: conflict_words(one) for one in desk.outcome.conflicts} if table == "conflicts" else {}
     if said:
         tables.seen.update((reviewer, one.digest) for one in head)
@@ -106,10 +106,6 @@ def bring(ask: Ask) -> Reply:
 
 def _row(one: Asked, why: str, said: str) -> dict[str, Any]:
     return {"digest": one.digest, "id": one.request_id, "text": one.text, "why": why, "said": said, "attributes": [f"{k}: {v}" for k, v in one.attributes.items()]}
-
-
-def _said(desk: Desk) -> dict[str, str]:
-    return {e.request.digest: e.target for e in desk.labelled.train.examples}
 
 
 def _counts(desk: Desk) -> dict[str, Any]:
