@@ -2,13 +2,16 @@
 
 import json
 import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from click.testing import CliRunner
+from playwright.sync_api import expect
 from tests.flows.conftest import make_project, rows
+from tests.northlane import copied
 from tests.web.conftest import Site, get
 
-from overproof.cli import main
 from overproof.desk import open_desk
 from overproof.pipeline import distil
 from overproof.project import load_project
@@ -17,6 +20,18 @@ from overproof.store.reviews import Review
 from overproof.web.desk_table import Tables
 from overproof.web.place import Place
 from overproof.web.review_model import read_review
+
+
+def aside(act):
+    """In a thread of its own: the browser's loop runs in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(act).result()
+
+
+def run(root, *, to=None):
+    """A run over the project as it is."""
+    with open_store(root) as store:
+        return distil(store, load_project(root), to=to)
 
 
 def token_of(site, task):
@@ -39,16 +54,16 @@ def template(tmp_path_factory):
     root = make_project(tmp_path_factory.mktemp("desk") / "easy", rows(260))
     file = root / "overproof.toml"
     file.write_text(file.read_text().replace("budgets = [1.0]", "budgets = []"))
-    with open_store(root) as store:
-        verdict = distil(store, load_project(root)).verdict
+    verdict = aside(lambda: run(root)).verdict
     assert type(verdict).__name__ == "Refusal"
     return root
 
 
 @pytest.fixture(scope="module")
-def desk_site(template):
-    running = Site(template)
-    yield running, template
+def desk_site(template, tmp_path_factory):
+    root = copied(template, tmp_path_factory.mktemp("site") / "easy")
+    running = Site(root)
+    yield running, root
     running.stop()
 
 
@@ -113,26 +128,26 @@ def test_ten_rows_by_keyboard_and_the_next_run_uses_them(page, desk_site):
     for i in range(10):
         text = page.locator("#text").inner_text()
         page.keyboard.press(str(i % 3 + 1))
-        page.wait_for_function(f"document.getElementById('place').textContent.includes('{i + 1} said now')")
+        expect(page.locator("#place")).to_contain_text(f"{i + 1} said now")
         said[text] = labels[i % 3]
     page.keyboard.press("u")
-    page.wait_for_function("document.getElementById('said').textContent.startsWith('Taken back')")
+    expect(page.locator("#said")).to_contain_text("Taken back")
     text = page.locator("#text").inner_text()
     assert said[text] == labels[0]
     page.keyboard.press("2")
-    page.wait_for_function("document.getElementById('place').textContent.includes('10 said now')")
+    expect(page.locator("#place")).to_contain_text("10 said now")
     said[text] = labels[1]
     page.keyboard.press("k")
     assert f"you said {labels[1]}" in page.locator("#before").inner_text()
-    done = CliRunner().invoke(main, ["run", "--to", "filter", "--project", str(root)])
-    assert done.exit_code == 0, done.output
+    done = subprocess.run([sys.executable, "-m", "overproof.cli", "run", "--to", "filter", "--project", str(root)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = aside(lambda: run(root, to="filter"))
     with open_store(root) as store:
-        result = distil(store, load_project(root), to="filter")
         words = store.reviews.live().rows
     used = {e.request.text: e for e in result.artifacts["labels"].value.train.examples if e.label_from == "review-audit"}
     assert {text: e.target for text, e in used.items()} == {text: e.gold for text, e in used.items()} == said
     assert {e.action for e in result.events if e.step in ("capture", "promptset", "teach", "filter")} == {"reuse"}
-    assert all(w.blind and w.seconds is not None and w.reviewer == "Ana" for w in words)
+    assert {(w.blind, w.reviewer, w.seconds is not None) for w in words} == {(True, "Ana", True)}
     assert page_of(root).fresh == 10
 
 
@@ -147,11 +162,11 @@ def test_a_failed_word_stays_on_its_row(page, desk_site):
     text = page.locator("#text").inner_text()
     page.route("**/review/word", lambda route: route.abort())
     page.keyboard.press("1")
-    page.wait_for_function("document.getElementById('failed').textContent.includes('Nothing was changed')")
+    expect(page.locator("#failed")).to_contain_text("Nothing was changed")
     assert page.locator("#text").inner_text() == text
     page.unroute("**/review/word")
     page.keyboard.press("1")
-    page.wait_for_function("document.getElementById('place').textContent.includes('1 said now')")
+    expect(page.locator("#place")).to_contain_text("1 said now")
     assert page.locator("#failed").inner_text() == ""
 
 
@@ -169,7 +184,7 @@ def test_two_people_differ_and_a_third_ends_it(page, desk_site):
     page.locator("#reviewer").fill("Cy")
     page.locator("#reviewer").press("Enter")
     page.locator("#labels button", has_text="how to").click()
-    page.wait_for_function("document.getElementById('empty').hidden === false")
+    expect(page.locator("#empty")).to_be_visible()
     _, _, text = get(f"{site.url}/ui/easy/review")
     assert re.search(r'data-live="conflicts">0<', text)
     assert "agree on" in text
@@ -192,8 +207,6 @@ def test_the_audit_queue_never_gives_the_teachers_answer_away(desk_site):
 
 def test_the_fix_queue_opens_after_fifty_words_and_remembers_whom_it_showed_an_answer(template, tmp_path):
     """Each row says why it is asked; a word said with the teacher's answer in sight is kept as not blind, whatever the browser says."""
-    from tests.northlane import copied
-
     root = copied(template, tmp_path / "easy")
     running = Site(root)
     try:
@@ -225,14 +238,12 @@ def test_the_fix_queue_opens_after_fifty_words_and_remembers_whom_it_showed_an_a
 
 def test_the_effect_on_the_student_is_shown_on_the_same_sealed_rows(template, tmp_path):
     """After a run with reviews: both runs' figures with interval and n, and what the words changed; before it, nothing is claimed."""
-    from tests.northlane import copied
-
     root = copied(template, tmp_path / "easy")
     assert page_of(root).effect is None
     with open_store(root) as store:
         desk = open_desk(store, load_project(root))
         desk.add([Review(digest=r.digest, request_id=r.request_id, label="how to", reviewer="Ana", queue="audit") for r in desk.queue("audit", "train", "Ana")[:30]])
-        distil(store, load_project(root))
+    aside(lambda: run(root))
     effect = page_of(root).effect
     assert effect.rows == effect.figures[0][1].n == effect.figures[0][2].n > 0
     assert effect.figures[0][1] != effect.figures[0][2]  # thirty rows that all say one thing do the student no good
@@ -264,7 +275,7 @@ def test_a_file_of_label_studio_comes_in_by_the_page(page, desk_site, tmp_path):
     page.goto(f"{site.url}/ui/easy/review?rows=calibration")
     page.locator("#file").set_input_files(file)
     page.get_by_role("button", name="Import").click()
-    page.wait_for_function("document.getElementById('said').textContent.includes('1 words read, 1 of them new')")
+    expect(page.locator("#said")).to_contain_text("1 words read, 1 of them new")
     text = page.locator("#said").inner_text()
     assert "1 not taken: skipped by the annotator" in text
     assert "1 not taken: the row changed, or is not of this project" in text

@@ -148,6 +148,7 @@ document.addEventListener("DOMContentLoaded", () => {
     if (event.ctrlKey) return;
     const act = { j: acts.on, k: acts.back, s: acts.skip, u: acts.undo, "?": acts.help }[event.key];
     if (act) { event.preventDefault(); act(); } else if (event.key === "/" && (find || answer)) { event.preventDefault(); (find || answer.elements[0]).focus(); } else if (/^[1-9]$/.test(event.key) && !event.repeat) {
+      event.preventDefault(); // else the digit lands in the field for the name, where that is missing
       const one = visible()[Number(event.key) - 1];
       if (one) keep(one.dataset.label);
     }
