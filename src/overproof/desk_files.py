@@ -106,7 +106,7 @@ def taken(data: bytes, form: Form, *, asked: Mapping[str, Asked], output: Output
     """
     found = {"argilla": argilla.annotated, "label-studio": label_studio.annotated, "jsonl": _lines}[form](data)
     refused: Counter[str] = Counter(found.skipped)
-    reach = drawn + len({word.digest for word in found.words})
+    reach = drawn + found.rows
     said: dict[tuple[str, str], list[Review]] = {}
     for word in found.words:
         one = _review(word, asked, output, reviewer, reach)
@@ -151,7 +151,7 @@ def _review(word: Word, asked: Mapping[str, Asked], output: Output, reviewer: st
     if word.queue == "fix" and row.split != "train":
         return "only training rows are in the fix queue"
     if word.queue == "audit" and row.place >= reach:
-        return "the row was not drawn yet, so it can't be of the audit queue"
+        return "it stands further on in the draw than the file has rows: review them in their order, and export all of them"
     person = word.reviewer or reviewer
     if not person:
         return "nobody is named as reviewer"
@@ -169,10 +169,9 @@ def _lines(data: bytes) -> Annotated:
     """Our own form: what `written` wrote, with `label` filled in."""
     if len(data) > MOST_BYTES:
         raise DataError(f"the file is larger than {MOST_BYTES} bytes", next_action="split it")
-    reading = Reading()
-    for line in data.decode("utf-8-sig", "replace").split("\n"):  # not splitlines: a text may hold other line ends
-        if not line.strip():
-            continue
+    lines = [line for line in data.decode("utf-8-sig", "replace").split("\n") if line.strip()]  # not splitlines: a text may hold other line ends
+    reading = Reading(len(lines))
+    for line in lines:
         one: Any = None
         with contextlib.suppress(ValueError, RecursionError):
             one = json.loads(line)

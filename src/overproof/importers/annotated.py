@@ -54,12 +54,20 @@ class Annotated:
     words: tuple[Word, ...]
     skipped: Mapping[str, int]
     """Why an annotation is no word, to how many."""
+    rows: int
+    """Rows in the file, with a word or without."""
 
 
 class Reading:
-    """Words and what was skipped, while a file is read."""
+    """
+    Words and what was skipped, while a file is read.
 
-    def __init__(self) -> None:
+    Args:
+        rows: in the file.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
         self._words: list[Word] = []
         self._skipped: Counter[str] = Counter()
 
@@ -73,7 +81,7 @@ class Reading:
 
     def done(self) -> Annotated:
         """All of it."""
-        return Annotated(words=tuple(self._words), skipped=dict(sorted(self._skipped.items())))
+        return Annotated(words=tuple(self._words), skipped=dict(sorted(self._skipped.items())), rows=self._rows)
 
 
 def objects(data: bytes, tool: str) -> list[dict[str, Any]]:

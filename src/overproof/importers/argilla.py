@@ -45,8 +45,9 @@ def annotated(data: bytes) -> Annotated:
         its record is completed.
     Raises: DataError where it is no such file.
     """
-    reading = Reading()
-    for record in objects(data, TOOL):
+    found = objects(data, TOOL)
+    reading = Reading(len(found))
+    for record in found:
         if f"{QUESTION}.responses" in record:
             _flat(reading, record)
         else:

@@ -62,8 +62,9 @@ def annotated(data: bytes) -> Annotated:
     Returns: a word for each annotation that holds one; cancelled and empty ones are counted.
     Raises: DataError where it is no such file.
     """
-    reading = Reading()
-    for task in objects(data, TOOL):
+    found = objects(data, TOOL)
+    reading = Reading(len(found))
+    for task in found:
         if isinstance(task.get("annotations"), list):
             for one in task["annotations"]:
                 _annotation(reading, _object(task.get("data")), _object(one))
