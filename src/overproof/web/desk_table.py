@@ -14,7 +14,6 @@ from overproof.measure.mending import LEAST_REVIEWED
 from overproof.project import Project
 from overproof.steps.queues import Asked, Split
 from overproof.steps.teacher_errors import TeacherErrors
-from overproof.store.reviews import Queue
 from overproof.web.place import Place
 
 Table = Literal["audit", "fix", "judge", "conflicts"]
@@ -181,8 +180,3 @@ def tables_of(place: Place) -> Tables:
 def split_of(rows: str) -> Split:
     """The rows that a page, like the command line, calls sealed are the test split."""
     return {"train": "train", "calibration": "calibration", "sealed": "test", "live": "live"}[rows]  # type: ignore[return-value]
-
-
-def queue_of(table: Table) -> Queue:
-    """The queue that a word of this table counts for, where the row does not say."""
-    return "fix" if table == "fix" else "audit"

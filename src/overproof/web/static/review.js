@@ -153,5 +153,6 @@ document.addEventListener("DOMContentLoaded", () => {
       if (one) keep(one.dataset.label);
     }
   });
+  el("empty").hidden = false;
   refill(true);
 });

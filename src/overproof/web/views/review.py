@@ -22,6 +22,8 @@ AHEAD = 20
 MOST = 5000
 """Rows of a file to keep."""
 MOST_ANSWER = 20_000
+DERIVED = ("system_prompt", "turns", "tool_results")
+"""Attributes that importers count out of a call: they say nothing to a reader."""
 MOST_FILE = 900_000
 _KINDS = {"argilla": ("json", "application/json"), "label-studio": ("json", "application/json"), "jsonl": ("jsonl", "application/x-ndjson")}
 
@@ -105,7 +107,7 @@ def bring(ask: Ask) -> Reply:
 
 
 def _row(one: Asked, why: str, said: str) -> dict[str, Any]:
-    return {"digest": one.digest, "id": one.request_id, "text": one.text, "why": why, "said": said, "attributes": [f"{k}: {v}" for k, v in one.attributes.items()]}
+    return {"digest": one.digest, "id": one.request_id, "text": one.text, "why": why, "said": said, "attributes": [f"{k}: {v}" for k, v in one.attributes.items() if k not in DERIVED]}
 
 
 def _counts(desk: Desk) -> dict[str, Any]:
