@@ -2,16 +2,19 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from playwright.sync_api import expect
-from tests.flows.conftest import make_project, rows
+from tests.flows.conftest import LINEAR, Maker, make_project, rows
+from tests.flows.test_written import FIELDS, documents
 from tests.northlane import copied
 from tests.web.conftest import Site, get
 
+from overproof.cli.intake import take
 from overproof.desk import open_desk
 from overproof.pipeline import distil
 from overproof.project import load_project
@@ -281,3 +284,43 @@ def test_a_file_of_label_studio_comes_in_by_the_page(page, desk_site, tmp_path):
     assert "1 not taken: the row changed, or is not of this project" in text
 
 
+
+
+@pytest.fixture(scope="module")
+def records_site(tmp_path_factory):
+    """The desk of a task of records."""
+    root = make_project(tmp_path_factory.mktemp("records") / "orders", rows(5))
+    shutil.rmtree(root / ".overproof")
+    file, terms = root / "overproof.toml", root / "terms.toml"
+    head, rest = file.read_text().split("output = ", 1)
+    rest = rest.split("\n", 1)[1].replace(LINEAR, 'use = "span.v1"').replace('[[student]]\nuse = "ngram.v1"\nname = "small"\n', "")
+    file.write_text(f"{head}output = {FIELDS}\n{rest}")
+    terms.write_text(terms.read_text().replace('student_kind = "classifier"', 'student_kind = "extractor"'))
+    with open_store(root) as store:
+        take(store, load_project(root), [Maker.write_log(root / "orders.jsonl", documents(60))])
+    aside(lambda: run(root, to="filter"))
+    running = Site(root)
+    yield running, root
+    running.stop()
+
+
+def test_records_are_reviewed_in_a_form(page, records_site):
+    """Fields instead of labels; what is no record is refused in words and stays on its row; there is no fix queue of records."""
+    site, root = records_site
+    page.goto(f"{site.url}/ui/easy/review")
+    page.locator("#reviewer").fill("Ana")
+    page.locator("#reviewer").press("Enter")
+    page.wait_for_selector("#row:not([hidden])")
+    page.locator("#field-1").fill("A12345")
+    page.locator("#field-2").fill("twelve")
+    page.locator("#field-2").press("Enter")
+    expect(page.locator("#failed")).to_contain_text("total")
+    assert page.locator("#field-1").input_value() == "A12345"
+    page.locator("#field-2").fill("12.50")
+    page.locator("#field-3").select_option("EUR")
+    page.locator("#field-3").press("Enter")
+    page.locator("#answer button").click()
+    expect(page.locator("#place")).to_contain_text("1 said now")
+    with open_store(root) as store:
+        assert [json.loads(w.label) for w in store.reviews.live().rows] == [{"order": "A12345", "total": 12.5, "currency": "EUR"}]
+    assert get(f"{site.url}/ui/easy/review/rows?queue=fix&rows=train")[0] == 503

@@ -23,9 +23,8 @@ document.addEventListener("DOMContentLoaded", () => {
 
   async function refill(fresh) {
     if (fresh) { list = []; at = 0; said = []; last = false; }
-    const me = name.value.trim();
-    asked = me;
-    const query = new URLSearchParams({ queue, rows: whose, reviewer: me, shown, all: list.length ? "1" : "" });
+    asked = name.value.trim();
+    const query = new URLSearchParams({ queue, rows: whose, reviewer: asked, shown, all: list.length ? "1" : "" });
     let found;
     try {
       const got = await fetch(`${base}/rows?${query}`);
@@ -46,7 +45,7 @@ document.addEventListener("DOMContentLoaded", () => {
     place();
   }
 
-  function nothing(text) { el("row").hidden = true; el("empty").hidden = false; el("empty").textContent = text; }
+  function nothing(text) { el("row").hidden = true; el("empty").hidden = false; say("empty", text); }
   function place() { el("place").textContent = `${left.toLocaleString("en")} left${said.length ? `, ${said.length} said now` : ""}`; }
 
   function show(focus) {
@@ -54,17 +53,17 @@ document.addEventListener("DOMContentLoaded", () => {
     if (!one) { el("row").hidden = true; if (last) nothing("Nothing is left to review here. Choose another queue."); else refill(false); return; }
     el("empty").hidden = true;
     el("row").hidden = false;
-    el("text").textContent = one.text;
-    el("about").textContent = [...one.attributes, one.id].join(" · ");
-    el("why").textContent = one.why ? (queue === "conflicts" ? one.why : `Why this row: ${one.why}.`) : "";
-    el("teacher").textContent = one.said ? `The teacher says: ${one.said}` : "";
+    say("text", one.text);
+    say("about", [...one.attributes, one.id].join(" · "));
+    say("why", one.why ? (queue === "conflicts" ? one.why : `Why this row: ${one.why}.`) : "");
+    say("teacher", one.said ? `The teacher says: ${one.said}` : "");
+    say("before", one.word ? `✓ you said ${one.word}` : "");
     el("before").hidden = !one.word;
-    el("before").textContent = one.word ? `✓ you said ${one.word}` : "";
     if (find) find.value = "";
     if (answer) answer.reset();
     number();
     restart();
-    if (focus) el("row").focus({ preventScroll: false });
+    if (focus) el("row").focus();
     if (list.length - at < 6 && !last && !busy) refill(false);
   }
 
@@ -85,7 +84,7 @@ document.addEventListener("DOMContentLoaded", () => {
     if (!name.value.trim()) { say("failed", "Write your name first: each word is kept with it."); name.focus(); return; }
     busy = true;
     desk.setAttribute("data-busy", "");
-    const found = await send(`${base}/word`, { digest: one.digest, queue, rows: whose, label, reviewer: name.value.trim(), seconds: seconds() });
+    const found = await send(`${base}/word`, { digest: one.digest, queue, rows: whose, label, reviewer: name.value.trim(), seconds: seconds(), shown: one.said !== "" });
     busy = false;
     desk.removeAttribute("data-busy");
     if (!found) return; // the row stays, with what went wrong above it
@@ -147,11 +146,13 @@ document.addEventListener("DOMContentLoaded", () => {
     }
     if (event.ctrlKey) return;
     const act = { j: acts.on, k: acts.back, s: acts.skip, u: acts.undo, "?": acts.help }[event.key];
-    if (act) { event.preventDefault(); act(); } else if (event.key === "/" && (find || answer)) { event.preventDefault(); (find || answer.elements[0]).focus(); } else if (/^[1-9]$/.test(event.key) && !event.repeat) {
-      event.preventDefault(); // else the digit lands in the field for the name, where that is missing
-      const one = visible()[Number(event.key) - 1];
-      if (one) keep(one.dataset.label);
-    }
+    const one = /^[1-9]$/.test(event.key) && !event.repeat ? visible()[Number(event.key) - 1] : null;
+    const field = event.key === "/" ? find || (answer && answer.elements[0]) : null;
+    if (!act && !one && !field) return;
+    event.preventDefault(); // else a digit lands in the field for the name, where that is missing
+    if (act) act();
+    else if (one) keep(one.dataset.label);
+    else field.focus();
   });
   el("empty").hidden = false;
   refill(true);

@@ -68,7 +68,7 @@ def word(ask: Ask) -> Reply:
     row = tables.row(table, whose, reviewer, ask.said("digest", most=200))
     desk = tables.of(whose)
     label = spoken(ask.said("label", most=MOST_ANSWER, needed="choose a label, or write the answer"), desk.asked_for(judged=table == "judge"))
-    blind = (reviewer, row.digest) not in tables.seen
+    blind = (reviewer, row.digest) not in tables.seen and ask.body.get("shown") is not True  # a page outlives the server that filled it
     desk.keep(row, label, reviewer, kind="adjudication" if table == "conflicts" else "review", seconds=_seconds(ask.body.get("seconds")), blind=blind)
     return Data(value={"kept": label, "blind": blind, **_counts(desk)})
 
