@@ -8,23 +8,21 @@ document.addEventListener("DOMContentLoaded", () => {
   if (bring) bring.addEventListener("submit", async (event) => {
     event.preventDefault();
     const file = el("file").files[0];
-    if (!file) return;
     const found = await send(`${desk.dataset.base}/import`, { text: await file.text(), queue: bring.dataset.queue, rows: bring.dataset.rows, reviewer: el("reviewer").value.trim() });
     if (found) { say("said", `${file.name}: ${found.said}.`); window.scrollTo(0, 0); refill(true); }
   });
   if (!desk) return;
   const { base, queue, rows: whose, shown, kind } = desk.dataset;
   const find = el("find"), answer = el("answer"), name = el("reviewer");
+  const visible = () => [...desk.querySelectorAll("#labels button")].filter((one) => !one.hidden);
   let list = [], at = 0, left = 0, said = [], began = 0, spent = 0, busy = false, last = false, asked = "";
-
   const seconds = () => (spent + (document.hidden ? 0 : performance.now() - began)) / 1000;
   const restart = () => { spent = 0; began = performance.now(); };
   document.addEventListener("visibilitychange", () => { if (document.hidden) spent += performance.now() - began; else began = performance.now(); });
-
   async function refill(fresh) {
-    if (fresh) { list = []; at = 0; said = []; last = false; }
-    asked = name.value.trim();
-    const query = new URLSearchParams({ queue, rows: whose, reviewer: asked, shown, all: list.length ? "1" : "" });
+    if (fresh) { list = []; at = 0; said = []; last = false; nothing("Fetching the rows."); }
+    const me = asked = name.value.trim();
+    const query = new URLSearchParams({ queue, rows: whose, reviewer: me, shown, all: list.length ? "1" : "" });
     let found;
     try {
       const got = await fetch(`${base}/rows?${query}`);
@@ -32,8 +30,8 @@ document.addEventListener("DOMContentLoaded", () => {
       if (!got.headers.get("content-type").startsWith("application/json")) return nothing("This queue is not open here: choose another queue or other rows.");
       found = await got.json();
     } catch { return nothing("The server can't be reached. Nothing was lost: each word was kept before the next row was shown."); }
-    const had = new Set(list.map((one) => one.digest));
-    const more = found.rows.filter((one) => !had.has(one.digest));
+    if (me !== asked) return; // somebody else sits here by now
+    const more = found.rows.filter((one) => !list.some((had) => had.digest === one.digest));
     last = more.length === 0;
     list.push(...more);
     left = found.left;
@@ -44,13 +42,14 @@ document.addEventListener("DOMContentLoaded", () => {
     else if (el("row").hidden) show();
     place();
   }
-
   function nothing(text) { el("row").hidden = true; el("empty").hidden = false; say("empty", text); }
   function place() { el("place").textContent = `${left.toLocaleString("en")} left${said.length ? `, ${said.length} said now` : ""}`; }
-
   function show(focus) {
     const one = list[at];
-    if (!one) { el("row").hidden = true; if (last) nothing("Nothing is left to review here. Choose another queue."); else refill(false); return; }
+    if (!one) {
+      nothing(last ? "Nothing is left to review here. Choose another queue." : "Fetching the rows.");
+      return last ? null : refill(false);
+    }
     el("empty").hidden = true;
     el("row").hidden = false;
     say("text", one.text);
@@ -66,7 +65,6 @@ document.addEventListener("DOMContentLoaded", () => {
     if (focus) el("row").focus();
     if (list.length - at < 6 && !last && !busy) refill(false);
   }
-
   function number() {
     const wanted = find ? find.value.trim().toLowerCase() : "";
     let n = 0;
@@ -76,50 +74,47 @@ document.addEventListener("DOMContentLoaded", () => {
       one.querySelector("kbd").textContent = !one.hidden && n <= 9 ? String(n) : "";
     }
   }
-  const visible = () => [...desk.querySelectorAll("#labels button")].filter((one) => !one.hidden);
-
+  async function post(what, body) {
+    busy = true;
+    desk.toggleAttribute("data-busy", true);
+    const found = await send(`${base}/${what}`, { queue, rows: whose, reviewer: name.value.trim(), ...body });
+    busy = false;
+    desk.toggleAttribute("data-busy", false);
+    if (found) figures(found);
+    return found;
+  }
   async function keep(label) {
     const one = list[at];
     if (busy || !one || el("row").hidden) return;
-    if (!name.value.trim()) { say("failed", "Write your name first: each word is kept with it."); name.focus(); return; }
-    busy = true;
-    desk.setAttribute("data-busy", "");
-    const found = await send(`${base}/word`, { digest: one.digest, queue, rows: whose, label, reviewer: name.value.trim(), seconds: seconds(), shown: one.said !== "" });
-    busy = false;
-    desk.removeAttribute("data-busy");
+    if (!name.value.trim()) { name.focus(); return say("failed", "Write your name first: each word is kept with it."); }
+    const found = await post("word", { digest: one.digest, label, seconds: seconds(), shown: one.said !== "" });
     if (!found) return; // the row stays, with what went wrong above it
     if (!one.word) left = Math.max(0, left - 1);
     one.word = found.kept;
     said.push(at);
     say("said", `Kept: ${found.kept} for ${one.id}. ${left.toLocaleString("en")} left.`);
-    figures(found);
     at += 1;
     place();
     show(true);
   }
-
   async function undo() {
     if (busy) return;
-    if (!said.length) { say("said", "Nothing to undo in this sitting."); return; }
-    busy = true;
+    if (!said.length) return say("said", "Nothing to undo in this sitting.");
     const where = said[said.length - 1], one = list[where];
-    const found = await send(`${base}/undo`, { digest: one.digest, queue, rows: whose, reviewer: name.value.trim() });
-    busy = false;
+    const found = await post("undo", { digest: one.digest });
     if (!found) return;
     said.pop();
     one.word = "";
     left += 1;
     at = where;
     say("said", `Taken back: your word on ${one.id}.`);
-    figures(found);
     place();
     show(true);
   }
-
   function figures(found) {
     for (const one of document.querySelectorAll("[data-live]")) if (one.dataset.live in found) one.textContent = found[one.dataset.live].toLocaleString("en");
   }
-  function move(by) { if (!busy && list[at + by]) { at += by; show(true); } else if (by > 0 && !busy) { at = Math.min(at + 1, list.length); show(true); } }
+  function move(by) { if (!busy && at + by >= 0) { at = Math.min(at + by, list.length); show(true); } }
   const acts = { back: () => move(-1), on: () => move(1), skip: () => move(1), undo, help: () => el("keys").showModal() };
 
   desk.addEventListener("click", (event) => {
@@ -140,7 +135,7 @@ document.addEventListener("DOMContentLoaded", () => {
     if (typing) {
       if (event.key === "Escape") { typing.blur(); el("row").focus(); }
       if (typing === find && event.key === "Enter") { event.preventDefault(); const first = visible()[0]; if (first && find.value.trim()) keep(first.dataset.label); }
-      if (typing === name && event.key === "Enter") { event.preventDefault(); name.blur(); el("row").focus(); }
+      if (typing === name && event.key === "Enter") { name.blur(); el("row").focus(); }
       if (kind === "text" && event.ctrlKey && event.key === "Enter") answer.requestSubmit();
       return;
     }
@@ -154,6 +149,5 @@ document.addEventListener("DOMContentLoaded", () => {
     else if (one) keep(one.dataset.label);
     else field.focus();
   });
-  el("empty").hidden = false;
   refill(true);
 });
