@@ -154,7 +154,7 @@ class Store:
         for name in ("_traffic_db", "_project_db"):
             if name in self.__dict__:
                 self.__dict__.pop(name).close()
-        for name in ("traffic", "captured", "served", "ledger", "adopted", "canaries", "decisions", "releases", "rollouts", "looks", "reviews", "keys", "watching"):
+        for name in ("traffic", "captured", "served", "glance", "ledger", "adopted", "canaries", "decisions", "releases", "rollouts", "looks", "reviews", "keys", "watching"):
             self.__dict__.pop(name, None)
         self.objects.close()
 
