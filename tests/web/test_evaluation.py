@@ -187,7 +187,7 @@ def test_without_a_script_the_form_shows_the_same(site, explorer):
 def test_the_threshold_moves_by_keyboard(page, site, explorer):
     """Arrow keys move it; share, bound, word and cost are the read model's at every step, and only the plan's own place is certified."""
     page.goto(f"{site.url}/ui/northlane-inbox/evaluation")
-    page.wait_for_function("document.getElementById('x-show').hidden")
+    page.locator("#x-show").wait_for(state="hidden")
     page.locator("#x-volume").fill("50000")
 
     def agrees(move, at):

@@ -5,6 +5,7 @@ import re
 import pytest
 from tests.flows.conftest import Maker
 from tests.flows.test_written import BARS, FIELDS, documents, installed, written  # noqa: F401 - a student that is installed for the module
+from tests.web.conftest import apart
 
 from overproof.pipeline import distil
 from overproof.project import load_project
@@ -20,7 +21,7 @@ def orders(installed, tmp_path_factory):  # noqa: F811 - the student has to be t
     """A project of records after its run."""
     root = written(Maker, tmp_path_factory.mktemp("orders") / "orders", FIELDS, documents(400), BARS)
     place = Place(load_project(root))
-    distil(place.store, place.project)
+    apart(distil, place.store, place.project)
     yield place
     place.close()
 

@@ -30,7 +30,7 @@ def hostile(tmp_path_factory):
 def links(page, base):
     """Pages of ours that this one links to; any other kind of address fails."""
     found = []
-    for href in page.eval_on_selector_all("a[href]", "all => all.map(a => a.getAttribute('href'))"):
+    for href in page.eval_on_selector_all("a[href]:not([download])", "all => all.map(a => a.getAttribute('href'))"):
         whole = urlsplit(urljoin(page.url, href))
         assert whole.scheme == "http", href
         assert f"{whole.scheme}://{whole.netloc}" == base, href

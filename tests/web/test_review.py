@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from tests.flows.conftest import LINEAR, Maker, make_project, rows
 from tests.flows.test_written import FIELDS, documents
 from tests.northlane import copied
-from tests.web.conftest import Site, get
+from tests.web.conftest import Site, apart, get
 
 from overproof.cli.intake import take
 from overproof.desk import open_desk
@@ -34,7 +34,7 @@ def aside(act):
 def run(root, *, to=None):
     """A run over the project as it is."""
     with open_store(root) as store:
-        return distil(store, load_project(root), to=to)
+        return apart(lambda: distil(store, load_project(root), to=to))
 
 
 def token_of(site, task):
@@ -183,7 +183,7 @@ def test_two_people_differ_and_a_third_ends_it(page, desk_site):
         assert (status, found["kept"], found["blind"]) == (200, label, True)
     assert found["conflicts"] == 1
     page.goto(f"{site.url}/ui/easy/review?queue=conflicts")
-    assert "Ana: how to · Bo: bug report" in page.locator("#why").inner_text()
+    page.locator("#why", has_text="Ana: how to · Bo: bug report").wait_for()
     page.locator("#reviewer").fill("Cy")
     page.locator("#reviewer").press("Enter")
     page.locator("#labels button", has_text="how to").click()
@@ -221,7 +221,7 @@ def test_the_fix_queue_opens_after_fifty_words_and_remembers_whom_it_showed_an_a
                 break
         hidden = found["rows"]
         assert hidden, found
-        assert all("reviewed" in one["why"] and not one["said"] for one in hidden)
+        assert all("reviewed" in one["why"] and not one["said"] for one in hidden), hidden
         first, second = hidden[:2]
         assert post(running, "easy", "word", queue="fix", rows="train", reviewer="Ana", digest=first["digest"], label="how to")[1]["blind"] is True
         shown = asked(running, "easy", queue="fix", rows="train", reviewer="Ana", shown=1)["rows"]

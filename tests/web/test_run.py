@@ -8,7 +8,7 @@ from importlib.resources import files
 
 import pytest
 from tests.northlane import copied
-from tests.web.conftest import Site, get
+from tests.web.conftest import Site, apart, get
 
 from overproof.importers import ColumnMapping, read_file
 from overproof.pipeline import distil
@@ -41,7 +41,7 @@ def leaky(northlane_folder, tmp_path_factory):
     place = Place(load_project(folder / "overproof.toml"))
     mapping = ColumnMapping(fields=("text",), columns={"gold": "queue"}, attributes=("channel", "tier", "language"))
     place.store.traffic.append(read_file(folder / "messages.jsonl", mapping), "messages.jsonl")
-    distil(place.store, place.project)
+    apart(distil, place.store, place.project)
     yield place
     place.close()
 

@@ -155,5 +155,7 @@ class View:
     method: Literal["GET", "POST"] = "GET"
     scope: Scope = "read"
     """What a key must allow."""
+    page: bool = True
+    """Whether it can be looked at by itself: False for data, for files, and for what wants a query."""
     nav: str = ""
     """Its name in the menu of a task; empty where it is not in it."""

@@ -109,4 +109,4 @@ def thresholds(ask: Ask) -> Reply:
     return Data(value=table_of(_explorer(found[1], ask.query)))
 
 
-VIEWS = (View(path="/{task}/evaluation", answer=evaluation, nav="Evaluation"), View(path="/{task}/evaluation/thresholds", answer=thresholds))
+VIEWS = (View(path="/{task}/evaluation", answer=evaluation, nav="Evaluation"), View(path="/{task}/evaluation/thresholds", answer=thresholds, page=False))

@@ -143,8 +143,8 @@ def _seconds(value: Any) -> float | None:
 
 VIEWS = (
     View(path="/{task}/review", answer=review, nav="Review"),
-    View(path="/{task}/review/rows", answer=rows, scope="review"),
-    View(path="/{task}/review/export", answer=export, scope="review"),
+    View(path="/{task}/review/rows", answer=rows, scope="review", page=False),
+    View(path="/{task}/review/export", answer=export, scope="review", page=False),
     View(path="/{task}/review/word", answer=word, method="POST", scope="review"),
     View(path="/{task}/review/undo", answer=undo, method="POST", scope="review"),
     View(path="/{task}/review/import", answer=bring, method="POST", scope="review"),

@@ -70,4 +70,4 @@ def rows(ask: Ask) -> Reply:
     )  # fmt: skip
 
 
-VIEWS = (View(path="/{task}/run", answer=run, nav="Run"), View(path="/{task}/run/rows", answer=rows))
+VIEWS = (View(path="/{task}/run", answer=run, nav="Run"), View(path="/{task}/run/rows", answer=rows, page=False))
