@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-loop test test-slow check bench bench-data bench-students bench-gateway bench-watch bench-probes mutation prove clean
+.PHONY: help demo demo-loop test test-slow check bench bench-data bench-students bench-gateway bench-watch bench-web bench-probes screenshots mutation prove clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -76,6 +76,14 @@ PROBE_ROWS ?= 300
 bench-probes: $(STAMP) ## spoiled, stuffed and foreign texts on two students and two data sets; bundles that somebody has tampered with
 	$(BIN)/python benchmarks/probes/hostile.py
 	$(BIN)/python benchmarks/probes/table.py --data '$(DATA)' --rows $(PROBE_ROWS) --attack-rows 20 --triggers 5
+
+screenshots: $(STAMP) ## pictures of every page of the dashboard, in docs/images (needs Chromium)
+	$(BIN)/python benchmarks/web/screenshots.py
+
+# WALKED is a project that `overproof demo --loop` made; without it one is walked first, which takes some minutes.
+WALKED ?=
+bench-web: $(STAMP) ## every page over a store of a million rows: time and weight against their goals
+	$(BIN)/python -m benchmarks.web.million $(if $(WALKED),--project '$(WALKED)')
 
 # TRIALS=200 for a glance, which leaves the page as it is.
 TRIALS ?= 2000

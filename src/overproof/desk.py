@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
-from overproof.data import Labelled, PromptSet
+from overproof import registry
+from overproof.data import Folder, Labelled, PromptSet
 from overproof.errors import DataError
 from overproof.evidence import EvalReport
 from overproof.pipeline import load_run, look_ahead
 from overproof.project import Project
 from overproof.recipes import features_recipe
 from overproof.runs import runs_of
-from overproof.steps.mend import FEATURES, MEND, MendRecipe, learn, load_features
-from overproof.steps.queues import SPLITS, Asked, Split, audit_queue, fix_queue
-from overproof.steps.reviewing import Outcome, settle
+from overproof.steps.mend import FEATURES, MEND, HeldOut, MendRecipe, held_out, learn, load_features, mend
+from overproof.steps.queues import SPLITS, Asked, Reason, Split, audit_queue, fix_queue, fix_reasons
+from overproof.steps.reviewing import AUDIT, Outcome, settle
 from overproof.steps.suspicion import Suspicion
-from overproof.steps.teacher_errors import TEACHER_ERRORS, TeacherErrors, TeacherErrorsRecipe
+from overproof.steps.teacher_errors import TEACHER_ERRORS, TeacherErrors, TeacherErrorsRecipe, teacher_errors
 from overproof.steps.text_judge import people_asked
 from overproof.store.artifacts import Artifact
 from overproof.store.project_store import Store
 from overproof.store.reviews import JUDGED, LIVE, Queue, Review, Reviews
 from overproof.task import RIGHT, WRONG, Classes, Output
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FixQueue:
+    """The fix queue as the reviews of one moment made it."""
+
+    rows: tuple[Asked, ...]
+    """By falling worth of a person's word."""
+    reasons: Mapping[str, Reason]
+    """Why, by digest."""
+    words: int
+    """Words that it was learned from."""
+    check: HeldOut
+    """Whether what they taught may relabel rows that nobody has reviewed."""
+    relabelled: int
+    """Unreviewed training rows that get another label in the next run; 0 where the check does not hold."""
 
 
 class Desk:
@@ -36,15 +54,30 @@ class Desk:
         prompts: the prompt set of the present log and file.
         filtered: the teacher's labels, before any review.
         marks: suspicious rows, where the project asks for them and they are there.
+        behind: the earlier run whose rows these are; empty where they are those of the present log and file.
     """
 
     def __init__(
         self, store: Store, project: Project, prompts: Artifact[PromptSet], filtered: Artifact[Labelled],
-        marks: Artifact[Suspicion] | None = None,
-    ) -> None:
+        marks: Artifact[Suspicion] | None = None, *, behind: str = "",
+    ) -> None:  # fmt: skip
         self._store, self._project = store, project
         self._prompts, self._filtered, self._marks = prompts, filtered, marks
         self._known: dict[str, Asked] = {}
+        self._drawn: dict[Split, tuple[Asked, ...]] = {}
+        self._said: dict[str, str] = {}
+        self.behind = behind
+        """The earlier run whose rows these are, since the log or the file changed after it; else empty."""
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Two desks with the same one ask for the same rows."""
+        return (self._filtered.digest, self._prompts.digest, self._marks.digest if self._marks is not None and self._marks.built else "", self.behind)
+
+    @property
+    def labelled(self) -> Labelled:
+        """The rows with the teacher's labels, before any review."""
+        return self._filtered.value
 
     @property
     def output(self) -> Output:
@@ -63,11 +96,24 @@ class Desk:
     def known(self) -> dict[str, Asked]:
         """Every row that may be reviewed, by the digest of its content; where splits share one, the last of them."""
         if not self._known:
-            reviews = Reviews(rows=())
             for split in SPLITS:
-                rows = audit_queue(self._filtered.value, reviews, split=split, seed=self._project.promptset.seed)
-                self._known.update({row.digest: row for row in rows})
+                self._known.update({row.digest: row for row in self._draw(split)})
         return self._known
+
+    def sizes(self) -> dict[Split, int]:
+        """Different rows of each split."""
+        return {split: len(self._draw(split)) for split in SPLITS}
+
+    def said(self) -> Mapping[str, str]:
+        """The teacher's answer by digest, for training and calibration rows: not to be shown to whoever reviews blind."""
+        if not self._said:
+            self._said = {e.request.digest: e.target for e in (*self.labelled.calibration.examples, *self.labelled.train.examples)}
+        return self._said
+
+    def _draw(self, split: Split) -> tuple[Asked, ...]:
+        if split not in self._drawn:
+            self._drawn[split] = audit_queue(self._filtered.value, Reviews(rows=()), split=split, seed=self._project.promptset.seed)
+        return self._drawn[split]
 
     def queue(self, queue: Queue, split: Split, reviewer: str) -> tuple[Asked, ...]:
         """
@@ -83,16 +129,36 @@ class Desk:
         """
         if split == "live":
             raise DataError("live answers are reviewed without a run's rows", next_action="use `open_live_desk`")
+        if queue == "fix":
+            return self.fix().rows
+        done = {r.digest for r in self._store.reviews.live().rows if r.queue == AUDIT and reviewer in ("", r.reviewer)}
+        return tuple(row for row in self._draw(split) if row.digest not in done)
+
+    def fix(self) -> FixQueue:
+        """
+        The fix queue and what it rests on; learns from all words anew, which takes seconds where there are many rows.
+
+        Returns: the queue.
+        Raises: DataError where there is too little to go by; StoreError while a run holds the project.
+        """
         reviews = self._store.reviews.live()
-        if queue == "audit":
-            return audit_queue(self._filtered.value, reviews, split=split, seed=self._project.promptset.seed, reviewer=reviewer)
         outcome = settle(reviews)
         with self._store.role("run"):
             features = self._store.memo().run(FEATURES, self._filtered, recipe=features_recipe(self._project))
-        labelled = self._filtered.value
+        labelled, pending = self._filtered.value, self._pending()
         learned = learn(labelled.train, load_features(features.value), outcome)
         marked = {mark.digest for mark in self._marks.value.marks} if self._marks is not None and self._marks.built else ()
-        return fix_queue(labelled, self._prompts.value, learned, outcome, pending=self._pending(), marked=marked)
+        rows = fix_queue(labelled, self._prompts.value, learned, outcome, pending=pending, marked=marked)
+        assert learned is not None  # else fix_queue has raised
+        check, relabelled = held_out(labelled.train, learned, outcome), 0
+        if check.helped and self._project.promptset.mend:
+            likeliest = learned.posterior.chance.argmax(axis=1)
+            likeliest[learned.reviewed] = learned.said[learned.reviewed]
+            relabelled = int((likeliest != learned.said).sum())
+        return FixQueue(
+            rows=rows, reasons=fix_reasons(labelled, learned, outcome, pending, marked=marked), words=len(reviews.rows),
+            check=check, relabelled=relabelled,
+        )  # fmt: skip
 
     def answers(self, reviewer: str = "") -> tuple[Asked, ...]:
         """
@@ -121,8 +187,9 @@ class Desk:
         return sum(r.queue == "audit" for r in self._store.reviews.live(judged=judged).rows)
 
     def keep(
-        self, row: Asked, label: str, reviewer: str, *, kind: Literal["review", "adjudication"] = "review", seconds: float | None = None
-    ) -> None:
+        self, row: Asked, label: str, reviewer: str, *, kind: Literal["review", "adjudication"] = "review", seconds: float | None = None,
+        blind: bool = True,
+    ) -> None:  # fmt: skip
         """
         Keep one word; durable on return.
 
@@ -132,10 +199,11 @@ class Desk:
             reviewer: who says so.
             kind: a review, or the word that ends a conflict.
             seconds: how long it took.
+            blind: whether no model's answer was shown; a judged answer is never blind.
         """
         found = Review(
             digest=row.digest, request_id=row.request_id, label=label, reviewer=reviewer, queue=row.queue, kind=kind,
-            blind=not row.digest.startswith(JUDGED), seconds=seconds,
+            blind=blind and not row.digest.startswith(JUDGED), seconds=seconds,
         )  # fmt: skip
         self._store.reviews.append([found])
 
@@ -161,6 +229,12 @@ class Desk:
             attributes = tuple(dict.fromkeys(s.by for s in p.slices if s.by is not None))
             return memo.run(TEACHER_ERRORS, self._filtered, mended, recipe=TeacherErrorsRecipe(attributes=attributes)).value
 
+    def errors_so_far(self) -> TeacherErrors:
+        """The same from people's words alone, without what they teach about other rows: quick, and possible while a run goes on."""
+        attributes = tuple(dict.fromkeys(s.by for s in self._project.slices if s.by is not None))
+        found = mend(self._filtered.value, Folder(path=Path()), self._store.reviews.live(), MendRecipe(relabel=False))
+        return teacher_errors(self._filtered.value, found, TeacherErrorsRecipe(attributes=attributes))
+
     def _pending(self) -> tuple[str, ...]:
         """Labels whose slice is undecided or failed in the last run that reached a verdict."""
         if not runs_of(self._store):
@@ -175,23 +249,58 @@ class Desk:
         return tuple(label for label in self.output.labels if label in names or f"label={label}" in names)
 
 
-def open_desk(store: Store, project: Project) -> Desk:
+def open_desk(store: Store, project: Project, *, known: Desk | None = None) -> Desk:
     """
     The desk over the rows of the present log and project file; asks no teacher and costs nothing.
 
     Args:
         store: the project's store.
         project: the checked project file.
+        known: one that was opened before; returned where it still holds, with what it has read.
 
-    Returns: the desk.
-    Raises: DataError where the teacher's labels are not there yet, or are stale.
+    Returns: the desk. Where the log or the file changed since the last run, which a gateway's log does with each call, its
+        rows are that run's: a word is about a row's content, and the next run uses it wherever it has that content.
+    Raises: DataError where the teacher's labels are not there yet, or there are none of this task.
     """
-    road = look_ahead(store, project, to="filter")
-    filtered = road.artifacts.get("filtered", road.artifacts.get("labels"))
-    prompts = road.artifacts.get("prompts")
+    ran = bool(runs_of(store))
+    if not ran or store.traffic.known_digest():  # else nothing is built over this log, and to look would read all of it
+        desk = _desk(store, project, look_ahead(store, project, to="filter").artifacts)
+        if desk is not None:
+            return known if known is not None and known.identity == desk.identity else desk
+    if ran:
+        run = load_run(store)
+        desk = _desk(store, project, run.artifacts, behind=run.run_id)
+        if desk is not None and known is not None and known.identity == desk.identity:
+            return known
+        if desk is not None and (desk.labelled.train.labels, desk.labelled.train.output) == (project.task.output.labels, project.task.written):
+            return desk
+    raise DataError("the teacher's labels are not there yet, or are stale", next_action="run `overproof run --to filter` first")
+
+
+def _desk(store: Store, project: Project, artifacts: Mapping[str, Artifact[Any]], *, behind: str = "") -> Desk | None:
+    filtered, prompts = artifacts.get("filtered", artifacts.get("labels")), artifacts.get("prompts")
     if filtered is None or prompts is None or not filtered.built or not prompts.built:
-        raise DataError("the teacher's labels are not there yet, or are stale", next_action="run `overproof run --to filter` first")
-    return Desk(store, project, prompts, filtered, road.artifacts.get("suspicion"))
+        return None
+    return Desk(store, project, prompts, filtered, artifacts.get("suspicion"), behind=behind)
+
+
+def spoken(word: str, output: Output) -> str:
+    """
+    What a person means by what they wrote.
+
+    Args:
+        word: a label, a record as JSON, or a text.
+        output: the task's.
+
+    Returns: the canonical answer.
+    Raises: DataError that says what is wrong with it.
+    """
+    labels = output.labels
+    try:
+        return output.parse(word)
+    except DataError as error:
+        what = f"no label {word!r}. {registry.suggest(word, list(labels))}" if labels else error.what
+        raise DataError(what, next_action="mend this word and say it again") from error
 
 
 class LiveDesk(Desk):
@@ -204,7 +313,7 @@ class LiveDesk(Desk):
     """
 
     def __init__(self, store: Store, project: Project) -> None:
-        self._store, self._project = store, project
+        self._store, self._project, self.behind = store, project, ""
         self._known: dict[str, Asked] = {}
 
     @property
@@ -220,7 +329,7 @@ class LiveDesk(Desk):
             due.sort(key=lambda a: (a.day, hashlib.sha256(a.request_id.encode()).hexdigest()))
             for row in self._store.traffic.find(a.request_id for a in due):
                 digest = LIVE + row.request.digest
-                asked = Asked(digest=digest, request_id=row.request.id, text=row.request.text, queue="audit", split="live")
+                asked = Asked(digest=digest, request_id=row.request.id, text=row.request.text, queue="audit", split="live", attributes=row.request.attributes)
                 self._known.setdefault(digest, asked)
         return self._known
 

@@ -51,6 +51,7 @@ from overproof.recipes import (
 )
 from overproof.runs import runs_of, today_of
 from overproof.settings import TeacherTable
+from overproof.steps.account import ACCOUNT
 from overproof.steps.calibrate import CALIBRATE
 from overproof.steps.capture import CAPTURE, CaptureRecipe, LogSnapshot
 from overproof.steps.certificates import GOLD
@@ -233,6 +234,7 @@ class Road:
         heed = self.store.traffic.version().feedback > 0
         learned = learned_rows(self.memo, p, self.store.reviews.live(), kept, attributes=attributes, heed=heed)
         kept["labels"] = labelled = self._judged(filtered, learned)
+        kept["account"] = run(ACCOUNT, traffic, prompts, answers, labelled, recipe=NoRecipe())
         surveyed = run(SURVEY, traffic, labelled, recipe=SurveyRecipe(attributes=attributes))
         kept["summary"] = data = run(SUMMARISE, prompts, clearance, answers, labelled, recipe=SummariseRecipe(samples=p.teacher.samples))
         train_rows = run(TAKE_TRAIN, labelled, recipe=NoRecipe())

@@ -42,7 +42,7 @@ CONFINED = {
     "smtplib": ("channels/",),
     "click": ("cli",),
     "rich": ("cli", "show"),
-    "jinja2": ("steps/dossier.py", "cli"),
+    "jinja2": ("steps/dossier.py", "cli", "web/"),
 }
 BANNED = {"sqlite3", "httpx", "requests", "pandas", "pickle", "joblib", "shelve", "marshal"}
 

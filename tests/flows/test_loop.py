@@ -4,27 +4,20 @@ import json
 from pathlib import Path
 
 import pytest
+from tests import northlane
 
 from overproof.cli.door import Door
-from overproof.cli.loop import MODEL, Pace, loop
+from overproof.cli.loop import MODEL, loop
 from overproof.errors import DataError
 from overproof.evidence import Figure
 from overproof.project import load_project
 from overproof.steps.before_after import Message, compare, weeks_of
 from overproof.store.project_store import open_store
 
-SMALL = {  # fewer signals, passes and terms: less time, and less that can be shown, so that the owner's margins are wider
-    "max_terms = 4000": "max_terms = 500", "\nmargin = 0.12": "\nmargin = 0.25", "challenger_margin = 0.08": "challenger_margin = 0.25",
-    "challenger_slice_margin = 0.25": "challenger_slice_margin = 0.40", 'canaries = "7d"': 'canaries = "off"',
-    "[watch]\n": '[watch]\ndrift = ["shares", "vocabulary"]\n',
-}  # fmt: skip
-
 
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("loop") / "inbox"
-    door = Door(project=Path(), overrides=(), as_json=True, debug=True)
-    code = loop(door, folder, pace=Pace(later=600, enough=350, nights=12, files=SMALL))
+    folder, code = northlane.walked(tmp_path_factory)
     return folder, code, json.loads((folder / "dossier" / "watch.json").read_text(encoding="utf-8"))
 
 

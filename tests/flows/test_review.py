@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from tests.flows.conftest import rows, write_log
 
 from overproof.cli import main
+from overproof.cli.intake import take
+from overproof.desk import open_desk
 from overproof.pipeline import distil, status
 from overproof.project import load_project
 from overproof.store.project_store import open_store
@@ -190,3 +193,59 @@ def test_a_run_with_reviews_reaches_a_verdict_and_shows_the_teachers_errors(aske
 def test_two_things_at_once_are_refused(easy) -> None:
     """Asking for a status and an export in one call is a mistake with a name."""
     assert call(easy, "review", "--status", "--export", str(easy / "x.csv")).exit_code == 2
+
+
+def test_a_queue_goes_to_an_annotation_tool_and_back(asked) -> None:
+    """Label Studio gets tasks and a configuration; its annotations come back without naming the form, and what is no word is counted."""
+    done = call(asked, "review", "--export", str(asked / "tasks.json"), "--form", "label-studio", "--n", "4", "--json")
+    assert done.exit_code == 0, done.output
+    assert len(json.loads(done.output)["files"]) == 2
+    assert '<Choice value="how to"/>' in (asked / "tasks.config.xml").read_text(encoding="utf-8")
+    tasks = json.loads((asked / "tasks.json").read_text(encoding="utf-8"))
+    assert not any("predictions" in task for task in tasks)
+    for task in tasks:
+        result = [{"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": ["how to"]}}]
+        task["annotations"] = [{"completed_by": 4, "result": result, "was_cancelled": task is tasks[3], "lead_time": 1.0}]
+    (asked / "back.json").write_text(json.dumps(tasks), encoding="utf-8")
+    done = call(asked, "review", "--import", str(asked / "back.json"), "--json")
+    found = json.loads(done.output)
+    assert (found["new"], found["refused"]) == (3, {"skipped by the annotator": 1})
+    assert json.loads(call(asked, "review", "--import", str(asked / "back.json"), "--json").output)["new"] == 0
+    with open_store(asked) as store:
+        assert {r.reviewer for r in store.reviews.live().rows} == {"Label Studio 4"}
+
+
+def test_a_log_that_grew_leaves_the_last_runs_rows_to_review(ran) -> None:
+    """As behind a gateway, where each call is a new row: what is said is of the last run's rows, and the desk says which run."""
+    project = load_project(ran)
+    with open_store(ran) as store:
+        before = open_desk(store, project)
+        take(store, project, [write_log(ran / "more.jsonl", [{**row, "id": f"n{row['id']}"} for row in rows(30, seed=9)])])
+        desk = open_desk(store, project)
+        assert not store.traffic.known_digest()  # a page that asks for rows never reads a log of a million rows for it
+        assert (before.behind, desk.behind) == ("", "r1")
+        assert [r.digest for r in desk.queue("audit", "train", "Ana")] == [r.digest for r in before.queue("audit", "train", "Ana")]
+        assert open_desk(store, project, known=desk) is desk
+    assert "rows of run r1" in call(ran, "review", "--n", "1", given="q\n").output
+
+
+def test_the_fix_queue_says_why_without_saying_what(asked) -> None:
+    """Each row's reason counts the reviewed rows that share its label, and no reason names one."""
+    rows_ = export(asked, "q.csv", "--n", "80")
+    project = load_project(asked)
+    labels = project.task.output.labels
+    with open_store(asked) as store:
+        desk = open_desk(store, project)
+        said = desk.said()
+        for i, row in enumerate(desk.queue("audit", "train", "Ana")[: len(rows_)]):
+            desk.keep(row, said[row.digest] if i % 4 else labels[(labels.index(said[row.digest]) + 1) % 3], "Ana")
+        found = desk.fix()
+        for row in found.rows[:20]:
+            same = [one for one in desk.outcome.settled.values() if said[one.digest] == said[row.digest]]
+            reason = found.reasons[row.digest]
+            assert (reason.reviewed, reason.wrong) == (len(same), sum(one.label != said[one.digest] for one in same))
+            assert f"{reason.wrong} of {reason.reviewed} reviewed rows" in reason.words
+            assert not any(label in reason.words for label in labels)
+        assert found.words == 80
+        leads = [found.reasons[row.digest].lead for row in found.rows]
+        assert leads == sorted(leads)  # all rows stand for one request each, and no run is there that failed

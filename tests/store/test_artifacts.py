@@ -388,3 +388,17 @@ def test_leftovers_of_a_killed_session_are_swept_and_those_of_a_living_one_are_n
         assert place.exists()
     living.close()
     assert list((tmp_path / ".overproof" / "tmp").iterdir()) == []
+
+
+def test_what_was_made_of_given_inputs_is_found_by_them(store):
+    """The newest whole result, by exactly these inputs in this order; nothing for others, or once it is gone."""
+    memo = store.memo()
+    source = memo.source("text", "ab")
+    for times in (2, 3):
+        made = memo.run(DOUBLE, source, recipe=Recipe(times=times))
+    assert memo.made_of("double", source.digest).value == "ababab"
+    assert memo.made_of("double", made.digest) is None
+    assert memo.made_of("double", source.digest, source.digest) is None
+    assert memo.made_of("length", source.digest) is None
+    made.path.unlink()
+    assert memo.made_of("double", source.digest).value == "abab"

@@ -32,6 +32,7 @@ VERBS = {
     "status": ("overproof.cli.walk:status", "Say what exists, what is stale and why."),
     "show": ("overproof.cli.show:show", "Print a result of the last run."),
     "serve": ("overproof.cli.serve:serve", "Stand in front of the teacher: log, compare, let the student answer."),
+    "web": ("overproof.cli.web:web", "Show the dashboard and the review desk in a browser."),
     "promote": ("overproof.cli.rollout:promote", "Take a release to its next stage, if the evidence is there."),
     "rollback": ("overproof.cli.rollout:rollback", "Give all requests back to the teacher."),
     "watch": ("overproof.cli.watch:watch", "Watch what serves: audits, drift, the teacher, the owner's duties."),

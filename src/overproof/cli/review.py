@@ -16,9 +16,11 @@ from overproof.errors import EXIT_PASS, DataError
 if TYPE_CHECKING:
     from overproof.desk import Desk, LiveDesk
     from overproof.steps.queues import Asked, Split
+    from overproof.store.reviews import Review
     from overproof.task import Output
 
 KEYS = "a number or a label; s skip, u undo, q quit"
+LIVE_MARK = "live "  # store.reviews.LIVE, which is not imported before it is needed
 WRITTEN_KEYS = "the right answer; s skip, u undo, q quit"
 
 
@@ -28,8 +30,9 @@ WRITTEN_KEYS = "the right answer; s skip, u undo, q quit"
 @click.option("--n", "most", type=click.IntRange(min=1), default=100, help="At most so many rows.")
 @click.option("--reviewer", default="", help="Your name; the owner's where absent.")
 @click.option("--adjudicate", is_flag=True, help="Decide rows on which reviewers differ.")
-@click.option("--export", "out", type=click.Path(path_type=Path), default=None, help="Write a CSV file instead of asking.")
-@click.option("--import", "source", type=click.Path(path_type=Path), default=None, help="Take a CSV file that was filled in.")
+@click.option("--export", "out", type=click.Path(path_type=Path), default=None, help="Write a file instead of asking.")
+@click.option("--import", "source", type=click.Path(path_type=Path), default=None, help="Take a file that was filled in.")
+@click.option("--form", type=click.Choice(["csv", "argilla", "label-studio", "jsonl"]), default=None, help="Of the file: CSV where it ends so, else what is found in it. Label Studio also gets its labelling configuration, beside it.")
 @click.option("--status", "only_status", is_flag=True, help="Say what was reviewed, and what more would buy.")
 @click.option("--sign-off", "decision", type=click.Choice(["keep", "redistil", "retire"]), default=None, help="Write the owner's review of the serving release down.")
 @verb
@@ -53,10 +56,12 @@ def review(door: Door, **given: Any) -> int:
         live = open_live_desk(store, project)
         given["rows"] = given["rows"] or ("live" if _waits(live, given, reviewer) else "train")
         desk = live if given["rows"] == "live" else open_desk(store, project)
+        if desk.behind and not door.as_json:
+            click.echo(f"rows of run {desk.behind}: the log or the project file changed after it; what is said of them still holds")
         if given["only_status"]:
             _status(door, desk, live=given["rows"] == "live")
         elif given["source"]:
-            _take(door, desk, given["source"], reviewer, judged=given["queue"] == "judge")
+            _take(door, desk, given, reviewer)
         else:
             _review_rows(door, desk, given, reviewer)
     return EXIT_PASS
@@ -67,6 +72,8 @@ def _waits(live: LiveDesk, given: dict[str, Any], reviewer: str) -> bool:
     if given["queue"] != "audit" or given["only_status"]:
         return False
     if given["source"]:
+        if given["source"].suffix.lower() in (".json", ".jsonl") or given["form"] not in (None, "csv"):
+            return f'"{LIVE_MARK}'.encode() in _bytes(given["source"])
         from overproof.cli.sheet import of_live
 
         return of_live(given["source"])
@@ -90,10 +97,7 @@ def _review_rows(door: Door, desk: Desk, given: dict[str, Any], reviewer: str) -
     if given["out"] and given["adjudicate"]:
         raise DataError("conflicts are decided in the terminal", next_action="leave --export out")
     if given["out"]:
-        from overproof.cli.sheet import write_sheet
-
-        write_sheet(given["out"], rows, reviewer=given["reviewer"].strip())
-        door.emit({"file": str(given["out"]), "rows": len(rows)}, f"{len(rows)} rows to fill in, column label:", given["out"])
+        _write(door, desk, rows, given)
         return
     if not reviewer:
         raise DataError("nobody is named as reviewer", next_action='write --reviewer "Your Name"')
@@ -108,7 +112,7 @@ def _ask(
     desk: Desk, rows: Sequence[Asked], reviewer: str, kind: Literal["review", "adjudication"], *, quiet: bool, judged: bool = False
 ) -> int:
     """Each answer is durable before the next question; the end of the input is a way to quit."""
-    from overproof.cli.sheet import spoken
+    from overproof.desk import spoken
 
     output = desk.asked_for(judged=judged)
     labels, keys = output.labels, KEYS if output.labels else WRITTEN_KEYS
@@ -164,15 +168,51 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
-def _take(door: Door, desk: Desk, source: Path, reviewer: str, *, judged: bool) -> None:
-    from overproof.cli.sheet import read_sheet
+def _write(door: Door, desk: Desk, rows: Sequence[Asked], given: dict[str, Any]) -> None:
+    out: Path = given["out"]
+    files = [str(out)]
+    if given["form"] in (None, "csv"):
+        from overproof.cli.sheet import write_sheet
 
-    asked = {row.digest: row for row in desk.answers()} if judged else desk.known()
-    given_live = any(row.split == "live" for row in asked.values())
-    reviews = read_sheet(source, asked=asked, output=desk.asked_for(judged=judged), reviewer=reviewer, drawn=desk.drawn(judged=judged))
-    added = desk.add(reviews)
-    body = {"file": source.name, "labelled": len(reviews), "new": added}
-    door.emit(body, f"{source.name}: {len(reviews)} rows with a label, {added} of them new; the next `overproof {'watch' if given_live else 'run'}` uses them")
+        write_sheet(out, rows, reviewer=given["reviewer"].strip())
+    else:
+        from overproof.desk_files import written
+        from overproof.importers.label_studio import config
+
+        out.write_bytes(written(rows, given["form"]))
+        if given["form"] == "label-studio":
+            beside = out.with_suffix(".config.xml")
+            beside.write_text(config(desk.asked_for(judged=given["queue"] == "judge").labels), encoding="utf-8")
+            files.append(str(beside))
+    door.emit({"file": str(out), "files": files, "rows": len(rows)}, f"{len(rows)} rows to fill in, column label:" if len(files) == 1 else f"{len(rows)} rows, and the labelling configuration:", *files)
+
+
+def _take(door: Door, desk: Desk, given: dict[str, Any], reviewer: str) -> None:
+    source: Path = given["source"]
+    judged = given["queue"] == "judge"
+    if given["form"] == "csv" or (given["form"] is None and source.suffix.lower() not in (".json", ".jsonl")):
+        from overproof.cli.sheet import read_sheet
+
+        asked = {row.digest: row for row in desk.answers()} if judged else desk.known()
+        reviews: Sequence[Review] = read_sheet(source, asked=asked, output=desk.asked_for(judged=judged), reviewer=reviewer, drawn=desk.drawn(judged=judged))
+        added, refused = desk.add(reviews), {}
+    else:
+        from overproof.desk_files import form_of, take
+
+        data = _bytes(source)
+        found = take(desk, data, given["form"] or form_of(data), reviewer=reviewer, judged=judged)
+        reviews, added, refused = found.reviews, found.new, dict(found.refused)
+    after = "watch" if given["rows"] == "live" else "run"
+    body = {"file": source.name, "labelled": len(reviews), "new": added, "refused": refused}
+    lines = [f"  {n} not taken: {why}" for why, n in refused.items()]
+    door.emit(body, f"{source.name}: {len(reviews)} rows with a label, {added} of them new; the next `overproof {after}` uses them", *lines)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path.name} can't be read: {error.strerror}", next_action="look at the path") from error
 
 
 def _status(door: Door, desk: Desk, *, live: bool) -> None:

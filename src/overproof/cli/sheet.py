@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from overproof import registry
+from overproof.desk import spoken
 from overproof.errors import DataError
 from overproof.steps.queues import Asked
 from overproof.store.reviews import JUDGED, LIVE, Review
@@ -137,25 +137,6 @@ def _review(line: Mapping[str, str], label: str, asked: Mapping[str, Asked], out
         queue="fix" if queue == "fix" else "audit",
         blind=not row.digest.startswith(JUDGED), seconds=_seconds(line.get("seconds", "")),
     )  # fmt: skip
-
-
-def spoken(word: str, output: Output) -> str:
-    """
-    What a person means by what they wrote.
-
-    Args:
-        word: a label, a record as JSON, or a text.
-        output: the task's.
-
-    Returns: the canonical answer.
-    Raises: DataError that says what is wrong with it.
-    """
-    labels = output.labels
-    try:
-        return output.parse(word)
-    except DataError as error:
-        what = f"no label {word!r}. {registry.suggest(word, list(labels))}" if labels else error.what
-        raise DataError(what, next_action=MEND) from error
 
 
 def _check_draw(row: Asked, queue: str, drawn: int) -> None:

@@ -40,6 +40,7 @@ from overproof.data.served import BY_STUDENT, REASONS, STAGES, Reason, Route, Se
 from overproof.data.traffic import (
     FEEDBACK,
     GOLD_SOURCES,
+    MOST_NAMED,
     Completeness,
     Completion,
     Folder,
@@ -50,6 +51,7 @@ from overproof.data.traffic import (
     TrafficRecord,
     Turn,
     digest_of,
+    named,
 )
 from overproof.data.watch import (
     ACTS,
@@ -70,4 +72,4 @@ from overproof.data.watch import (
     WatchReport,
 )
 
-__all__ = ["ACTS", "ALL", "BY_STUDENT", "FEEDBACK", "GOLD_SOURCES", "OCCASIONS", "PICKED", "REASONS", "STAGES", "Act", "Alarm", "Answered", "Answers", "Asking", "Audit", "AuditPlan", "AuditSource", "AuditState", "BatchResult", "BatchState", "CalibrationSet", "CanaryRound", "Clearance", "Committee", "Completeness", "Completion", "Dropped", "Example", "ExampleShown", "Failed", "Folder", "Gap", "Hold", "Judgement", "Labelled", "Member", "MixDistance", "NextSet", "Occasion", "Outcome", "Picked", "PlannedStage", "Prediction", "PromptRow", "PromptSet", "RateLimits", "Reading", "Reason", "Repeat", "Request", "RolloutState", "Route", "Served", "Signal", "Skipped", "SliceDraw", "SliceMatch", "SliceShare", "Stage", "StageCounts", "TeacherPin", "TestSet", "ToolCall", "Traffic", "TrafficRecord", "TrainSet", "Trigger", "Turn", "WatchReport", "Why", "call_digest", "digest_of", "planned_stages", "seconds_of", "stage_problems"]
+__all__ = ["ACTS", "ALL", "BY_STUDENT", "FEEDBACK", "GOLD_SOURCES", "MOST_NAMED", "OCCASIONS", "PICKED", "REASONS", "STAGES", "Act", "Alarm", "Answered", "Answers", "Asking", "Audit", "AuditPlan", "AuditSource", "AuditState", "BatchResult", "BatchState", "CalibrationSet", "CanaryRound", "Clearance", "Committee", "Completeness", "Completion", "Dropped", "Example", "ExampleShown", "Failed", "Folder", "Gap", "Hold", "Judgement", "Labelled", "Member", "MixDistance", "NextSet", "Occasion", "Outcome", "Picked", "PlannedStage", "Prediction", "PromptRow", "PromptSet", "RateLimits", "Reading", "Reason", "Repeat", "Request", "RolloutState", "Route", "Served", "Signal", "Skipped", "SliceDraw", "SliceMatch", "SliceShare", "Stage", "StageCounts", "TeacherPin", "TestSet", "ToolCall", "Traffic", "TrafficRecord", "TrainSet", "Trigger", "Turn", "WatchReport", "Why", "call_digest", "digest_of", "named", "planned_stages", "seconds_of", "stage_problems"]

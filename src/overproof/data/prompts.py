@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from overproof.data.traffic import Completion, Request
@@ -126,3 +126,5 @@ class PromptSet:
     """By falling share of traffic."""
     gap_rows: int = 0
     """Live rows that gaps were looked for among."""
+    left_rows: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Entry of the funnel to ids of rows that ended there without being chosen; see `Traffic.left_rows`."""

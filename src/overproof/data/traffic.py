@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -160,6 +160,29 @@ class Traffic:
     """First and last time in the snapshot, ISO 8601; None where the log has no times."""
     left_out: Mapping[str, int]
     """Reason to count: rows of the log that are not in the snapshot."""
+    left_rows: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Reason to ids of such rows, at most `MOST_NAMED` each."""
+
+
+MOST_NAMED = 1000
+"""So many rows that were left out for one reason are named; all are counted."""
+
+
+def named(fates: Iterable[tuple[str, str]]) -> Mapping[str, tuple[str, ...]]:
+    """
+    Which rows met which fate.
+
+    Args:
+        fates: pairs of a fate and a row's id.
+
+    Returns: fate to the first `MOST_NAMED` ids, in order of the fates' names.
+    """
+    found: dict[str, list[str]] = {}
+    for fate, identity in fates:
+        ids = found.setdefault(fate, [])
+        if len(ids) < MOST_NAMED:
+            ids.append(identity)
+    return {fate: tuple(found[fate]) for fate in sorted(found)}
 
 
 FEEDBACK = "feedback"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from overproof.errors import DataError
 from overproof.project import Project
 from overproof.serve.admission import Admission
+from overproof.serve.asgi import App as ASGIApp
 from overproof.serve.asgi import HttpScope, Receive, Send
 from overproof.serve.gateway import Gateway
 from overproof.serve.guard import Guard, limits_of
@@ -33,6 +34,7 @@ class App:
         keep: makes what writes each project's log.
         clock: see `Station`.
         ids: see `Station`.
+        beside: made with the keyring, answers what lies under /ui, and / itself.
 
     Raises: DataError for two projects with one task, or an open address without keys; what `Station` raises.
     """
@@ -40,6 +42,7 @@ class App:
     def __init__(
         self, projects: Sequence[Project], *, host: str, keep: Callable[[Keeping], Log] = LogProcess,
         clock: Callable[[], float] = time.time, ids: Callable[[], str] = request_id,
+        beside: Callable[[Keyring], ASGIApp] | None = None,
     ) -> None:  # fmt: skip
         names = [one.task.name for one in projects]
         if len(set(names)) != len(names):
@@ -62,7 +65,9 @@ class App:
             "model": manage.model, "health": manage.health, "ready": manage.ready, "openapi": manage.document, "metrics": manage.figures,
             "feedback": manage.feedback, "status": manage.status, "promote": manage.promote, "rollback": manage.rollback,
         }  # fmt: skip
-        inner = Admission(handlers, keyring=self.keyring, max_concurrent=table.max_concurrent)
+        inner: ASGIApp = Admission(handlers, keyring=self.keyring, max_concurrent=table.max_concurrent)
+        if beside is not None:
+            inner = _either(inner, beside(self.keyring))
         limits = limits_of(host, hosts=table.allowed_hosts, origins=table.allowed_origins, max_body_bytes=table.max_body_bytes)
         self._app = Guard(inner, limits=limits)
         self._following: asyncio.Task[None] | None = None
@@ -94,3 +99,11 @@ class App:
         await self._telemetry.close()
         for store in self.stores:
             store.close()
+
+
+def _either(calls: ASGIApp, pages: ASGIApp) -> ASGIApp:
+    async def app(scope: HttpScope, receive: Receive, send: Send) -> None:
+        path: bytes = scope.get("raw_path", b"")
+        await (pages if path in {b"/", b"/ui"} or path.startswith(b"/ui/") else calls)(scope, receive, send)
+
+    return app

@@ -103,6 +103,22 @@ class Keyring:
         found = self._known.get(secret[3 : 3 + ID_LENGTH])
         if found is None or not hmac.compare_digest(hashlib.sha256(secret).digest(), found.key.digest):
             return _UNKNOWN
+        return self._held(found)
+
+    def holder(self, key_id: str) -> Caller | None:
+        """
+        Who a key stands for that was shown before, as in a signed session.
+
+        Args:
+            key_id: its public part.
+
+        Returns: the caller; None where the key is unknown or holds no more.
+        """
+        found = self._known.get(key_id.encode("ascii", "replace"))
+        who = None if found is None else self._held(found)
+        return who if isinstance(who, Caller) else None
+
+    def _held(self, found: _Known) -> Caller | Denied:
         key = found.key
         if key.revoked is not None:
             return _REVOKED

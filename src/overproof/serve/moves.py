@@ -94,7 +94,7 @@ def view(store: Store, project: Project, *, now: float | None = None) -> Rollout
     """
     now = time.time() if now is None else now
     state = store.rollouts.current(project.task.name)
-    candidate, holds = _candidate(store, state), tuple(store.watching.holds(state.task))
+    candidate, holds = newest_candidate(store, state), tuple(store.watching.holds(state.task))
     if state.release_id is None:
         after = rollout_stages(project)[0] if candidate else None
         return RolloutView(
@@ -131,7 +131,7 @@ def promote(
     now = time.time() if now is None else now
     state = store.rollouts.current(project.task.name)
     serving = state.release_id if state.stage != "full" else None
-    name = release_id or serving or _candidate(store, state)
+    name = release_id or serving or newest_candidate(store, state)
     release = store.releases.get(name) if name else None
     if release is None:
         raise DataError(
@@ -141,7 +141,7 @@ def promote(
     plan = plan_of(store, project)(release.id)
     going_on = release.id == state.release_id
     asked = replace(plan, by_evidence=True)
-    decision = decide(asked, state, _evidence(store, state), now) if going_on else _first_stage(store, asked, release, now)
+    decision = decide(asked, state, _evidence(store, state), now) if going_on else first_stage(store, asked, release, now)
     ordinary = next_stage(plan, state) if going_on else plan.stages[0]
     target = _named(plan, to) if to else ordinary
     if target is None or (going_on and target.share == state.share and target.stage == state.stage):
@@ -222,8 +222,16 @@ def _evidence(store: Store, state: RolloutState) -> Evidence:
     return Evidence(slots=store.rollouts.counts(state.epoch), newest=store.rollouts.newest(state.epoch))
 
 
-def _candidate(store: Store, state: RolloutState) -> str | None:
-    """The newest release of the task that was never taken to a stage."""
+def newest_candidate(store: Store, state: RolloutState) -> str | None:
+    """
+    The newest release of the task that was never taken to a stage.
+
+    Args:
+        store: the project's store.
+        state: of the task.
+
+    Returns: its id; None where none waits.
+    """
     last: dict[str, str] = {}
     for entry in store.releases.history():
         if entry.task == state.task:
@@ -233,8 +241,18 @@ def _candidate(store: Store, state: RolloutState) -> str | None:
     return waiting[-1] if waiting else None
 
 
-def _first_stage(store: Store, plan: RolloutPlan, release: Release, now: float) -> Decision:
-    """A release that passed the gate may go to its first stage once: its certificate is the evidence."""
+def first_stage(store: Store, plan: RolloutPlan, release: Release, now: float) -> Decision:
+    """
+    Whether a release may go to its first stage: once, with its certificate for evidence.
+
+    Args:
+        store: the project's store.
+        plan: what the release is held to; from `plan_of`.
+        release: that passed the gate.
+        now: seconds since 1970.
+
+    Returns: "promote", or "hold" with the reason.
+    """
     seen = [entry.stage for entry in store.releases.history() if entry.release_id == release.id]
     parts = release.certificate.slices
     facts = {

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from overproof.data import BY_STUDENT, Traffic, TrafficRecord
+from overproof.data import BY_STUDENT, Traffic, TrafficRecord, named
 from overproof.errors import DataError
 from overproof.store.artifacts import Step
 
@@ -52,12 +52,14 @@ def capture(log: LogSnapshot, recipe: CaptureRecipe) -> Traffic:
         raise DataError("the traffic log is empty", next_action="run `overproof import FILES`, or capture traffic")
     left_out: Counter[str] = Counter()
     kept: list[TrafficRecord] = []
+    out: list[tuple[str, str]] = []
     since = _since(log, recipe)
     stood_for = 0.0
     for record in log.records:
         reason = _why_not(record, recipe, since)
         if reason:
             left_out[reason] += 1
+            out.append((reason, record.request.id))
         else:
             kept.append(_trimmed(record, recipe.fields))
             stood_for += record.served.weight - 1.0 if record.served else 0.0
@@ -72,7 +74,7 @@ def capture(log: LogSnapshot, recipe: CaptureRecipe) -> Traffic:
         left_out[THIN] = round(stood_for)
     times = [record.request.at for record in kept if record.request.at]
     window = (times[0], times[-1]) if times else (None, None)
-    return Traffic(records=tuple(kept), window=window, left_out=_in_order(left_out))
+    return Traffic(records=tuple(kept), window=window, left_out=_in_order(left_out), left_rows=named(out))
 
 
 def instant(at: str | None) -> datetime:
@@ -145,4 +147,4 @@ def _in_order(counts: Counter[str]) -> Mapping[str, int]:
     return dict(sorted(counts.items()))
 
 
-CAPTURE = Step(name="capture", version=2, fn=capture)
+CAPTURE = Step(name="capture", version=3, fn=capture)

@@ -205,10 +205,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(
-        pct=percent, figure=in_words, usd=dollars, amount=amount, count=count, seconds=seconds, size=size_words,
-        word=WORDS.__getitem__, sentence=sentence, full_stop=full_stop,
-    )
+    made.filters.update(FILTERS)
     return made
 
 
@@ -332,6 +329,13 @@ def full_stop(text: str) -> str:
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
 
+FILTERS = {
+    "pct": percent, "figure": in_words, "usd": dollars, "amount": amount, "count": count, "seconds": seconds, "size": size_words,
+    "word": WORDS.__getitem__, "sentence": sentence, "full_stop": full_stop,
+}  # fmt: skip
+"""How figures are written, on every page of ours."""
+
+
 def weak_view(report: EvalReport | None) -> dict[str, Any]:
     """
     Labels on which the teacher is wrong more often than right.
@@ -425,22 +429,25 @@ def money_view(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def plot_view(report: EvalReport) -> dict[str, Any]:
+def plot_view(report: EvalReport, *, latency: bool = False) -> dict[str, Any]:
     """
-    Candidates by cost (log scale, percent of the width) and agreement with the teacher (pixels of the height).
+    Candidates by cost or latency (log scale, percent of the width) and agreement with the teacher (pixels of the height).
 
     Args:
         report: any report.
+        latency: by milliseconds, for those that were measured, instead of by cost.
 
-    Returns: points with places of mark and label, ticks of both axes, and the height in pixels.
+    Returns: points with places of mark and label, ticks of both axes, and the height in pixels. A candidate whose cost or
+        latency is not known has no point.
     """
     height, top, bottom = 300, 24, 262
-    costs = {c.name: c.cost_usd_per_1000 for c in report.candidates}
-    served = served_cost_usd_per_1000(report)
+    shown = [c for c in report.candidates if (c.latency_n if latency else c.cost_n or c.cost_usd_per_1000 > 0)]  # what nobody measured is not cheap
+    costs = {c.name: 1000 * c.latency_s if latency else c.cost_usd_per_1000 for c in shown}
+    served = None if latency else served_cost_usd_per_1000(report)
     positive = [v for v in (*costs.values(), served) if v is not None and v > 0] or [1.0]
     left, right = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)))
     right = max(right, left + 1)
-    values = [c.slices[0].fidelity.low for c in report.candidates]
+    values = [c.slices[0].fidelity.low for c in report.candidates]  # of all: two plots side by side have one axis
     floor = max(0.0, math.floor(min(values, default=0.0) * 10) / 10)
 
     def x_of(cost: float) -> float:
@@ -451,7 +458,7 @@ def plot_view(report: EvalReport) -> dict[str, Any]:
         return bottom - (bottom - top) * (value - floor) / max(1 - floor, 1e-9)
 
     points = []
-    for c in report.candidates:
+    for c in shown:
         f = c.slices[0].fidelity
         points.append(_point(c.name, c.kind, x_of(costs[c.name]), f, c.name == report.chosen))
     best = next(c for c in report.candidates if c.name == report.chosen).slices[0].served_fidelity

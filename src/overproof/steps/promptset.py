@@ -21,6 +21,7 @@ from overproof.data import (
     Traffic,
     TrafficRecord,
     digest_of,
+    named,
 )
 from overproof.errors import DataError
 from overproof.measure.leakage import clusters, nearest_similarity, normalised
@@ -447,6 +448,7 @@ def _assembled(board: _Board, chosen: Mapping[str, Sequence[int]], weights: Sequ
         distances=_distances(board, live, views, fair, weights),
         shares=slice_shares(board.inside, chosen["train"], [row.weight for row in sets["train"]]),
         **_gaps(board, chosen),
+        left_rows=named((fate, board.identity(i)) for i, fate in enumerate(board.fate) if not fate.startswith("in ")),
     )
 
 
@@ -545,4 +547,4 @@ def _newer(earlier: Sequence[PromptRow], later: Sequence[PromptRow]) -> int:
     return 0 if first is None else sum(instant(row.request.at) > first for row in earlier)
 
 
-PROMPTSET = Step(name="promptset", version=2, fn=promptset)
+PROMPTSET = Step(name="promptset", version=3, fn=promptset)

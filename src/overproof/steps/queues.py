@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,8 @@ from overproof.store.reviews import Queue, Reviews
 
 Split = Literal["train", "calibration", "test", "live"]
 """Rows of a run's prompt set, or audited answers of the release that serves."""
+CLOSE = 0.1
+"""Below this lead the two likeliest answers are as good as even."""
 SPLITS: tuple[Split, ...] = ("train", "calibration", "test")
 
 
@@ -32,6 +35,34 @@ class Asked:
     split: Split
     place: int = 0
     """Place in the draw of its split, from 0; rows of the fix queue were not drawn."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """What the log says of the request: tier, language, channel, …"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reason:
+    """Why a row of the fix queue is asked. It names no answer: whoever reads it is still blind."""
+
+    wrong: int
+    """Of the reviewed training rows on which the teacher says what it says here: those on which it was wrong."""
+    reviewed: int
+    """Those rows."""
+    lead: float
+    """Lead of the likeliest answer over the next, by the model that reviews teach, in [0, 1]; 0 is as doubtful as can be."""
+    pending: bool
+    """The teacher's label has a slice that failed or is undecided."""
+    marked: bool
+    """A model of the other rows contradicts the teacher."""
+    weight: float
+    """Requests of the log that the row stands for."""
+
+    @property
+    def words(self) -> str:
+        """For the reviewer."""
+        said = [f"{self.wrong} of {self.reviewed} reviewed rows on which the teacher says the same were wrong" if self.reviewed else "no row on which the teacher says the same is reviewed yet"]
+        said.append("what reviews taught can hardly choose between two answers" if self.lead < CLOSE else f"what reviews taught leans to one answer by {100 * self.lead:.0f} points")
+        said += ["its label is undecided or failed in the last run"] * self.pending + ["a model of the other rows contradicts the teacher"] * self.marked
+        return "; ".join([*said, *([f"it stands for {self.weight:.0f} requests"] if self.weight >= 2 else [])])
 
 
 def audit_queue(labelled: Labelled, reviews: Reviews, *, split: Split, seed: int, reviewer: str = "") -> tuple[Asked, ...]:
@@ -90,6 +121,34 @@ def fix_queue(
     return tuple(_asked(examples[i], FIX, "train") for i in order.tolist() if examples[i].request.digest not in open_rows)
 
 
+def fix_reasons(
+    labelled: Labelled, learned: Learned, outcome: Outcome, pending: Sequence[str] = (), *, marked: Collection[str] = ()
+) -> dict[str, Reason]:
+    """
+    Why each training row stands where it stands in the fix queue.
+
+    Args:
+        labelled: the filter's result.
+        learned: what reviewed rows taught so far.
+        outcome: settled rows.
+        pending: as given to `fix_queue`.
+        marked: as given to `fix_queue`.
+
+    Returns: a reason for each digest.
+    """
+    examples = labelled.train.examples
+    settled = [(e.target, e.target != outcome.settled[e.request.digest].label) for e in examples if e.request.digest in outcome.settled]
+    reviewed, wrong = Counter(said for said, _ in settled), Counter(said for said, bad in settled if bad)
+    lead = learned.posterior.lead.tolist()
+    return {
+        e.request.digest: Reason(
+            wrong=wrong[e.target], reviewed=reviewed[e.target], lead=lead[i], pending=e.target in pending,
+            marked=e.request.digest in marked, weight=e.weight,
+        )
+        for i, e in enumerate(examples)
+    }  # fmt: skip
+
+
 def _examples(labelled: Labelled, split: Split) -> tuple[Example, ...]:
     if split == "train":
         return labelled.train.examples
@@ -99,5 +158,6 @@ def _examples(labelled: Labelled, split: Split) -> tuple[Example, ...]:
 def _asked(example: Example, queue: Queue, split: Split, place: int = 0) -> Asked:
     request = example.request
     return Asked(
-        digest=request.digest, request_id=request.id, text=request.text, queue=queue, split=split, place=place
-    )
+        digest=request.digest, request_id=request.id, text=request.text, queue=queue, split=split, place=place,
+        attributes=request.attributes,
+    )  # fmt: skip

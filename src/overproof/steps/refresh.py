@@ -24,6 +24,7 @@ from overproof.data import (
     TrafficRecord,
     Why,
     digest_of,
+    named,
 )
 from overproof.errors import DataError
 from overproof.measure.leakage import clusters, coverage_gaps, nearest_similarity, normalised
@@ -452,6 +453,7 @@ def _prompts(
         leaks=leaks(sets["train"], sets["calibration"], sets["test"], by_time=False),
         notes=(*said, "Live shares are those of the traffic since the release; they are compared with the training rows.", *board.notes),
         distances=distances,
+        left_rows=named((fate, board.id(i)) for i, fate in board.fate.items() if not fate.startswith("in ")),
     )  # fmt: skip
 
 
@@ -475,4 +477,4 @@ def _group_names(board: _Board, chosen: Mapping[str, Sequence[int]]) -> dict[int
     return {group: f"g{digest_of(text)[:12]}" for group, text in least.items()}
 
 
-REFRESH = Step(name="refresh", version=1, fn=refresh)
+REFRESH = Step(name="refresh", version=2, fn=refresh)

@@ -373,6 +373,23 @@ class Memo:
         """
         return self._stored(name, digest)
 
+    def made_of(self, step: str, *inputs: str) -> Artifact[Any] | None:
+        """
+        What a step once made of these inputs, whatever its recipe and version were: for looking back at a run.
+
+        Args:
+            step: its name.
+            inputs: digests of all its inputs, in order.
+
+        Returns: the newest result that is still whole; None where there is none.
+        """
+        found = []
+        for path in (self.objects.home / "steps" / step).glob("*.json"):
+            row = _read_json(path)
+            if row is not None and row.get("inputs") == list(inputs) and self.objects.has_value(str(row.get("output"))):
+                found.append((path.stat().st_mtime_ns, str(row["output"])))
+        return self._stored(step, max(found)[1]) if found else None
+
     def _make(
         self, step: Step[Any], inputs: Sequence[Artifact[Any]], recipe: Any, runtime: Mapping[str, Any]
     ) -> Encoded:

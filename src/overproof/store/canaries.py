@@ -75,6 +75,18 @@ class CanaryRounds:
         found = [json.loads(body) for (body,) in rows]
         return [AskedRound(**{**one, "answers": tuple(one["answers"])}) for one in found]
 
+    def newest_rounds(self, most: int) -> list[tuple[str, AskedRound]]:
+        """The newest rounds of the watch, whoever was asked, each with the digest of its prompts; newest first."""
+        rows = self._db.rows("SELECT prompts, body FROM teacher_round ORDER BY at DESC, round DESC LIMIT ?", (most,))
+        found = [(prompts, json.loads(body)) for prompts, body in rows]
+        return [(prompts, AskedRound(**{**one, "answers": tuple(one["answers"])})) for prompts, one in found]
+
+    def answering_now(self, newest: int = 500) -> Sequence[AnsweredBy]:
+        """Models and fingerprints of the newest bought answers, the newest first; the time is the day of the run."""
+        query = """SELECT min(substr(run_id, 1, 10)), coalesce(model, ''), coalesce(fingerprint, '') FROM
+            (SELECT * FROM attempt ORDER BY id DESC LIMIT ?) WHERE state='ok' GROUP BY 2, 3 ORDER BY max(id) DESC"""
+        return [AnsweredBy(since=day, model=model, fingerprint=mark) for day, model, mark in self._db.rows(query, (newest,))]
+
     def note_round(self, pin: str, prompts: str, asked: AskedRound) -> None:
         """
         Keep a round of the watch; durable on return.

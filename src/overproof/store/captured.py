@@ -185,6 +185,11 @@ class CaptureLog:
         rows = self._db.rows("SELECT request_id, at, key, kind, value FROM feedback ORDER BY seq")
         return [Feedback(request_id=a, at=b, key=c, kind=d, value=e) for a, b, c, d, e in rows]
 
+    def feedback_on(self, request_id: str) -> list[Feedback]:
+        """Feedback on one request, oldest first."""
+        query = "SELECT request_id, at, key, kind, value FROM feedback WHERE request_id=? ORDER BY seq"
+        return [Feedback(request_id=a, at=b, key=c, kind=d, value=e) for a, b, c, d, e in self._db.rows(query, (request_id,))]
+
     def health(self, *, days: int | None = None, today: date | None = None) -> CaptureHealth:
         """
         What was captured and dropped, by task and slice.

@@ -15,6 +15,7 @@ from typing import Any, Self
 import apsw
 
 from overproof.errors import CorruptArtifact, StoreError
+from overproof.store.served_schema import SERVED_SCHEMA
 
 APPLICATION_ID = 0x4F565250  # "OVRP"
 NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "gluster", "lustre", "fuse.")
@@ -64,6 +65,7 @@ TRAFFIC_SCHEMA = (
         day TEXT NOT NULL, task TEXT NOT NULL, slice TEXT NOT NULL, outcome TEXT NOT NULL, n INTEGER NOT NULL,
         PRIMARY KEY(day, task, slice, outcome)) STRICT, WITHOUT ROWID;
     """,
+    SERVED_SCHEMA,
 )
 
 PROJECT_SCHEMA = (
@@ -197,6 +199,9 @@ PROJECT_SCHEMA = (
         pin TEXT NOT NULL, prompts TEXT NOT NULL, round INTEGER NOT NULL, at REAL NOT NULL, cost_micro INTEGER NOT NULL,
         body TEXT NOT NULL, PRIMARY KEY(pin, prompts, round)) STRICT, WITHOUT ROWID;
     CREATE TABLE watch_pass(task TEXT PRIMARY KEY, at REAL NOT NULL, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    """,
+    """
+    CREATE INDEX audit_wrong ON audit(request_id) WHERE wrong = 1;
     """,
 )
 

@@ -149,6 +149,15 @@ class TrafficLog:
         )
         return LogVersion(epoch=int(epoch), last_seq=last, feedback=feedback)
 
+    def known_digest(self, version: LogVersion | None = None) -> str:
+        """What `snapshot_digest` remembers of this moment, without reading a row; empty where it would have to read them all."""
+        key = _moment(version or self.version())
+        for (known,) in self._db.rows("SELECT value FROM meta WHERE name='snapshot'"):
+            moment, _, digest = known.partition(" ")
+            if moment == key:
+                return str(digest)
+        return ""
+
     def snapshot_digest(self, version: LogVersion | None = None) -> str:
         """
         SHA-256 over all rows in reading order; remembered while the log is unchanged.
@@ -159,11 +168,9 @@ class TrafficLog:
         Returns: 64 hexadecimal digits, equal for equal content however it was imported.
         """
         version = version or self.version()
-        key = f"{version.epoch}/{version.last_seq}" + (f"/{version.feedback}" if version.feedback else "")
-        for (known,) in self._db.rows("SELECT value FROM meta WHERE name='snapshot'"):
-            moment, _, digest = known.partition(" ")
-            if moment == key:
-                return str(digest)
+        if found := self.known_digest(version):
+            return found
+        key = _moment(version)
         whole = hashlib.sha256()
         query = f"SELECT digest, source FROM record WHERE seq<=? ORDER BY {_IN_ORDER}"  # noqa: S608 - a constant
         for digest, source in self._db.stream(query, (version.last_seq,)):
@@ -230,6 +237,27 @@ class TrafficLog:
             for identity in ids
             for body, source in self._db.rows("SELECT body, source FROM record WHERE id=?", (identity,))
         ]
+
+    def numbered(self, numbers: Iterable[int]) -> list[TrafficRecord]:
+        """
+        Rows by their numbers in the log.
+
+        Args:
+            numbers: what is not in the log is left out.
+
+        Returns: the rows, in the order of `numbers`, without context.
+        """
+        shared = _Shared()
+        return [
+            _record_of(body, source, context=False, shared=shared)
+            for number in numbers
+            for body, source in self._db.rows("SELECT body, source FROM record WHERE seq=?", (number,))
+        ]
+
+    def whole(self, request_id: str) -> TrafficRecord | None:
+        """One row with all that the log holds of it, turns and tool calls included; None where there is none of this id."""
+        found = self._db.rows("SELECT body, source FROM record WHERE id=?", (request_id,))
+        return _record_of(*found[0], context=True, shared=_Shared()) if found else None
 
     def answered_by(self, task: str, *, since: float) -> list[AnsweredBy]:
         """
@@ -561,3 +589,7 @@ def _storable(text: str) -> str:
 def _storable_json(text: str) -> str:
     r"""As `_storable`; inside JSON the spelling \ud800 means the very character."""
     return text if text.isascii() else re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _moment(version: LogVersion) -> str:
+    return f"{version.epoch}/{version.last_seq}" + (f"/{version.feedback}" if version.feedback else "")

@@ -12,6 +12,7 @@ from overproof.store.adopted import Adoptions
 from overproof.store.artifacts import Memo, StepEvent
 from overproof.store.canaries import CanaryRounds
 from overproof.store.captured import CaptureLog
+from overproof.store.glance import Glance
 from overproof.store.keys import ApiKeys
 from overproof.store.labels import LabelLedger
 from overproof.store.local import PROJECT_SCHEMA, TRAFFIC_SCHEMA, Db, Role
@@ -21,7 +22,9 @@ from overproof.store.objects import Objects
 from overproof.store.releases import Releases
 from overproof.store.reviews import ReviewLog
 from overproof.store.rollout import Rollouts
+from overproof.store.search import SearchIndex
 from overproof.store.secret import project_secret
+from overproof.store.served import ServedDays
 from overproof.store.signatures import Signatures
 from overproof.store.watch import Watching
 
@@ -48,9 +51,24 @@ class Store:
         return TrafficLog(self._traffic_db)
 
     @cached_property
+    def glance(self) -> Glance:
+        """Short looks at the traffic log."""
+        return Glance(self._traffic_db)
+
+    @cached_property
+    def search(self) -> SearchIndex:
+        """Rows of the traffic log by words, ways and days."""
+        return SearchIndex(self.home, self._traffic_db)
+
+    @cached_property
     def captured(self) -> CaptureLog:
         """The gateway's end of the traffic log."""
         return CaptureLog(self.traffic, self._traffic_db, self.home)
+
+    @cached_property
+    def served(self) -> ServedDays:
+        """What was served, day by day."""
+        return ServedDays(self._traffic_db)
 
     @cached_property
     def ledger(self) -> LabelLedger:
@@ -131,10 +149,12 @@ class Store:
 
     def close(self) -> None:
         """Close databases and remove scratch files."""
+        if "search" in self.__dict__:
+            self.__dict__.pop("search").close()
         for name in ("_traffic_db", "_project_db"):
             if name in self.__dict__:
                 self.__dict__.pop(name).close()
-        for name in ("traffic", "captured", "ledger", "adopted", "canaries", "decisions", "releases", "rollouts", "looks", "reviews", "keys", "watching"):
+        for name in ("traffic", "captured", "served", "glance", "ledger", "adopted", "canaries", "decisions", "releases", "rollouts", "looks", "reviews", "keys", "watching"):
             self.__dict__.pop(name, None)
         self.objects.close()
 

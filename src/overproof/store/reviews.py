@@ -110,6 +110,11 @@ class ReviewLog:
         wanted = (judged, audited)
         return Reviews(rows=tuple(word for word in words if (word.digest.startswith(JUDGED), word.digest.startswith(LIVE)) == wanted))
 
+    def on_row(self, digest: str) -> Sequence[Review]:
+        """Every word on a request's content, as a row of a run or as an audited live request; withdrawn ones included, oldest first."""
+        query = f"SELECT {_COLUMNS} FROM review WHERE digest IN (?, ?) ORDER BY seq"  # noqa: S608 - a constant
+        return [_review(row) for row in self._db.rows(query, (digest, LIVE + digest))]
+
     def history(self) -> Sequence[Review]:
         """Every word ever said, withdrawn ones included, oldest first."""
         query = f"SELECT {_COLUMNS} FROM review ORDER BY seq"  # noqa: S608 - a constant

@@ -160,6 +160,21 @@ class Watching:
             ORDER BY day, request_id, source"""  # noqa: S608 - constants
         return [_audit(row) for row in self._db.rows(query, (release_id, day, state))]
 
+    def found_wrong(self) -> list[str]:
+        """Ids of requests on which an audit found the student wrong, all releases together."""
+        return [name for (name,) in self._db.rows("SELECT request_id FROM audit WHERE wrong=1 ORDER BY request_id")]
+
+    def of_request(self, release_id: str, request_id: str) -> list[tuple[Audit, float]]:
+        """The audits of one request under a release, each with when it was drawn, in seconds since 1970."""
+        query = f"SELECT {_AUDIT}, at FROM audit WHERE release_id=? AND request_id=? ORDER BY source"  # noqa: S608 - constants
+        return [(_audit(row[:-1]), float(row[-1])) for row in self._db.rows(query, (release_id, request_id))]
+
+    def daily_usd(self, *, since: str) -> list[tuple[str, int, float]]:
+        """Day, audits with a word, and what they cost, of all releases from a day on, in order."""
+        query = """SELECT day, count(*), sum(cost_micro) FROM audit WHERE release_id IN (SELECT id FROM release) AND day>=?
+            AND state <> 'due' GROUP BY day ORDER BY day"""
+        return [(day, int(n), micro / MICRO) for day, n, micro in self._db.rows(query, (since,))]
+
     def without_word(self, release_id: str) -> dict[tuple[str, AuditSource], int]:
         """Audits of a release that have no word, by day and source; 0 where all have one."""
         query = "SELECT day, source, sum(state <> 'labelled') FROM audit WHERE release_id=? GROUP BY day, source"
@@ -422,6 +437,11 @@ class Watching:
         """The notices of a task from a time on, oldest first."""
         query = "SELECT id, task, kind, body, at FROM notice WHERE task=? AND at >= ? ORDER BY at, id"
         return [_notice(row) for row in self._db.rows(query, (task, since))]
+
+    def newest_notices(self, task: str, most: int) -> list[Notice]:
+        """The newest notices of a task, newest first."""
+        query = "SELECT id, task, kind, body, at FROM notice WHERE task=? ORDER BY at DESC, id LIMIT ?"
+        return [_notice(row) for row in self._db.rows(query, (task, most))]
 
     def note_pass(self, report: WatchReport, *, at: float) -> None:
         """Keep what the last pass found, in the place of the one before; durable on return."""
