@@ -16,7 +16,7 @@ CONFINED = {
     "aiohttp": ("teachers/",),
     "sklearn": ("students/", "measure/"),
     "duckdb": ("importers/",),
-    "psycopg": ("importers/",),
+    "psycopg": ("importers/", "store/"),
     "zstandard": ("importers/",),
     "apsw": ("store/",),
     "onnxruntime": ("students/",),

@@ -1,14 +1,10 @@
 """Rows of a query: DuckDB with every other door shut, and a real Postgres where the machine has one."""
 
 import json
-import os
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
 
 import duckdb
 import pytest
+from tests.postgres import running
 
 from overproof.data import Skipped, TrafficRecord
 from overproof.errors import DataError
@@ -64,39 +60,10 @@ def test_a_password_never_goes_through_the_command_line(tmp_path):
     assert not is_database("logs/a.jsonl")
 
 
-def server_folder():
-    for folder in [Path(p).parent for p in (shutil.which("postgres"),) if p] + sorted(Path("/usr/lib/postgresql").glob("*/bin")):
-        if (folder / "initdb").exists() or shutil.which("initdb"):
-            return folder
-    return None
-
-
 @pytest.fixture(scope="module")
 def postgres():
-    pytest.importorskip("psycopg", reason="needs the extra postgres")
-    folder = server_folder()
-    if folder is None:
-        pytest.skip("no Postgres server on this machine")
-    root = os.geteuid() == 0  # the server refuses to run as root
-    if root and subprocess.run(["id", "postgres"], capture_output=True, check=False).returncode:
-        pytest.skip("Postgres refuses to run as root and there is no user for it")
-    base = Path(tempfile.mkdtemp(prefix="pg"))
-    if root:
-        shutil.chown(base, "postgres")
-
-    def run(*command):
-        prefix = ["su", "postgres", "-s", "/bin/sh", "-c", " ".join(command)] if root else list(command)
-        return subprocess.run(prefix, cwd="/", capture_output=True, text=True, check=False, timeout=120)
-
-    bins = next((one for one in sorted(Path("/usr/lib/postgresql").glob("*/bin"))), folder)
-    made = run(f"{bins}/initdb", "-D", f"{base}/data", "-U", "tester", "-A", "trust", "--no-sync")
-    assert made.returncode == 0, made.stderr
-    options = f"\"-c listen_addresses='' -c unix_socket_directories={base} -c fsync=off\""
-    begun = run(f"{bins}/pg_ctl", "-D", f"{base}/data", "-o", options, "-l", f"{base}/log", "-w", "start")
-    assert begun.returncode == 0, begun.stdout + begun.stderr
-    yield f"postgresql://tester@/postgres?host={base}"
-    run(f"{bins}/pg_ctl", "-D", f"{base}/data", "-m", "immediate", "stop")
-    shutil.rmtree(base, ignore_errors=True)
+    with running() as server:
+        yield server.dsn
 
 
 def test_postgres_rows_come_in_blocks_and_nothing_can_be_written(postgres, tmp_path):

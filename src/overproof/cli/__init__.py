@@ -40,6 +40,7 @@ VERBS = {
     "keys": ("overproof.cli.keys:keys", "Make, list or revoke keys of the gateway's callers."),
     "sign": ("overproof.cli.sign:sign", "Sign a release with a key kept elsewhere; say whose signatures count."),
     "export": ("overproof.cli.export:export", "Write the release as a folder that serves by itself."),
+    "store": ("overproof.cli.store:store", "Say what the store holds; move it to Postgres and back."),
     "ablate": ("overproof.cli.ablate:ablate", "Train with and without each rule of the filter: does it help?"),
     "diff": ("overproof.cli.show:diff", "Compare two runs slice by slice."),
     "demo": ("overproof.cli.demo:demo", "Walk the whole road on bundled data; no key, no network."),

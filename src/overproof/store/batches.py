@@ -9,11 +9,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-import apsw
-
 from overproof.data import BatchResult, BatchState, Completion, Outcome, Request
 from overproof.errors import TeacherBusy, TeacherError
 from overproof.store.labels import TRANSIENT_TRIES, Caller, LedgeredTeacher, Settlement
+from overproof.store.sql import Connection
 
 T = TypeVar("T")
 
@@ -151,7 +150,7 @@ class BatchedTeacher(LedgeredTeacher):
         tag = "op" + uuid.uuid4().hex[:20]
         at = time.time()
 
-        def plan(connection: apsw.Connection) -> list[int]:
+        def plan(connection: Connection) -> list[int]:
             connection.execute(_PLAN, (tag, self._pin_digest, at))
             numbers = []
             for one in chunk:
@@ -237,7 +236,7 @@ class BatchedTeacher(LedgeredTeacher):
             settlements.append(settlement)
             outcomes[number] = replace(outcome, completion=settlement.completion)
 
-        def settle(connection: apsw.Connection) -> None:
+        def settle(connection: Connection) -> None:
             for settlement in settlements:
                 self._ledger.settle_in(connection, settlement)
             connection.execute(_END, (state, tag))

@@ -59,7 +59,7 @@ class CanaryRounds:
         """
         row = (pin, prompts, found.round, found.n, found.differ, int(found.alarm))
         with self._db.write() as connection:
-            connection.execute("INSERT OR IGNORE INTO canary_round VALUES(?, ?, ?, ?, ?, ?)", row)
+            connection.execute("INSERT INTO canary_round VALUES(?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
 
     def asked_rounds(self, pin: str, prompts: str) -> list[AskedRound]:
         """
@@ -108,7 +108,7 @@ class CanaryRounds:
 
     def accepted_at(self, task: str) -> float:
         """When a person last closed an alarm about canary prompts, in seconds since 1970: rounds from then on have a new reference; 0 for never."""
-        query = "SELECT coalesce(max(closed), 0) FROM alarm WHERE task=? AND id GLOB 'canaries-*'"
+        query = "SELECT coalesce(max(closed), 0) FROM alarm WHERE task=? AND substr(id, 1, 9) = 'canaries-'"
         ((at,),) = self._db.rows(query, (task,))
         return float(at)
 

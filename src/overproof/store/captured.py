@@ -15,6 +15,7 @@ from overproof.data import Skipped, TrafficRecord
 from overproof.errors import CorruptArtifact, StoreError
 from overproof.store.local import Db
 from overproof.store.logs import TrafficLog
+from overproof.store.sql import Connection
 
 Drop = Literal["drawn", "queue full", "disk full", "disk error", "store busy", "unwritable", "closed"]
 """Why a row was not kept. "drawn": the queue was nearly full, and rows with a weight stand for it; "unwritable": redaction
@@ -29,7 +30,7 @@ ALARM_SHARE = 0.01
 """So many rows lost without a trace, of a slice's, raise the alarm; single ones are counted and shown."""
 BROKEN = "traffic.broken"
 _COUNT = """INSERT INTO capture_count VALUES(?, ?, ?, ?, ?)
-    ON CONFLICT(day, task, slice, outcome) DO UPDATE SET n=n+excluded.n"""
+    ON CONFLICT(day, task, slice, outcome) DO UPDATE SET n=capture_count.n+excluded.n"""
 _FEEDBACK = "INSERT INTO feedback(request_id, at, key, kind, value) VALUES(?, ?, ?, ?, ?)"
 
 
@@ -211,7 +212,7 @@ class CaptureLog:
             for (task, piece), n in sorted(found.items())
         ))  # fmt: skip
 
-    def _put_words(self, connection: apsw.Connection, words: Sequence[Feedback]) -> bool:
+    def _put_words(self, connection: Connection, words: Sequence[Feedback]) -> bool:
         for one in words:
             if not list(connection.execute("SELECT 1 FROM record WHERE id=?", (one.request_id,))):
                 return False
@@ -219,9 +220,12 @@ class CaptureLog:
         return True
 
 
+PG_DISK_FULL = "53100"
+
+
 def is_full(error: StoreError) -> bool:
     """Whether a write failed for want of space alone: nothing is in doubt, and it may be tried again."""
-    return isinstance(error.__cause__, apsw.FullError)
+    return isinstance(error.__cause__, apsw.FullError) or getattr(error.__cause__, "sqlstate", "") == PG_DISK_FULL
 
 
 def is_broken(error: Exception) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import apsw
 
 from overproof.store.local import Db
+from overproof.store.sql import Connection
 
 Result = TypeVar("Result")
 
@@ -25,10 +26,10 @@ class GroupCommit:
 
     def __init__(self, db: Db) -> None:
         self._db = db
-        self._waiting: list[tuple[Callable[[apsw.Connection], Any], asyncio.Future[Any]]] = []
+        self._waiting: list[tuple[Callable[[Connection], Any], asyncio.Future[Any]]] = []
         self._task: asyncio.Task[None] | None = None
 
-    async def write(self, change: Callable[[apsw.Connection], Result]) -> Result:
+    async def write(self, change: Callable[[Connection], Result]) -> Result:
         """
         Apply a change with the next commit.
 
@@ -65,7 +66,7 @@ class GroupCommit:
                 else:
                     future.set_result(result)
 
-    def _commit(self, changes: Sequence[Callable[[apsw.Connection], Any]]) -> list[Any]:
+    def _commit(self, changes: Sequence[Callable[[Connection], Any]]) -> list[Any]:
         results: list[Any] = []
         with self._db.write() as connection:
             for change in changes:

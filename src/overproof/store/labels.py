@@ -9,14 +9,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol
 
-import apsw
-
 from overproof.data import Completion, Outcome, Request, TeacherPin, digest_of
 from overproof.errors import BudgetExceeded, PinMismatch, StoreError, TeacherError
 from overproof.store.group import GroupCommit
-from overproof.store.local import Db, Row
+from overproof.store.local import Db
 from overproof.store.money import Prices, to_micro
 from overproof.store.pacing import Breaker, Manners, Pacer
+from overproof.store.sql import Connection, Row
 
 State = Literal["ok", "bad", "transient", "permanent", "fatal"]
 
@@ -39,7 +38,7 @@ _RELEASE = "UPDATE budget SET held_micro=held_micro-?, spent_micro=spent_micro+?
 PURSE = "@"  # in a run's id before the name of a second budget that its calls must fit in as well
 _BUDGET = "SELECT cap_micro, held_micro, spent_micro FROM budget WHERE name=?"
 SET_ASIDE = "quarantined: bought under a clearance that no present terms record takes over"
-_LABEL = "INSERT OR IGNORE INTO label VALUES(?, ?, ?, ?)"
+_LABEL = "INSERT INTO label VALUES(?, ?, ?, ?) ON CONFLICT DO NOTHING"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -215,7 +214,7 @@ class LabelLedger:
         with self._db.write() as connection:
             return self.reserve_in(connection, key, run_id=run_id, max_micro=max_micro)
 
-    def reserve_in(self, connection: apsw.Connection, key: str, *, run_id: str, max_micro: int) -> int:
+    def reserve_in(self, connection: Connection, key: str, *, run_id: str, max_micro: int) -> int:
         """`reserve` inside a transaction of the caller's."""
         for name in _budgets(run_id):
             if connection.execute(_HOLD, {"m": max_micro, "n": name}).get is not None:
@@ -234,7 +233,7 @@ class LabelLedger:
         with self._db.write() as connection:
             self.settle_in(connection, settlement)
 
-    def settle_in(self, connection: apsw.Connection, settlement: Settlement) -> None:
+    def settle_in(self, connection: Connection, settlement: Settlement) -> None:
         """`settle` inside a transaction of the caller's."""
         s, answer = settlement, settlement.completion
         rows: list[Row] = connection.execute(

@@ -16,6 +16,7 @@ import apsw
 
 from overproof.errors import CorruptArtifact, StoreError
 from overproof.store.served_schema import SERVED_SCHEMA
+from overproof.store.sql import Connection, Row
 
 APPLICATION_ID = 0x4F565250  # "OVRP"
 NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "gluster", "lustre", "fuse.")
@@ -35,8 +36,6 @@ _PRAGMAS = (
     ("wal_autocheckpoint", 1000),  # pages
     ("journal_size_limit", 67_108_864),  # bytes
 )
-
-Row = tuple[Any, ...]
 
 TRAFFIC_SCHEMA = (
     """
@@ -244,7 +243,7 @@ class Db:
         self._reader: apsw.Connection | None = None
         self._fence: tuple[str, int] | None = None
         self._broken = False
-        with self._clear_errors():
+        with self.clear_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             _refuse_network(self.path.parent)
             _refuse_newer(self.path, len(schema))
@@ -252,7 +251,7 @@ class Db:
             self._migrate(schema)
 
     @contextlib.contextmanager
-    def write(self) -> Iterator[apsw.Connection]:
+    def write(self) -> Iterator[Connection]:
         """
         A write transaction: durable when the block has ended, undone when it raises.
 
@@ -260,7 +259,7 @@ class Db:
         Raises: StoreError for a full disk, a read-only file, another process that holds the lock too long, or a
             role that was taken over.
         """
-        with self._lock, self._clear_errors():
+        with self._lock, self.clear_errors():
             if self._broken:
                 raise StoreError(
                     f"{self.path.name} had a write error; it takes no more writes in this process",
@@ -278,14 +277,14 @@ class Db:
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
         """All rows of a short read of what is committed; never waits for a writer of this process."""
-        with self._read_lock, self._clear_errors():
+        with self._read_lock, self.clear_errors():
             if self._reader is None:
                 self._reader = _connect(self.path, flags=apsw.SQLITE_OPEN_READONLY)
             return list(self._reader.execute(sql, values))
 
     def stream(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Row]:
         """The rows of a long read, from one moment's snapshot, without holding up writers."""
-        with self._clear_errors():
+        with self.clear_errors():
             connection = _connect(self.path, flags=apsw.SQLITE_OPEN_READONLY)
             try:
                 yield from connection.execute(sql, values)
@@ -314,6 +313,9 @@ class Db:
         found = [str(row[0]) for row in self.rows("PRAGMA integrity_check")]
         return [] if found == ["ok"] else found
 
+    def counted(self, table: str, column: str) -> None:
+        """Rows came with numbers of their own: count on behind them. SQLite does so by itself."""
+
     def close(self) -> None:
         """Close the file; what was committed is there."""
         with self._lock, self._read_lock:
@@ -336,7 +338,7 @@ class Db:
         if before := _version_of(self._connection):
             self._back_up(before)
         with self.write() as connection:
-            done = _version_of(connection)  # again, now that nobody else can write
+            done = _version_of(self._connection)  # again, now that nobody else can write
             for script in schema[done:]:
                 connection.execute(script)
             if done < len(schema):
@@ -361,7 +363,8 @@ class Db:
         unfinished.rename(target)
 
     @contextlib.contextmanager
-    def _clear_errors(self) -> Iterator[None]:
+    def clear_errors(self) -> Iterator[None]:
+        """What SQLite and the disk say, in our words."""
         name = self.path.name
         try:
             yield
@@ -445,7 +448,7 @@ class Role:
         db = self._db()
         self._outer = db.fenced
         with db.write() as connection:
-            sql = """INSERT INTO role VALUES(?, 1) ON CONFLICT(name) DO UPDATE SET token=token+1 RETURNING token"""
+            sql = """INSERT INTO role VALUES(?, 1) ON CONFLICT(name) DO UPDATE SET token=role.token+1 RETURNING token"""
             token = connection.execute(sql, (self._name,)).get
         db.fence(self._name, token)
 

@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
-import apsw
-
 from overproof import progress
 from overproof.data import (
     FEEDBACK,
@@ -27,16 +25,17 @@ from overproof.data import (
     digest_of,
 )
 from overproof.errors import CorruptArtifact, StoreError
-from overproof.store.local import Db, Row
+from overproof.store.local import Db
+from overproof.store.sql import Connection, Row
 
 SHARED = 10_000  # different attribute mappings that are kept at a time
 BATCH = 1_000  # rows in one transaction: a commit costs about 9 ms whatever its size
 _COMPLETION_FIELDS = tuple(f.name for f in fields(Completion))
 _SERVED_FIELDS = tuple((f.name, f.default) for f in fields(Served))
 _IN_ORDER = "at_us IS NULL, at_us, seq"
-_INSERT = "INSERT OR IGNORE INTO record(id, digest, at_us, source, body) VALUES(?, ?, ?, ?, ?)"
-_KEEP_ASIDE = "INSERT OR IGNORE INTO conflict(id, digest, source, reason, body) VALUES(?, ?, ?, ?, ?)"
-_KEEP_SKIPPED = "INSERT OR IGNORE INTO skipped(place, reason, raw, source) VALUES(?, ?, ?, ?)"
+_INSERT = "INSERT INTO record(id, digest, at_us, source, body) VALUES(?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_KEEP_ASIDE = "INSERT INTO conflict(id, digest, source, reason, body) VALUES(?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_KEEP_SKIPPED = "INSERT INTO skipped(place, reason, raw, source) VALUES(?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _PUT_META = "INSERT INTO meta VALUES(?, ?) ON CONFLICT(name) DO UPDATE SET value=excluded.value"
 
 
@@ -321,7 +320,7 @@ class TrafficLog:
                 connection.execute("UPDATE meta SET value=CAST(value AS INTEGER)+1 WHERE name='epoch'")
         return counts
 
-    def put(self, connection: apsw.Connection, item: TrafficRecord | Skipped, source: str, *, replace: bool = False) -> str:
+    def put(self, connection: Connection, item: TrafficRecord | Skipped, source: str, *, replace: bool = False) -> str:
         """
         Add one row within a transaction of this log's database.
 
@@ -352,7 +351,7 @@ class TrafficLog:
         agreed = {identity: set(words.values()) for identity, words in said.items()}
         return {identity: labels.pop() for identity, labels in agreed.items() if len(labels) == 1}
 
-    def _put(self, connection: apsw.Connection, line: _Line, origin: str, *, replace: bool) -> str:
+    def _put(self, connection: Connection, line: _Line, origin: str, *, replace: bool) -> str:
         connection.execute(_INSERT, (line.id, line.digest, line.at_us, origin, line.body))
         if connection.changes():
             return "added"
@@ -457,7 +456,7 @@ class Decisions:
 
 
 def decide_on(
-    connection: apsw.Connection, kind: str, *, actor: str, subject: str, body: Mapping[str, Any]
+    connection: Connection, kind: str, *, actor: str, subject: str, body: Mapping[str, Any]
 ) -> Decision:
     """
     Put an entry into the decisions log as a part of a larger transaction.

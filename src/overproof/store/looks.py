@@ -105,7 +105,7 @@ class Looks:
         told = json.dumps(facts)  # in the order given: the plan's bytes, and so its digest, depend on it
         with self._db.write() as connection:
             connection.execute(
-                "INSERT OR IGNORE INTO planned VALUES(?, ?, ?, ?, ?, ?)",
+                "INSERT INTO planned VALUES(?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 (plan_hash, anchor, sealed_digest, looks, told, now()),
             )
             known = list(connection.execute("SELECT look, at FROM look WHERE plan_hash=? AND evidence=?", (plan_hash, evidence)))

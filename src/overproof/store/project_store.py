@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from overproof.errors import StoreError
 from overproof.store.adopted import Adoptions
@@ -15,10 +16,11 @@ from overproof.store.captured import CaptureLog
 from overproof.store.glance import Glance
 from overproof.store.keys import ApiKeys
 from overproof.store.labels import LabelLedger
-from overproof.store.local import PROJECT_SCHEMA, TRAFFIC_SCHEMA, Db, Role
+from overproof.store.local import PROJECT_SCHEMA, TRAFFIC_SCHEMA, Db
 from overproof.store.logs import Decisions, TrafficLog
 from overproof.store.looks import Looks
 from overproof.store.objects import Objects
+from overproof.store.place import open_db, remote_of, role_on
 from overproof.store.releases import Releases
 from overproof.store.reviews import ReviewLog
 from overproof.store.rollout import Rollouts
@@ -42,6 +44,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.home = self.root / HOME
+        self.remote = remote_of(self.home)
         self.objects = Objects(self.home)
         self.signatures = Signatures(self.root, self.home)
 
@@ -136,7 +139,7 @@ class Store:
         """
         return Memo(self.objects, on_event=on_event, dry=dry)
 
-    def role(self, name: Literal["run", "serve", "watch", "web"]) -> Role:
+    def role(self, name: Literal["run", "serve", "watch", "web"]) -> AbstractContextManager[Any]:
         """
         The right to be the only process of this kind on the project, as a context manager.
 
@@ -145,7 +148,7 @@ class Store:
 
         Returns: a context manager; entering it raises StoreError, with the holder's process id, where it's taken.
         """
-        return Role(self.home, name, lambda: self._project_db)
+        return role_on(self.home, name, lambda: self._project_db, self.remote)
 
     def close(self) -> None:
         """Close databases and remove scratch files."""
@@ -166,11 +169,11 @@ class Store:
 
     @cached_property
     def _traffic_db(self) -> Db:
-        return Db(self.home / "traffic.db", TRAFFIC_SCHEMA)
+        return open_db(self.home, "traffic", TRAFFIC_SCHEMA, self.remote)
 
     @cached_property
     def _project_db(self) -> Db:
-        return Db(self.home / "project.db", PROJECT_SCHEMA)
+        return open_db(self.home, "project", PROJECT_SCHEMA, self.remote)
 
 
 def open_store(root: Path) -> Store:

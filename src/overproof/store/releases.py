@@ -11,8 +11,9 @@ from typing import Any, Literal, cast, get_args
 from overproof.errors import StoreError
 from overproof.evidence import Release
 from overproof.store.codec import decode, encode
-from overproof.store.local import Db, Row
+from overproof.store.local import Db
 from overproof.store.logs import now
+from overproof.store.sql import Row
 
 Stage = Literal["candidate", "shadow", "canary", "full", "rolled-back"]
 SERVING: tuple[Stage, ...] = ("shadow", "canary", "full")
@@ -82,7 +83,7 @@ class Releases:
         encoded = encode(release)
         with self._db.write() as connection:
             connection.execute(
-                "INSERT OR IGNORE INTO release VALUES(?, ?, ?, ?)",
+                "INSERT INTO release VALUES(?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 (release.id, release.task, encoded.digest, encoded.data),
             )
             known = connection.execute("SELECT digest FROM release WHERE id=?", (release.id,)).get
@@ -154,7 +155,7 @@ class Releases:
             raise StoreError(f"delta {delta!r} is not in (0, 1)", next_action="mend [bars] delta")
         with self._db.write() as connection:
             connection.executemany(
-                "INSERT OR IGNORE INTO sealed_row VALUES(?, ?)", [(row, sealed_digest) for row in rows]
+                "INSERT INTO sealed_row VALUES(?, ?) ON CONFLICT DO NOTHING", [(row, sealed_digest) for row in rows]
             )
             found: list[Row] = connection.execute(
                 "SELECT k, delta, delta_k, at FROM unsealing WHERE sealed_digest=? AND label_kind=? AND plan_hash=?",
@@ -227,7 +228,7 @@ class Releases:
 
     def close_sealed(self, sealed_digest: str, *, why: str) -> None:
         """No new plan may use these rows any more, for example because somebody has looked at them."""
-        sql = "INSERT OR IGNORE INTO sealed_set VALUES(?, ?, ?)"
+        sql = "INSERT INTO sealed_set VALUES(?, ?, ?) ON CONFLICT DO NOTHING"
         with self._db.write() as connection:
             connection.execute(sql, (sealed_digest, now(), why))
 

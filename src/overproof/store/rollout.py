@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import Any
 
-import apsw
-
 from overproof.data import ALL, RolloutState, Stage, StageCounts, digest_of
 from overproof.data.rollout import COUNTS
 from overproof.errors import StoreError
-from overproof.store.local import Db, Row
+from overproof.store.local import Db
 from overproof.store.logs import decide_on, now
+from overproof.store.sql import Connection, Row
 
 SLOT = 200  # compared answers after which a slot is full: an alarm may start afresh at each slot
 LOOKS = 5  # looks of the student, as a multiple of SLOT, after which a slot is full too
@@ -23,8 +22,8 @@ Slots = Mapping[str, tuple[StageCounts, ...]]
 _STATE = "SELECT epoch, release_id, stage, share, since, by, why FROM rollout WHERE task=? ORDER BY epoch DESC LIMIT 1"
 _ADD = (
     f"INSERT INTO stage_count(epoch, slice, slot, newest, {', '.join(COUNTS)}) VALUES(?, ?, ?, ?{', ?' * len(COUNTS)}) "
-    "ON CONFLICT(epoch, slice, slot) DO UPDATE SET newest=max(newest, excluded.newest), "
-    + ", ".join(f"{name}={name}+excluded.{name}" for name in COUNTS)
+    "ON CONFLICT(epoch, slice, slot) DO UPDATE SET newest=CASE WHEN excluded.newest>stage_count.newest THEN excluded.newest ELSE stage_count.newest END, "
+    + ", ".join(f"{name}=stage_count.{name}+excluded.{name}" for name in COUNTS)
 )
 
 
@@ -280,12 +279,12 @@ def took_place_of(release_id: str) -> str:
     return f"{release_id} took its place"
 
 
-def _epoch(connection: apsw.Connection, task: str) -> int:
+def _epoch(connection: Connection, task: str) -> int:
     found = connection.execute("SELECT max(epoch) FROM rollout WHERE task=?", (task,)).get
     return int(found or 0)
 
 
-def _slot(connection: apsw.Connection, epoch: int, name: str) -> int:
+def _slot(connection: Connection, epoch: int, name: str) -> int:
     """The open slot of a slice, from 1."""
     sql = "SELECT slot, compared, asked FROM stage_count WHERE epoch=? AND slice=? ORDER BY slot DESC LIMIT 1"
     last: list[Row] = connection.execute(sql, (epoch, name)).fetchall()
@@ -296,7 +295,7 @@ def _slot(connection: apsw.Connection, epoch: int, name: str) -> int:
     return slot + (compared >= most or asked >= LOOKS * most)
 
 
-def _stages(connection: apsw.Connection, before: RolloutState, release_id: str, stage: str, *, by: str, why: str) -> None:
+def _stages(connection: Connection, before: RolloutState, release_id: str, stage: str, *, by: str, why: str) -> None:
     """The move in the list of stages of releases; a release that another one takes the place of serves no more."""
     sql = "INSERT INTO release_stage(release_id, stage, at, by, why) VALUES(?, ?, ?, ?, ?)"
     if before.release_id is not None and before.release_id != release_id:

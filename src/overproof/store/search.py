@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from overproof.errors import CorruptArtifact, OverproofError
-from overproof.store.local import Db, Row
+from overproof.store.local import Db
+from overproof.store.sql import Row
 from overproof.task import Output
 
 T = TypeVar("T")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 _PICK = """SELECT coalesce(date({at} / 1000000, 'unixepoch'), ''), coalesce(json_extract({body}, '$.served.task'), ''),
@@ -13,7 +14,7 @@ _USD = "json_extract({body}, '$.completion.cost_usd')"
 _ONE = ("1", _WEIGHT, f"({_USD} IS NOT NULL)", f"iif({_USD} IS NULL, 0.0, {_WEIGHT})", f"coalesce({_WEIGHT} * {_USD}, 0.0)", f"coalesce({_WEIGHT} * {_USD} * {_USD}, 0.0)")
 SUMS: Final = ("rows", "requests", "priced", "weight", "usd", "usd2")
 _IS_SERVED = "json_type({body}, '$.served') = 'object'"
-_ADD = "ON CONFLICT(day, task, release_id, slice, route) DO UPDATE SET " + ", ".join(f"{name}={name}+excluded.{name}" for name in SUMS)
+_ADD = "ON CONFLICT(day, task, release_id, slice, route) DO UPDATE SET " + ", ".join(f"{name}=served_day.{name}+excluded.{name}" for name in SUMS)
 
 
 def _of(which: str, sign: str) -> str:
@@ -39,3 +40,31 @@ SERVED_SCHEMA: Final = f"""
     CREATE TRIGGER served_gone AFTER DELETE ON record BEGIN {_of("OLD", "-")}; END;
     """
 """Kept by triggers: whatever writes to the log, the sums are the sums of its rows."""
+
+
+def _pg(sql: str) -> str:
+    """The same sums in Postgres' words."""
+    for old, new in _PG:
+        sql = re.sub(old, new, sql)
+    return sql
+
+
+_PG: Final = (
+    (r"date\(([\w.]+) / 1000000, 'unixepoch'\)", r"to_char(to_timestamp(\1 / 1000000.0) AT TIME ZONE 'UTC', 'YYYY-MM-DD')"),
+    (r"json_extract\(([\w.]+), '\$\.(\w+)\.(weight|cost_usd)'\)", r"(\1::json #>> '{\2,\3}')::double precision"),
+    (r"json_extract\(([\w.]+), '\$\.(\w+)\.(\w+)'\)", r"(\1::json #>> '{\2,\3}')"),
+    (r"json_type\(([\w.]+), '\$\.served'\) = 'object'", r"json_typeof(\1::json #> '{served}') = 'object'"),
+    (r"iif\((.+?) IS NULL, 0\.0, (coalesce\(.+?, 1\.0\))\)", r"CASE WHEN \1 IS NULL THEN 0.0 ELSE \2 END"),
+    (r"([-+]|sum)\(\((\S+(?: \S+)*?) IS NOT NULL\)\)", r"\1((\2 IS NOT NULL)::int)"),
+)
+_FUNCTION: Final = "CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; RETURN NULL; END $$; CREATE TRIGGER {name} AFTER {when} ON record FOR EACH ROW EXECUTE FUNCTION {name}();"
+SERVED_POSTGRES: Final = "".join((
+    SERVED_SCHEMA[: SERVED_SCHEMA.index(" STRICT, WITHOUT ROWID;")].replace("INTEGER", "BIGINT").replace("REAL", "DOUBLE PRECISION"), ";", _pg(_all()), ";",
+    *(
+        _FUNCTION.format(name=name, when=when, body=_pg(body))
+        for name, when, body in (
+            ("served_added", "INSERT", _of("NEW", "+")), ("served_changed", "UPDATE OF at_us, body", f"{_of('OLD', '-')}; {_of('NEW', '+')}"), ("served_gone", "DELETE", _of("OLD", "-")),
+        )
+    ),
+))  # fmt: skip
+"""The same table and triggers for a server."""

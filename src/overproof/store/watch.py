@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import apsw
-
 from overproof.data import (
     Alarm,
     Audit,
@@ -23,8 +21,9 @@ from overproof.data import (
 )
 from overproof.errors import StoreError
 from overproof.store.codec import decode, encode
-from overproof.store.local import Db, Row
+from overproof.store.local import Db
 from overproof.store.logs import decide_on
+from overproof.store.sql import Connection, Row
 
 if TYPE_CHECKING:  # it brings numpy, which most commands do without
     from overproof.measure.monitor import AuditDay
@@ -32,6 +31,8 @@ if TYPE_CHECKING:  # it brings numpy, which most commands do without
 T = TypeVar("T")
 MICRO = 1_000_000
 _AUDIT = "release_id, request_id, source, day, slice, pi, said, confidence, state, truth, wrong, reason, cost_micro"
+_MONITOR_DAY = """INSERT INTO monitor_day VALUES(?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(release_id, slice, signal, day) DO UPDATE SET
+    requests=excluded.requests, audited=excluded.audited, unlabelled=excluded.unlabelled, wrong_by_pi=excluded.wrong_by_pi"""
 _FIRST_HOLDS = "ON CONFLICT DO NOTHING"  # unlike OR IGNORE it lets no row fall away that breaks another rule
 _HOLD = "task, since, by, why, cause"
 
@@ -217,7 +218,7 @@ class Watching:
                     release_id, slice_name, signal, day.day.isoformat(), day.requests, day.audited, day.unlabelled,
                     json.dumps(day.wrong_by_pi),
                 )  # fmt: skip
-                connection.execute("INSERT OR REPLACE INTO monitor_day VALUES(?, ?, ?, ?, ?, ?, ?, ?)", row)
+                connection.execute(_MONITOR_DAY, row)
 
     def days(self, release_id: str) -> dict[tuple[str, Signal], list[AuditDay]]:
         """The counted days of a release by slice and signal, in order."""
@@ -239,7 +240,7 @@ class Watching:
     def note_drift(self, release_id: str, slice_name: str, day: str, body: bytes) -> None:
         """Keep the sketch of a day of a slice, in the place of an earlier one; durable on return."""
         with self._db.write() as connection:
-            connection.execute("INSERT OR REPLACE INTO drift_day VALUES(?, ?, ?, ?)", (release_id, slice_name, day, body))
+            connection.execute("INSERT INTO drift_day VALUES(?, ?, ?, ?) ON CONFLICT(release_id, slice, day) DO UPDATE SET body=excluded.body", (release_id, slice_name, day, body))
 
     def drift_days(self, release_id: str) -> dict[tuple[str, str], bytes]:
         """The sketches of a release by slice and day."""
@@ -282,7 +283,7 @@ class Watching:
 
     def alarms(self, task: str, *, open_only: bool = True) -> list[Alarm]:
         """The alarms of a task, oldest first; closed ones only where asked for."""
-        query = "SELECT body FROM alarm WHERE task=?1 AND (NOT ?2 OR closed IS NULL) ORDER BY at, id"
+        query = "SELECT body FROM alarm WHERE task=?1 AND (?2 = 0 OR closed IS NULL) ORDER BY at, id"
         return [_value(body, Alarm) for (body,) in self._db.rows(query, (task, int(open_only)))]
 
     def open_trigger(self, trigger: Trigger, *, at: float) -> bool:
@@ -324,7 +325,7 @@ class Watching:
 
     def triggers(self, task: str, *, open_only: bool = True) -> list[Trigger]:
         """The triggers of a task as they stand, oldest first; ended ones only where asked for."""
-        query = "SELECT body, state, outcome FROM watch_trigger WHERE task=?1 AND (NOT ?2 OR state='open') ORDER BY at, id"
+        query = "SELECT body, state, outcome FROM watch_trigger WHERE task=?1 AND (?2 = 0 OR state='open') ORDER BY at, id"
         rows = self._db.rows(query, (task, int(open_only)))
         return [replace(_value(body, Trigger), state=state, outcome=outcome) for body, state, outcome in rows]
 
@@ -446,7 +447,7 @@ class Watching:
     def note_pass(self, report: WatchReport, *, at: float) -> None:
         """Keep what the last pass found, in the place of the one before; durable on return."""
         with self._db.write() as connection:
-            connection.execute("INSERT OR REPLACE INTO watch_pass VALUES(?, ?, ?)", (report.task, at, _text(report)))
+            connection.execute("INSERT INTO watch_pass VALUES(?, ?, ?) ON CONFLICT(task) DO UPDATE SET at=excluded.at, body=excluded.body", (report.task, at, _text(report)))
 
     def last_pass(self, task: str) -> WatchReport | None:
         """What the last pass found; None before the first."""
@@ -470,7 +471,7 @@ def _no_folder(digest: str) -> Path:
     raise StoreError(f"the record of the watch names a folder, {digest[:12]}", next_action="restore project.db from a backup")
 
 
-def _first(connection: apsw.Connection, sql: str, values: Sequence[Any]) -> Row | None:
+def _first(connection: Connection, sql: str, values: Sequence[Any]) -> Row | None:
     found: list[Row] = connection.execute(sql, values).fetchall()
     return found[0] if found else None
 

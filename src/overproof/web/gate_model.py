@@ -14,7 +14,8 @@ from overproof.evidence.waivers import Waiver
 from overproof.pipeline import RunResult
 from overproof.runs import RunRecord, today_of
 from overproof.steps.gate import ASKED, CHECKS
-from overproof.steps.papers import BOM, CHANGES, DATA_CARD, MODEL_CARD, NAMES, PROVENANCE, SUMMARY
+from overproof.steps.papers import BOM, CHANGES, DATA_CARD, MODEL_CARD, PROVENANCE, SUMMARY
+from overproof.steps.since import NAMES
 from overproof.store.waivers import waivers_of
 from overproof.verify import SIGNATURE
 from overproof.web.place import Place

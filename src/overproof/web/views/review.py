@@ -47,8 +47,9 @@ def rows(ask: Ask) -> Reply:
     """The next rows of a person's queue, as JSON; the teacher's answer only in the fix queue and only where it was asked for."""
     tables, table, whose = tables_of(ask.place), _table(ask.query.text("queue")), _rows(ask.query.text("rows"))
     reviewer, shown = ask.query.text("reviewer"), ask.query.text("shown") == "1"
-    desk, prepared = tables.of(whose), tables.prepared() if table == "fix" else None  # before the queue, which may be there a moment later
-    queue = tables.queue(table, whose, reviewer)
+    desk, prepared = tables.of(whose), tables.prepared() if table == "fix" else None
+    ready = table != "fix" or (prepared is not None and prepared.queue is not None)
+    queue = tables.queue(table, whose, reviewer) if ready else ()  # it may be there a moment later, and rows without their reason are not shown
     head = queue[:REACH] if ask.query.text("all") == "1" else queue[:AHEAD]
     why: Mapping[str, Any] = prepared.queue.reasons if prepared is not None and prepared.queue is not None else {}
     said = desk.said() if table == "fix" and shown else {}

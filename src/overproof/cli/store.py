@@ -1,0 +1,37 @@
+"""The verb for where a project's store lives."""
+
+from __future__ import annotations
+
+import click
+
+from overproof.cli.door import Door, verb
+from overproof.errors import EXIT_PASS
+
+
+@click.command(short_help="Say what the store holds; move it to Postgres and back.")
+@click.argument("action", type=click.Choice(["check", "move"]))
+@click.option("--to", type=click.Choice(["postgres", "files"]), default=None, help="With move: where to.")
+@click.option("--dsn-env", default="OVERPROOF_DSN", show_default=True, help="Environment variable that holds the server's address.")
+@click.option("--schema", default="overproof", show_default=True, help="What the names of its two schemas begin with.")
+@verb
+def store(door: Door, action: str, to: str | None, dsn_env: str, schema: str) -> int:
+    """Count and digest every table, or move all rows to another engine; what was there before stays as it was."""
+    from rich.table import Table
+
+    from overproof.errors import DataError
+    from overproof.store.move import digests_of, move
+    from overproof.store.place import Remote, remote_of
+
+    root = door.load().root
+    if action == "move":
+        if to is None:
+            raise DataError("where to?", next_action="give --to postgres or --to files")
+        found = move(root, Remote(dsn_env=dsn_env, schema=schema) if to == "postgres" else None)
+    else:
+        home = root / ".overproof"
+        found = digests_of(home, remote_of(home))
+    table = Table("table", "rows", "digest", title=f"{'moved to' if action == 'move' else 'the store is in'} {to or ('postgres' if remote_of(root / '.overproof') else 'files')}")
+    for one in found:
+        table.add_row(one.table, f"{one.rows:,}", one.digest[:16])
+    door.emit([*found], table)
+    return EXIT_PASS

@@ -1,0 +1,311 @@
+"""Postgres in the place of SQLite's files: the same statements, transactions and roles, for many machines on one truth."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import socket
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from overproof.errors import MissingExtra, StoreError
+from overproof.store.dialect import REFUSE, script, statement
+from overproof.store.local import Db
+from overproof.store.sql import Row, Values
+
+if TYPE_CHECKING:
+    import psycopg
+
+WAIT_S: Final = 5.0
+STREAM_ROWS: Final = 2000
+_MARK: Final = "\ue000"  # of the private use area: stands before a digit for itself and for NUL, which Postgres stores in no text
+_UP: Final = "see that the server runs and can be reached, then start again: what was acknowledged is kept"
+
+
+class PgRows:
+    """What a statement found, read whole."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: list[Row]) -> None:
+        self._rows = rows
+
+    @property
+    def get(self) -> Any:
+        """The first row's value, or that row where it has several; None where there is none."""
+        if not self._rows:
+            return None
+        return self._rows[0][0] if len(self._rows[0]) == 1 else self._rows[0]
+
+    def __iter__(self) -> Iterator[Row]:
+        """The rows."""
+        return iter(self._rows)
+
+    def fetchall(self) -> list[Row]:
+        """The rows."""
+        return self._rows
+
+
+class PgConnection:
+    """
+    A connection that takes the store's statements as they are written for SQLite.
+
+    Args:
+        inner: of psycopg, with values put in on this side: what is NULL needs no type then.
+    """
+
+    def __init__(self, inner: psycopg.Connection[Row]) -> None:
+        self.inner = inner
+        self._changed = 0
+        self._points: list[Any] = []
+
+    def execute(self, sql: str, values: Values = ()) -> PgRows:
+        """Run one statement."""
+        done = self.inner.execute(statement(sql).encode(), _given(values))
+        self._changed = max(0, done.rowcount)
+        return PgRows(done.fetchall() if done.description is not None else [])
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run one statement for each row, sent together."""
+        with self.inner.cursor() as cursor:
+            cursor.executemany(statement(sql).encode(), [_given(row) for row in rows])
+            self._changed = max(0, cursor.rowcount)
+
+    def changes(self) -> int:
+        """Rows that the last statement changed."""
+        return self._changed
+
+    def __enter__(self) -> Self:
+        """Begin a savepoint."""
+        point = self.inner.transaction()
+        point.__enter__()
+        self._points.append(point)
+        return self
+
+    def __exit__(self, *failure: object) -> bool | None:
+        """Keep what was done since, or undo it."""
+        return bool(self._points.pop().__exit__(*failure))
+
+
+class PgDb(Db):
+    """
+    One schema of a Postgres database in the place of a file.
+
+    Writes take turns, as with a file: so each statement means there what it means here. Reads wait for nobody.
+
+    Args:
+        dsn: how to connect, as libpq takes it.
+        name: of the schema.
+        schema: one script for each version, oldest first, in SQLite's words.
+
+    Raises: MissingExtra without psycopg; StoreError where the server can't be reached, or the schema is a newer one.
+    """
+
+    def __init__(self, dsn: str, name: str, schema: Sequence[str]) -> None:
+        self.path = Path(name)  # for messages
+        self._dsn, self._name, self._scripts = dsn, name, tuple(schema)
+        self._lock, self._read_lock = threading.RLock(), threading.Lock()
+        self._fence: tuple[str, int] | None = None
+        self._turn = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+        self._writer: psycopg.Connection[Row] | None = None
+        self._looker: psycopg.Connection[Row] | None = None
+        self._made()
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Any]:
+        """A write transaction; see `Db.write`."""
+        with self._lock, self.clear_errors():
+            self._writer = self._live(self._writer)
+            connection = PgConnection(self._writer)
+            with self._writer.transaction():  # "read committed": what comes after the lock sees what the last holder wrote
+                self._writer.execute("SELECT pg_advisory_xact_lock(%s)", (self._turn,))
+                self._check_role(connection)
+                yield connection
+
+    def rows(self, sql: str, values: Values = ()) -> list[Row]:
+        """All rows of a short read of what is committed."""
+        with self._read_lock, self.clear_errors():
+            self._looker = self._live(self._looker)
+            return list(PgConnection(self._looker).execute(sql, values))
+
+    def stream(self, sql: str, values: Values = ()) -> Iterator[Row]:
+        """The rows of a long read, from one moment's snapshot; few are in memory at a time."""
+        with self.clear_errors():
+            connection = self.connected()
+            try:
+                with connection.transaction(), connection.cursor(name="overproof") as cursor:
+                    cursor.itersize = STREAM_ROWS
+                    cursor.execute(statement(sql).encode(), _given(values))
+                    yield from cursor
+            finally:
+                connection.close()
+
+    def check(self) -> list[str]:
+        """A server checks its own pages; what can be asked is whether the schema is there whole."""
+        found = self.rows("SELECT version FROM overproof_schema")
+        return [] if found == [(len(self._scripts),)] else [f"schema version {found} where {len(self._scripts)} is known"]
+
+    def counted(self, table: str, column: str) -> None:
+        """Rows came with numbers of their own: count on behind them."""
+        if column:
+            with self.write() as connection:
+                query = f"SELECT setval(pg_get_serial_sequence('{table}', '{column}'), coalesce(max({column}), 0) + 1, false) FROM {table}"  # noqa: S608
+                connection.execute(query)
+
+    def close(self) -> None:
+        """Close the connections."""
+        with self._lock, self._read_lock:
+            for one in (self._writer, self._looker):
+                if one is not None:
+                    one.close()
+            self._writer = self._looker = None
+
+    def connected(self) -> psycopg.Connection[Row]:
+        """A connection of its own, into the schema."""
+        made: psycopg.Connection[Row] = (driver := _driver()).connect(
+            self._dsn, autocommit=True, connect_timeout=int(WAIT_S), cursor_factory=driver.ClientCursor, application_name=f"overproof {os.getpid()} on {socket.gethostname()}"[:60],
+            keepalives_idle=10, keepalives_interval=5, keepalives_count=3, options=f"-c search_path={self._name} -c lock_timeout={int(WAIT_S * 1000)}",
+        )  # fmt: skip
+        for kind, loader in _loaders().items():
+            made.adapters.register_loader(kind, loader)
+        return made
+
+    def _live(self, connection: psycopg.Connection[Row] | None) -> psycopg.Connection[Row]:
+        return self.connected() if connection is None or connection.closed or connection.broken else connection
+
+    def _made(self) -> None:
+        """Bring the schema to the newest version, all or nothing."""
+        with self.clear_errors():
+            connection = self.connected()
+            try:
+                with connection.transaction():
+                    connection.execute("SELECT pg_advisory_xact_lock(%s)", (self._turn,))
+                    connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{self._name}"'.encode())
+                    connection.execute(b"CREATE TABLE IF NOT EXISTS overproof_schema(version BIGINT NOT NULL)")
+                    found = connection.execute("SELECT version FROM overproof_schema").fetchone()
+                    done = int(found[0]) if found else 0
+                    if done > len(self._scripts):
+                        raise StoreError(
+                            f"{self._name} was written by a newer version (schema {done}, this one knows {len(self._scripts)}); it was not touched",
+                            next_action="pip install --upgrade overproof",
+                        )
+                    if done < len(self._scripts):
+                        connection.execute(REFUSE.encode())
+                        for one in self._scripts[done:]:
+                            connection.execute(script(one).encode())
+                        connection.execute(b"DELETE FROM overproof_schema")
+                        connection.execute("INSERT INTO overproof_schema VALUES(%s)", (len(self._scripts),))
+            finally:
+                connection.close()
+
+    def _check_role(self, connection: PgConnection) -> None:
+        if self._fence is not None and not list(connection.execute("SELECT 1 FROM role WHERE name=? AND token=?", self._fence)):
+            raise StoreError(f"another process has taken over the role {self._fence[0]!r} of this project", next_action="stop this process; the other one goes on")
+
+    @contextlib.contextmanager
+    def clear_errors(self) -> Iterator[None]:
+        """What the server says, in our words."""
+        psycopg = _driver()
+        try:
+            yield
+        except (psycopg.errors.DiskFull, psycopg.errors.InsufficientResources) as error:
+            raise StoreError(f"the disk under {self._name} is full; nothing was written", next_action="free some space on the server, then run again") from error
+        except psycopg.errors.LockNotAvailable as error:
+            raise StoreError(f"another process has been writing to {self._name} for over {WAIT_S:g} seconds", next_action="wait for it, then run again") from error
+        except psycopg.OperationalError as error:
+            raise StoreError(f"Postgres, schema {self._name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}", next_action=_UP) from error
+
+
+class PgRole:
+    """
+    The right to be the only process of its kind on a project, held by a session of the server: it ends with the process
+    or with its connection, and the token lets the database refuse a holder that comes back.
+
+    Args:
+        db: whose writes are fenced while the role is held.
+        name: "run", "serve", "watch" or "web".
+    """
+
+    def __init__(self, db: PgDb, name: str) -> None:
+        self._db, self._name = db, name
+        self._key = int.from_bytes(hashlib.sha256(f"{db.path}\0role\0{name}".encode()).digest()[:8], "big", signed=True)
+        self._session: psycopg.Connection[Row] | None = None
+        self._outer: tuple[str, int] | None = None
+
+    def __enter__(self) -> Self:
+        db = self._db
+        with db.clear_errors():
+            session = db.connected()
+            try:
+                self._alone(session)
+                self._outer = db.fenced
+                with db.write() as connection:
+                    sql = "INSERT INTO role VALUES(?, 1) ON CONFLICT(name) DO UPDATE SET token=role.token+1 RETURNING token"
+                    token = connection.execute(sql, (self._name,)).get
+                db.fence(self._name, token)
+            except BaseException:
+                session.close()
+                raise
+        self._session = session
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.unfence()
+        if self._outer is not None:
+            self._db.fence(*self._outer)
+        if self._session is not None:
+            self._session.close()
+
+    def _alone(self, session: psycopg.Connection[Row]) -> None:
+        got = session.execute("SELECT pg_try_advisory_lock(%s)", (self._key,)).fetchone()
+        if not got or not got[0]:
+            raise StoreError(f"another `overproof {self._name}` ({self._holder(session)}) is working on this project", next_action="wait until it has finished, or end that process")
+
+    def _holder(self, session: psycopg.Connection[Row]) -> str:
+        query = """SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+            WHERE l.locktype = 'advisory' AND l.granted AND ((l.classid::bigint << 32) | l.objid::bigint) = %s"""
+        found = session.execute(query.encode(), (self._key,)).fetchone()
+        return str(found[0]) if found else "unknown"
+
+
+def _driver() -> Any:
+    try:
+        import psycopg
+    except ModuleNotFoundError as error:
+        raise MissingExtra("a store on Postgres", extra="postgres") from error
+    return psycopg
+
+
+def _loaders() -> dict[str, Any]:
+    """Sums of whole numbers come as `numeric`, and a text can hold no NUL there: both are turned back."""
+    from psycopg.adapt import Loader
+
+    class Number(Loader):
+        def load(self, data: Any) -> int | float:
+            found = Decimal(bytes(data).decode())
+            return int(found) if found == found.to_integral_value() else float(found)
+
+    class Text(Loader):
+        def load(self, data: Any) -> str:
+            found = bytes(data).decode()
+            return found.replace(_MARK + "0", "\0").replace(_MARK + "1", _MARK) if _MARK in found else found
+
+    return {"numeric": Number, "text": Text}
+
+
+def _given(values: Values) -> dict[str, Any]:
+    """Values by the names of their places; truth is a number, as SQLite has it, and NUL is spelled."""
+    pairs = values.items() if isinstance(values, Mapping) else ((f"p{at}", one) for at, one in enumerate(values, 1))
+    return {name: _plain(one) for name, one in pairs}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, str) and ("\0" in value or _MARK in value):
+        return value.replace(_MARK, _MARK + "1").replace("\0", _MARK + "0")
+    return value.item() if hasattr(value, "item") else value
