@@ -37,6 +37,7 @@ VERBS = {
     "watch": ("overproof.cli.watch:watch", "Watch what serves: audits, drift, the teacher, the owner's duties."),
     "refresh": ("overproof.cli.refresh:refresh", "Distil again with few new labels; hold it against the serving student."),
     "keys": ("overproof.cli.keys:keys", "Make, list or revoke keys of the gateway's callers."),
+    "erase": ("overproof.cli.erase:erase", "Erase a person's rows and all that was made of them; prove it."),
     "sign": ("overproof.cli.sign:sign", "Sign a release with a key kept elsewhere; say whose signatures count."),
     "export": ("overproof.cli.export:export", "Write the release as a folder that serves by itself."),
     "ablate": ("overproof.cli.ablate:ablate", "Train with and without each rule of the filter: does it help?"),

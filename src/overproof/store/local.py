@@ -64,6 +64,18 @@ TRAFFIC_SCHEMA = (
         day TEXT NOT NULL, task TEXT NOT NULL, slice TEXT NOT NULL, outcome TEXT NOT NULL, n INTEGER NOT NULL,
         PRIMARY KEY(day, task, slice, outcome)) STRICT, WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE erased(mark TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+    CREATE TABLE trace(
+        subject TEXT NOT NULL, piece TEXT NOT NULL, mark TEXT NOT NULL, size INTEGER NOT NULL, prefix INTEGER NOT NULL,
+        PRIMARY KEY(subject, mark, piece)) STRICT, WITHOUT ROWID;
+    CREATE TABLE expired(
+        id TEXT PRIMARY KEY, digest TEXT NOT NULL, at_us INTEGER, source TEXT NOT NULL, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    DROP TRIGGER feedback_stays /* ON feedback */;
+    CREATE TRIGGER feedback_stays BEFORE UPDATE ON feedback
+        WHEN NEW.value NOT IN ('[erased]', '[expired]') OR NEW.seq <> OLD.seq OR NEW.kind <> OLD.kind OR NEW.at <> OLD.at
+        BEGIN SELECT RAISE(ABORT, 'feedback is append-only'); END;
+    """,
 )
 
 PROJECT_SCHEMA = (
@@ -198,6 +210,16 @@ PROJECT_SCHEMA = (
         body TEXT NOT NULL, PRIMARY KEY(pin, prompts, round)) STRICT, WITHOUT ROWID;
     CREATE TABLE watch_pass(task TEXT PRIMARY KEY, at REAL NOT NULL, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE erasing(
+        subject TEXT NOT NULL, place TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(subject, place)) STRICT, WITHOUT ROWID;
+    CREATE TABLE aged(
+        kind TEXT NOT NULL, upto INTEGER NOT NULL, at TEXT NOT NULL, PRIMARY KEY(kind, upto)) STRICT, WITHOUT ROWID;
+    DROP TRIGGER review_stays /* ON review */;
+    CREATE TRIGGER review_stays BEFORE UPDATE ON review
+        WHEN NEW.kind <> 'withdrawn' OR NEW.label <> '' OR NEW.seq <> OLD.seq OR NEW.at <> OLD.at OR substr(NEW.digest, 1, 7) <> 'erased '
+        BEGIN SELECT RAISE(ABORT, 'reviews are append-only'); END;
+    """,
 )
 
 
@@ -303,6 +325,33 @@ class Db:
     def holds(self, role: str) -> bool:
         """True iff writes of this handle are made under the role."""
         return self._fence is not None and self._fence[0] == role
+
+    def forget(self) -> None:
+        """Leave nothing of deleted rows: free pages are zeroed as they come, the log is emptied here; StoreError where it stays in use."""
+        until = time.monotonic() + _WAIT_S
+        with self._lock, self._read_lock, self._clear_errors():
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None
+            while next(iter(self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")))[0]:
+                if time.monotonic() > until:
+                    raise StoreError(
+                        f"another process reads or writes {self.path.name} all the time; its log still holds what was deleted",
+                        next_action="stop the gateway and the watch for a moment, then run again",
+                    )
+                time.sleep(0.05)
+
+    def copy_to(self, target: Path) -> None:
+        """Copy what is committed at one moment into a new file, while others write."""
+        with self._clear_errors():
+            source, copy = _connect(self.path, flags=apsw.SQLITE_OPEN_READONLY), apsw.Connection(str(target))
+            try:
+                with copy.backup("main", source, "main") as backup:
+                    backup.step()  # all pages under one read lock: one moment
+                copy.pragma("journal_mode", "DELETE")
+            finally:
+                copy.close()
+                source.close()
 
     def check(self) -> list[str]:
         """What SQLite's own integrity check finds; empty where the file is sound."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from overproof.errors import StoreError
 from overproof.store.adopted import Adoptions
 from overproof.store.artifacts import Memo, StepEvent
 from overproof.store.canaries import CanaryRounds
 from overproof.store.captured import CaptureLog
+from overproof.store.graves import Graves
 from overproof.store.keys import ApiKeys
 from overproof.store.labels import LabelLedger
 from overproof.store.local import PROJECT_SCHEMA, TRAFFIC_SCHEMA, Db, Role
@@ -24,6 +25,9 @@ from overproof.store.rollout import Rollouts
 from overproof.store.secret import project_secret
 from overproof.store.signatures import Signatures
 from overproof.store.watch import Watching
+
+if TYPE_CHECKING:  # it needs NumPy, which opening a store does not
+    from overproof.store.erasing import Erasing
 
 HOME = ".overproof"
 
@@ -45,7 +49,7 @@ class Store:
     @cached_property
     def traffic(self) -> TrafficLog:
         """The traffic log."""
-        return TrafficLog(self._traffic_db)
+        return TrafficLog(self._traffic_db, Graves(self.secret))
 
     @cached_property
     def captured(self) -> CaptureLog:
@@ -86,6 +90,14 @@ class Store:
     def looks(self) -> Looks:
         """Planned looks at the sealed rows."""
         return Looks(self._project_db)
+
+    @cached_property
+    def erasing(self) -> Erasing:
+        """What erases a subject from the databases."""
+        from overproof.store.erasing import Erasing
+        from overproof.store.traces import Tracer
+
+        return Erasing(self._traffic_db, self._project_db, Tracer(self.secret()))
 
     def secret(self) -> bytes:
         """The project's own secret, made where missing; see `store.secret`."""
@@ -134,7 +146,7 @@ class Store:
         for name in ("_traffic_db", "_project_db"):
             if name in self.__dict__:
                 self.__dict__.pop(name).close()
-        for name in ("traffic", "captured", "ledger", "adopted", "canaries", "decisions", "releases", "rollouts", "looks", "reviews", "keys", "watching"):
+        for name in ("traffic", "captured", "ledger", "adopted", "canaries", "decisions", "releases", "rollouts", "looks", "reviews", "keys", "watching", "erasing"):
             self.__dict__.pop(name, None)
         self.objects.close()
 
