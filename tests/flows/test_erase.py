@@ -14,13 +14,24 @@ from click.testing import CliRunner
 from overproof import erasure
 from overproof.cli import main
 from overproof.cli.intake import take
-from overproof.data import Alarm, Audit, Completion, ExampleShown, Request, Served, Skipped, TrafficRecord
-from overproof.erasure import check, erase, erasures, spelled
+from overproof.data import (
+    Alarm,
+    Audit,
+    Completion,
+    ExampleShown,
+    Request,
+    Served,
+    Skipped,
+    TrafficRecord,
+    digest_of,
+)
+from overproof.erasure import erase, erasures, spelled
 from overproof.errors import StoreError
 from overproof.pipeline import distil
 from overproof.project import load_project
 from overproof.store.captured import Feedback, Kept
 from overproof.store.erasing import Subject
+from overproof.store.labels import Settlement, label_key
 from overproof.store.project_store import open_store
 from overproof.store.reviews import Review
 
@@ -59,9 +70,22 @@ def lived_in(root: Path) -> list[str]:
             low=0.4, high=0.6, reference=0.9, n=3, words="fewer right", examples=(shown,),
         )  # fmt: skip
         store.watching.raise_alarm(alarm, at=1.0)
-        store.watching.note_audits([Audit(release_id="r", request_id="gateway-3", day="2026-03-04", slice="pro", source="person", pi=0.5, said="how to", confidence=0.9)])
+        store.watching.note_audits([Audit(release_id="r", request_id="gateway-3", day="2026-03-04", slice="pro", source="person", pi=0.5, said="how to", confidence=0.9)], at=1.0)
         store.watching.note("n1", "easy", kind="alarm", body={"text": texts[3], "who": "gateway-3"}, channels=(), at=1.0)
     return texts
+
+
+def bought(root: Path, rows: list[dict]) -> None:
+    """Put answers for some rows into the ledger, as a teacher that is paid would."""
+    project = load_project(root)
+    with open_store(root) as store, store.role("run"):
+        store.ledger.open_run("r", cap_usd=1.0)
+        form = digest_of(project.task.output.json_schema())
+        for row in rows:
+            key = label_key(project.pin, form, Request(id="any", fields={"text": row["text"]}))
+            said = Completion(text="HOW TO", value="how to", model="m")
+            number = store.ledger.reserve(key, run_id="r", max_micro=5)
+            store.ledger.settle(Settlement(attempt=number, state="ok", cost_micro=3, clearance_id="c", completion=said, request_id="req-1"))
 
 
 def residue(root: Path, texts: list[str]) -> list[str]:
@@ -74,6 +98,7 @@ def test_nothing_of_a_subject_is_left_in_any_byte(ran: Path) -> None:
     """Run, served traffic, review: after the erasure a plain search finds neither texts nor the caller; the rest is whole."""
     texts = lived_in(ran)
     trained = own_rows(ran)
+    bought(ran, [*trained, own_rows(ran)[0] | {"text": "a row of somebody else that was asked about"}])
     ids = ran / "ids.txt"
     ids.write_text("\n".join(row["id"] for row in trained))
     project = load_project(ran)
@@ -91,10 +116,13 @@ def test_nothing_of_a_subject_is_left_in_any_byte(ran: Path) -> None:
         assert first.checked.clean, first.checked.hits
         assert first.counts["record"] == 4
         assert first.counts["conflict"] == first.counts["skipped"] == first.counts["feedback"] == first.counts["review"] == 1
+        assert [(one.request_id[:7], one.state) for one in store.watching.audits("r")] == [("erased ", "barred")]
         assert first.counts["alarm"] == first.counts["notice"] == 1
         assert second.counts["record"] == len(trained)
         assert second.counts["artifact"] > 3
         assert second.counts["label"] == labels - store.ledger.counts().labels == len(trained)
+        assert store.ledger.counts().labels == 1
+        assert store.ledger.counts().spent_usd == pytest.approx(3e-6 * (len(trained) + 1))
         assert store.traffic.counts().records == before - 4 - len(trained)
         assert [one.request_id for one in store.reviews.live().rows] == ["gateway-x"]
         assert store.decisions.verify() >= 2
@@ -155,6 +183,7 @@ def test_the_check_finds_what_a_copy_brought_back(ran: Path) -> None:
 def test_a_kill_in_the_middle_is_made_good_by_the_same_call(fitted: Path, stage: str) -> None:
     """Killed with -9 just after a stage, the erasure is finished by calling it again, and its proof has all the counts."""
     gone = own_rows(fitted, slice(0, 120, 30))
+    bought(fitted, gone)
     (fitted / "log.jsonl").unlink()
     killed = subprocess.run([sys.executable, __file__, str(fitted), stage, *(row["id"] for row in gone)], check=False, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert killed.returncode == -signal.SIGKILL

@@ -38,6 +38,8 @@ VERBS = {
     "refresh": ("overproof.cli.refresh:refresh", "Distil again with few new labels; hold it against the serving student."),
     "keys": ("overproof.cli.keys:keys", "Make, list or revoke keys of the gateway's callers."),
     "erase": ("overproof.cli.erase:erase", "Erase a person's rows and all that was made of them; prove it."),
+    "backup": ("overproof.cli.backup:backup", "Copy the project to a folder while it runs."),
+    "restore": ("overproof.cli.backup:restore", "Bring a backup back; every digest is checked first."),
     "sign": ("overproof.cli.sign:sign", "Sign a release with a key kept elsewhere; say whose signatures count."),
     "export": ("overproof.cli.export:export", "Write the release as a folder that serves by itself."),
     "ablate": ("overproof.cli.ablate:ablate", "Train with and without each rule of the filter: does it help?"),

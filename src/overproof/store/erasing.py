@@ -13,7 +13,7 @@ import apsw
 
 from overproof.data import digest_of
 from overproof.store.adopted import WHY as ADOPTED
-from overproof.store.local import Db
+from overproof.store.local import Db, Row
 from overproof.store.logs import Decision, decide_on
 from overproof.store.reviews import JUDGED, LIVE
 from overproof.store.traces import Finder, Trace, Tracer
@@ -175,16 +175,16 @@ class Erasing:
             self._reviews(connection, grip, finder, counts)
             self._audits(connection, grip, finder, counts)
             for table, key in _BODIES:
-                rows = connection.execute(f"SELECT {key}, body FROM {table}").fetchall()  # noqa: S608 - constants
+                rows: list[Row] = connection.execute(f"SELECT {key}, body FROM {table}").fetchall()  # noqa: S608 - constants
                 for name, body in rows:
                     if (clean := finder.cleaned(body, grip.ids, ERASED)) != body:
                         connection.execute(f"UPDATE {table} SET body=? WHERE {key}=?", (clean, name))  # noqa: S608 - constants
                         counts[table] += 1
-            for pin, prompts, number, body in connection.execute("SELECT pin, prompts, round, body FROM teacher_round").fetchall():
+            for pin, prompts, number, body in _all(connection, "SELECT pin, prompts, round, body FROM teacher_round"):
                 if (clean := finder.cleaned(body, grip.ids, ERASED)) != body:
                     connection.execute("UPDATE teacher_round SET body=? WHERE pin=? AND prompts=? AND round=?", (clean, pin, prompts, number))
                     counts["teacher_round"] += 1
-            for release, piece, day, raw in connection.execute("SELECT release_id, slice, day, body FROM drift_day").fetchall():
+            for release, piece, day, raw in _all(connection, "SELECT release_id, slice, day, body FROM drift_day"):
                 if (packed := _drift(bytes(raw), grip.ids, finder)) is not None:
                     connection.execute("UPDATE drift_day SET body=? WHERE release_id=? AND slice=? AND day=?", (packed, release, piece, day))
                     counts["drift_day"] += 1
@@ -255,10 +255,10 @@ class Erasing:
         return found
 
     def _labels(self, connection: apsw.Connection, grip: Grip, keys: set[str], finder: Finder, counts: Counter[str]) -> None:
-        adopted = connection.execute("SELECT key, provider_request_id FROM attempt WHERE reason=?", (ADOPTED,)).fetchall()
+        adopted: list[Row] = connection.execute("SELECT key, provider_request_id FROM attempt WHERE reason=?", (ADOPTED,)).fetchall()
         keys |= {key for key, request in adopted if request in grip.ids}
-        keys |= {key for key, said in connection.execute("SELECT key, completion FROM label") if finder.find_text(said)}
-        rejected = [key for key, said in connection.execute("SELECT key, answer FROM attempt WHERE answer IS NOT NULL") if finder.find_text(said)]
+        keys |= {key for key, said in _all(connection, "SELECT key, completion FROM label") if finder.find_text(said)}
+        rejected = [key for key, said in _all(connection, "SELECT key, answer FROM attempt WHERE answer IS NOT NULL") if finder.find_text(said)]
         for key in keys:
             connection.execute("DELETE FROM label WHERE key=?", (key,))
             counts["label"] += connection.changes()
@@ -268,7 +268,7 @@ class Erasing:
             counts["attempt"] += connection.changes()
 
     def _reviews(self, connection: apsw.Connection, grip: Grip, finder: Finder, counts: Counter[str]) -> None:
-        for seq, digest, identity, label in connection.execute("SELECT seq, digest, request_id, label FROM review").fetchall():
+        for seq, digest, identity, label in _all(connection, "SELECT seq, digest, request_id, label FROM review"):
             content = digest.removeprefix(JUDGED).removeprefix(LIVE)
             if identity in grip.ids or content in grip.digests or finder.find_text(label):
                 sql = "UPDATE review SET digest=?, request_id='erased', label='', kind='withdrawn' WHERE seq=?"
@@ -276,7 +276,7 @@ class Erasing:
                 counts["review"] += 1
 
     def _audits(self, connection: apsw.Connection, grip: Grip, finder: Finder, counts: Counter[str]) -> None:
-        rows = connection.execute("SELECT release_id, request_id, source, said, truth, state, reason FROM audit").fetchall()
+        rows = _all(connection, "SELECT release_id, request_id, source, said, truth, state, reason FROM audit")
         for release, identity, source, *texts in rows:
             said, truth, state, reason = texts
             if identity not in grip.ids and not any(finder.find_text(text) for text in (said, truth or "", reason)):
@@ -327,6 +327,11 @@ def _drift(raw: bytes, ids: frozenset[str], finder: Finder) -> bytes | None:
     if not gone and clean == before:
         return None
     return zlib.compress(clean.encode("utf-8", "surrogatepass"))
+
+
+def _all(connection: apsw.Connection, query: str) -> list[Row]:
+    found: list[Row] = connection.execute(query).fetchall()
+    return found
 
 
 def _add(connection: apsw.Connection, mark: str, counts: Mapping[str, int]) -> None:

@@ -141,6 +141,10 @@ class Store:
         """
         return Role(self.home, name, lambda: self._project_db)
 
+    def copy_database(self, name: str, target: Path) -> None:
+        """Copy "traffic.db" or "project.db" as it is at one moment, while others write."""
+        {"traffic.db": self._traffic_db, "project.db": self._project_db}[name].copy_to(target)
+
     def close(self) -> None:
         """Close databases and remove scratch files."""
         for name in ("_traffic_db", "_project_db"):
