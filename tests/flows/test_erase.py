@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -197,6 +199,34 @@ def test_a_kill_in_the_middle_is_made_good_by_the_same_call(fitted: Path, stage:
         assert len(erasures(store)) == 1
 
 
+@pytest.mark.slow
+def test_kills_at_random_moments_lose_nothing_of_the_proof(template: Path, tmp_path: Path) -> None:
+    """kill -9 anywhere, any number of times, then once through: no byte left, the counts are those of an undisturbed erasure."""
+    seed, kills = int(os.environ.get("OVERPROOF_SEED", "10")), int(os.environ.get("OVERPROOF_ERASE_KILLS", "40"))
+    print(f"seed {seed}, {kills} kills")
+    draw, expected, killed = random.Random(seed), None, 0
+    while killed < kills:
+        root = shutil.copytree(template / "calibrate", tmp_path / "victim")
+        gone = own_rows(root, slice(0, 120, 30))
+        bought(root, gone)
+        (root / "log.jsonl").unlink()
+        for _ in range(draw.randrange(4) if expected else 0):
+            child = subprocess.Popen([sys.executable, __file__, str(root), "ready", *(row["id"] for row in gone)], stdout=subprocess.PIPE)
+            assert child.stdout is not None
+            child.stdout.readline()
+            time.sleep(draw.uniform(0, 1.5))
+            child.kill()
+            killed += child.wait() == -signal.SIGKILL
+        with open_store(root) as store:
+            erase(store, load_project(root), Subject(ids=frozenset(row["id"] for row in gone)), by="Dana Ruiz", why="asked")
+            proof = erasures(store)[0]
+        assert residue(root, [row["text"] for row in gone]) == []
+        expected = expected or proof["counts"]
+        assert proof["counts"] == expected
+        assert proof["hits"] == 0
+        shutil.rmtree(root)
+
+
 def test_nobody_is_not_everybody() -> None:
     """An empty subject is refused."""
     with pytest.raises(StoreError):
@@ -221,6 +251,9 @@ if __name__ == "__main__":
     from overproof.store.erasing import Erasing
 
     folder, after, *names = sys.argv[1:]
-    die_after(Erasing if hasattr(Erasing, after) else erasure, after)
+    if after == "ready":
+        print("ready", flush=True)
+    else:
+        die_after(Erasing if hasattr(Erasing, after) else erasure, after)
     with open_store(Path(folder)) as opened:
         erase(opened, load_project(Path(folder)), Subject(ids=frozenset(names)), by="Dana Ruiz", why="asked")

@@ -37,6 +37,7 @@ VERBS = {
     "watch": ("overproof.cli.watch:watch", "Watch what serves: audits, drift, the teacher, the owner's duties."),
     "refresh": ("overproof.cli.refresh:refresh", "Distil again with few new labels; hold it against the serving student."),
     "keys": ("overproof.cli.keys:keys", "Make, list or revoke keys of the gateway's callers."),
+    "retain": ("overproof.cli.retain:retain", "End the time of old rows, as [privacy.retention] says."),
     "erase": ("overproof.cli.erase:erase", "Erase a person's rows and all that was made of them; prove it."),
     "backup": ("overproof.cli.backup:backup", "Copy the project to a folder while it runs."),
     "restore": ("overproof.cli.backup:restore", "Bring a backup back; every digest is checked first."),

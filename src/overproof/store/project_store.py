@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from overproof.errors import StoreError
 from overproof.store.adopted import Adoptions
+from overproof.store.aging import Aging
 from overproof.store.artifacts import Memo, StepEvent
 from overproof.store.canaries import CanaryRounds
 from overproof.store.captured import CaptureLog
@@ -99,6 +100,11 @@ class Store:
 
         return Erasing(self._traffic_db, self._project_db, Tracer(self.secret()))
 
+    @cached_property
+    def aging(self) -> Aging:
+        """What ends the time of old rows."""
+        return Aging(self._traffic_db, self._project_db)
+
     def secret(self) -> bytes:
         """The project's own secret, made where missing; see `store.secret`."""
         return project_secret(self.home)
@@ -150,7 +156,7 @@ class Store:
         for name in ("_traffic_db", "_project_db"):
             if name in self.__dict__:
                 self.__dict__.pop(name).close()
-        for name in ("traffic", "captured", "ledger", "adopted", "canaries", "decisions", "releases", "rollouts", "looks", "reviews", "keys", "watching", "erasing"):
+        for name in ("traffic", "captured", "ledger", "adopted", "canaries", "decisions", "releases", "rollouts", "looks", "reviews", "keys", "watching", "erasing", "aging"):
             self.__dict__.pop(name, None)
         self.objects.close()
 
