@@ -122,7 +122,7 @@ def test_a_backup_that_is_killed_is_refused_and_an_earlier_one_stands(project: P
         assert child.stdout.readline() == b"ready\n"
         time.sleep(draw.uniform(0, took))
         child.send_signal(signal.SIGKILL)
-        child.wait()
+        child.communicate()
         into = tmp_path / f"into{number}"
         if first and not (target / MANIFEST).exists():
             with pytest.raises(CorruptArtifact, match=MANIFEST):

@@ -216,7 +216,8 @@ def test_kills_at_random_moments_lose_nothing_of_the_proof(template: Path, tmp_p
             child.stdout.readline()
             time.sleep(draw.uniform(0, 1.5))
             child.kill()
-            killed += child.wait() == -signal.SIGKILL
+            child.communicate()
+            killed += child.returncode == -signal.SIGKILL
         with open_store(root) as store:
             erase(store, load_project(root), Subject(ids=frozenset(row["id"] for row in gone)), by="Dana Ruiz", why="asked")
             proof = erasures(store)[0]

@@ -86,6 +86,16 @@ def test_a_second_pass_does_nothing_and_an_import_brings_nothing_back(kept: Path
         assert not held(kept, "a message 4")
 
 
+def test_a_row_that_lost_a_part_is_another_row_to_a_run(make, tmp_path: Path) -> None:
+    """Answers that are over change the log's digest, so that no run reuses what it made of them."""
+    root = with_policy(make.project(tmp_path / "part", make.rows(1)), {"answers": 20})
+    with open_store(root) as store:
+        before = store.traffic.snapshot_digest()
+        assert retain(store, load_project(root), now=NOW).counts == {"answers": 1}
+        assert store.traffic.snapshot_digest() != before
+        assert store.traffic.counts().records == 1
+
+
 def test_old_artifacts_go_but_not_what_a_release_stands_on(ran: Path) -> None:
     """After the window the run's own results stay, the rest goes, and the project still runs."""
     with_policy(ran, {"artifacts": 7})
