@@ -19,8 +19,9 @@ import pytest
 from overproof.data import Folder, Request, TrafficRecord
 from overproof.errors import CorruptArtifact, StoreError
 from overproof.privacy.redact import Policy, Redactor
-from overproof.store.local import PROJECT_SCHEMA, TRAFFIC_SCHEMA, Db
+from overproof.store.local import Db
 from overproof.store.project_store import open_store
+from overproof.store.schema import PROJECT_SCHEMA, TRAFFIC_SCHEMA
 from overproof.store.secret import NAME as SECRET
 from overproof.store.secret import project_secret
 

@@ -16,10 +16,11 @@ from overproof.privacy.redact import Policy, Redactor
 from overproof.serve import capture as module
 from overproof.serve.capture import Capture, Row, read_feedback
 from overproof.store.captured import BROKEN, CAPTURED, CaptureLog, SliceHealth
-from overproof.store.local import TRAFFIC_SCHEMA, Db
+from overproof.store.local import Db
 from overproof.store.logs import TrafficLog
 from overproof.store.money import Prices
 from overproof.store.project_store import open_store
+from overproof.store.schema import TRAFFIC_SCHEMA
 
 REDACTOR = Redactor(Policy(), key=b"k" * 32)
 

@@ -22,9 +22,10 @@ from overproof.project import load_project
 from overproof.serve import moves
 from overproof.serve.evidence import Tally, Tick
 from overproof.serve.rollout import bars_of
-from overproof.store.local import PROJECT_SCHEMA, Db
+from overproof.store.local import Db
 from overproof.store.project_store import open_store
 from overproof.store.rollout import SLOT
+from overproof.store.schema import PROJECT_SCHEMA
 
 DAY = 86_400.0
 START = 2_000 * DAY

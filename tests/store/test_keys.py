@@ -7,8 +7,9 @@ import pytest
 
 from overproof.errors import DataError
 from overproof.store import keys as module
-from overproof.store.local import PROJECT_SCHEMA, Db
+from overproof.store.local import Db
 from overproof.store.project_store import open_store
+from overproof.store.schema import PROJECT_SCHEMA
 
 
 def test_a_key_has_256_bits_and_only_its_hash_is_kept(tmp_path):

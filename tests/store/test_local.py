@@ -12,8 +12,9 @@ import pytest
 
 from overproof.errors import CorruptArtifact, StoreError
 from overproof.store import local
-from overproof.store.local import PROJECT_SCHEMA, TRAFFIC_SCHEMA, Db, Role, wal_is_safe
+from overproof.store.local import Db, Role, wal_is_safe
 from overproof.store.project_store import open_store
+from overproof.store.schema import PROJECT_SCHEMA, TRAFFIC_SCHEMA
 
 V1 = "CREATE TABLE t(x INTEGER) STRICT"
 V2 = "ALTER TABLE t ADD COLUMN y TEXT"

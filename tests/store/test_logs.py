@@ -267,7 +267,8 @@ def test_how_a_row_was_served_comes_back_and_rows_without_it_are_stored_as_befor
 
 def test_a_log_of_the_first_schema_is_brought_up_to_date_and_keeps_its_rows(tmp_path):
     """With a copy of the old file beside it; rows, version and snapshot digest stay."""
-    from overproof.store.local import TRAFFIC_SCHEMA, Db
+    from overproof.store.local import Db
+    from overproof.store.schema import TRAFFIC_SCHEMA
 
     home = tmp_path / ".overproof"
     old = Db(home / "traffic.db", TRAFFIC_SCHEMA[:1])

@@ -5,8 +5,9 @@ import pytest
 from overproof.errors import StoreError
 from overproof.evidence import Certificate, SliceCertificate
 from overproof.measure.intervals import figure
-from overproof.store.local import PROJECT_SCHEMA, Db
+from overproof.store.local import Db
 from overproof.store.project_store import open_store
+from overproof.store.schema import PROJECT_SCHEMA
 
 ROWS = [f"row{i}" for i in range(10)]
 

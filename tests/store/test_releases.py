@@ -155,7 +155,8 @@ def test_rows_taken_from_several_old_sets_count_together(store):
 
 def test_a_project_of_the_older_schema_is_migrated_and_its_sets_count_as_known(tmp_path):
     """A set that was opened before rows were kept can't be told from a new one, so the new one goes on from its count."""
-    from overproof.store.local import PROJECT_SCHEMA, Db
+    from overproof.store.local import Db
+    from overproof.store.schema import PROJECT_SCHEMA
 
     (tmp_path / ".overproof").mkdir()
     old = Db(tmp_path / ".overproof" / "project.db", PROJECT_SCHEMA[:1])

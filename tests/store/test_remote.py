@@ -13,11 +13,11 @@ from tests.store.conftest import DSN
 
 from overproof.errors import DataError, StoreError
 from overproof.store.dialect import script, statement
-from overproof.store.local import PROJECT_SCHEMA, TRAFFIC_SCHEMA
 from overproof.store.move import digests_of, move
 from overproof.store.place import NAME, Remote, put_remote, remote_of
 from overproof.store.project_store import open_store
 from overproof.store.remote import PgDb
+from overproof.store.schema import PROJECT_SCHEMA, TRAFFIC_SCHEMA
 
 HERE = Path(__file__).parents[2]
 HOLD = """

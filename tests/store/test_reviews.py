@@ -4,9 +4,10 @@ import apsw
 import pytest
 
 from overproof.errors import StoreError
-from overproof.store.local import PROJECT_SCHEMA, Db
+from overproof.store.local import Db
 from overproof.store.project_store import open_store
 from overproof.store.reviews import Review
+from overproof.store.schema import PROJECT_SCHEMA
 
 
 def word(digest="d1", label="bug", **changes):

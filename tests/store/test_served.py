@@ -7,9 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from overproof.data import Completion, Request, Served, TrafficRecord
-from overproof.store.local import TRAFFIC_SCHEMA, Db
+from overproof.store.local import Db
 from overproof.store.logs import TrafficLog
 from overproof.store.project_store import open_store
+from overproof.store.schema import TRAFFIC_SCHEMA
 from overproof.store.served import ServedDays
 
 

@@ -25,6 +25,7 @@ from overproof.data import (
     digest_of,
 )
 from overproof.errors import CorruptArtifact, StoreError
+from overproof.store.graves import Graves
 from overproof.store.local import Db
 from overproof.store.sql import Connection, Row
 
@@ -56,11 +57,13 @@ class AppendReport:
     """Rows whose id is in the log with other content; kept aside, the log has what came first."""
     replaced: int = 0
     """With `replace`: rows that took the place of others with the same id; those are kept aside."""
+    erased: int = 0
+    """Rows that were erased or have run out of their time; they don't come back."""
 
     @property
     def total(self) -> int:
         """Rows that were offered."""
-        return self.added + self.already_there + self.skipped + self.conflicts + self.replaced
+        return self.added + self.already_there + self.skipped + self.conflicts + self.replaced + self.erased
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,10 +115,11 @@ class TrafficLog:
 
     Args:
         db: the open `traffic.db`.
+        graves: knows rows that must not come back.
     """
 
-    def __init__(self, db: Db) -> None:
-        self._db = db
+    def __init__(self, db: Db, graves: Graves | None = None) -> None:
+        self._db, self._graves = db, graves
 
     def append(
         self, records: Iterable[TrafficRecord | Skipped], source: str, *, replace: bool = False
@@ -333,6 +337,9 @@ class TrafficLog:
         Returns: the count of `AppendReport` that it belongs to.
         """
         line = _line_of(item) if isinstance(item, TrafficRecord) else item
+        digest = "" if isinstance(line, Skipped) else line.digest
+        if self._graves is not None and self._graves.hold(connection, item, digest, imported=source != "gateway"):
+            return "erased"
         if isinstance(line, Skipped):
             row = tuple(_storable(text) for text in (line.where, line.reason, line.raw[:2000], source))
             connection.execute(_KEEP_SKIPPED, row)

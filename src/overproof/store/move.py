@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from overproof.errors import DataError, StoreError
 from overproof.progress import track
-from overproof.store.local import PROJECT_SCHEMA, TRAFFIC_SCHEMA, Db
+from overproof.store.local import Db
 from overproof.store.place import Remote, open_db, put_remote, remote_of, role_on
+from overproof.store.schema import PROJECT_SCHEMA, TRAFFIC_SCHEMA
 from overproof.store.sql import Row
 
 SCHEMAS: Final = {"project": PROJECT_SCHEMA, "traffic": TRAFFIC_SCHEMA}

@@ -6,17 +6,19 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from overproof.errors import StoreError
 from overproof.store.adopted import Adoptions
+from overproof.store.aging import Aging
 from overproof.store.artifacts import Memo, StepEvent
 from overproof.store.canaries import CanaryRounds
 from overproof.store.captured import CaptureLog
 from overproof.store.glance import Glance
+from overproof.store.graves import Graves
 from overproof.store.keys import ApiKeys
 from overproof.store.labels import LabelLedger
-from overproof.store.local import PROJECT_SCHEMA, TRAFFIC_SCHEMA, Db
+from overproof.store.local import Db
 from overproof.store.logs import Decisions, TrafficLog
 from overproof.store.looks import Looks
 from overproof.store.objects import Objects
@@ -24,11 +26,15 @@ from overproof.store.place import open_db, remote_of, role_on
 from overproof.store.releases import Releases
 from overproof.store.reviews import ReviewLog
 from overproof.store.rollout import Rollouts
+from overproof.store.schema import PROJECT_SCHEMA, TRAFFIC_SCHEMA
 from overproof.store.search import SearchIndex
 from overproof.store.secret import project_secret
 from overproof.store.served import ServedDays
 from overproof.store.signatures import Signatures
 from overproof.store.watch import Watching
+
+if TYPE_CHECKING:  # it needs NumPy, which opening a store does not
+    from overproof.store.erasing import Erasing
 
 HOME = ".overproof"
 
@@ -51,7 +57,7 @@ class Store:
     @cached_property
     def traffic(self) -> TrafficLog:
         """The traffic log."""
-        return TrafficLog(self._traffic_db)
+        return TrafficLog(self._traffic_db, Graves(self.secret))
 
     @cached_property
     def glance(self) -> Glance:
@@ -108,6 +114,19 @@ class Store:
         """Planned looks at the sealed rows."""
         return Looks(self._project_db)
 
+    @cached_property
+    def erasing(self) -> Erasing:
+        """What erases a subject from the databases."""
+        from overproof.store.erasing import Erasing
+        from overproof.store.traces import Tracer
+
+        return Erasing(self._traffic_db, self._project_db, Tracer(self.secret()))
+
+    @cached_property
+    def aging(self) -> Aging:
+        """What ends the time of old rows."""
+        return Aging(self._traffic_db, self._project_db)
+
     def secret(self) -> bytes:
         """The project's own secret, made where missing; see `store.secret`."""
         return project_secret(self.home)
@@ -150,6 +169,10 @@ class Store:
         """
         return role_on(self.home, name, lambda: self._project_db, self.remote)
 
+    def copy_database(self, name: str, target: Path) -> None:
+        """Copy "traffic.db" or "project.db" as it is at one moment, while others write."""
+        {"traffic.db": self._traffic_db, "project.db": self._project_db}[name].copy_to(target)
+
     def close(self) -> None:
         """Close databases and remove scratch files."""
         if "search" in self.__dict__:
@@ -157,7 +180,7 @@ class Store:
         for name in ("_traffic_db", "_project_db"):
             if name in self.__dict__:
                 self.__dict__.pop(name).close()
-        for name in ("traffic", "captured", "served", "glance", "ledger", "adopted", "canaries", "decisions", "releases", "rollouts", "looks", "reviews", "keys", "watching"):
+        for name in ("traffic", "captured", "served", "glance", "ledger", "adopted", "canaries", "decisions", "releases", "rollouts", "looks", "reviews", "keys", "watching", "erasing", "aging"):
             self.__dict__.pop(name, None)
         self.objects.close()
 

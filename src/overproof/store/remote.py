@@ -149,6 +149,22 @@ class PgDb(Db):
         found = self.rows("SELECT version FROM overproof_schema")
         return [] if found == [(len(self._scripts),)] else [f"schema version {found} where {len(self._scripts)} is known"]
 
+    def forget(self) -> None:
+        """Leave nothing of deleted rows in the tables; the server's own write-ahead log and backups are its owner's business."""
+        with self._lock, self.clear_errors():
+            self._writer = self._live(self._writer)
+            found = self._writer.execute("SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace AND relkind = 'r'", (self._name,)).fetchall()
+            for (table,) in found:
+                self._writer.execute(f'VACUUM FULL "{table}"'.encode())
+
+    def copy_to(self, target: Path) -> None:
+        """A server is backed up by its own tools. Raises StoreError."""
+        del target
+        raise StoreError(
+            f"{self._name} is on Postgres, and `overproof backup` copies files",
+            next_action=f"back it up with pg_dump --schema={self._name}, or move the store to files first: `overproof store move --to files`",
+        )
+
     def counted(self, table: str, column: str) -> None:
         """Rows came with numbers of their own: count on behind them."""
         if column:
