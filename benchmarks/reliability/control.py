@@ -1,3 +1,4 @@
+# ruff: noqa: SLF001 - it looks into the store as nobody else may
 """
 The control plane under seeded chaos, on a virtual clock: python -m benchmarks.reliability.control --seeds 10000 --first 0.
 
@@ -21,11 +22,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from overproof.data import ALL, Completion, Folder, Outcome, Request, RolloutState, StageCounts, TeacherPin
+from overproof.data import Completion, Folder, Outcome, Request, RolloutState, StageCounts, TeacherPin
 from overproof.errors import OverproofError, StoreError, TeacherError
 from overproof.evidence import Certificate, Release, SliceCertificate
 from overproof.measure.intervals import confidence_sequence, figure, min_rows
@@ -127,7 +128,7 @@ def release(store: Store, release_id: str, folder: Path, *, expires: str) -> Rel
 
 def fast() -> str | None:
     """Where files cost no waiting."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - temporary names are made below it
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 class Provider:
@@ -412,7 +413,7 @@ class World:
         run, self.asleep = self.asleep, None
         if run is None:
             return
-        newest = list(run.store._project_db.rows("SELECT token FROM role WHERE name='run'"))[0][0]
+        ((newest,),) = run.store._project_db.rows("SELECT token FROM role WHERE name='run'")
         fenced = run.store._project_db.fenced
         if fenced is not None and fenced[1] != newest:
             self.seen["stale runs woken"] += 1
@@ -434,7 +435,7 @@ class World:
 
     def books(self, store: Store) -> list[Any]:
         tables = ("attempt", "label", "budget", "decision")
-        return [store._project_db.rows(f"SELECT * FROM {name}") for name in tables]  # noqa: S608 - constants
+        return [store._project_db.rows(f"SELECT * FROM {name}") for name in tables]
 
     # -- what must hold --
 
@@ -548,7 +549,7 @@ def campaign(seeds: range) -> tuple[list[str], Counter[str]]:
                 world = World(root, project, seed)
                 try:
                     world.play()
-                except Exception as error:  # noqa: BLE001 - also what nobody thought of breaks the promise
+                except Exception as error:
                     broken.append(f"seed {seed}, step {len(world.story)} ({world.story[-1] if world.story else 'start'}): {type(error).__name__}: {error}")
                 seen += world.seen
     return broken, seen

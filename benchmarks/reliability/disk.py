@@ -234,7 +234,7 @@ class _Reader:
     def _path(self, path: bytes, folder: int | None = None) -> bytes:
         if not path.startswith(b"/"):
             base = self._paths.get(folder) if folder is not None else None
-            path = os.path.join(base if base is not None else b"/-", path)
+            path = (base if base is not None else b"/-") + b"/" + path
         return os.path.normpath(path)
 
     def _find(self, path: bytes) -> tuple[int, str] | None:
@@ -252,7 +252,7 @@ class _Reader:
     def _do_open(self, path: bytes, flags: str, result: int) -> None:
         self._open.pop(result, None)
         self._paths.pop(result, None)
-        if b"" != path:
+        if path != b"":
             self._paths[result] = path
         place = self._find(path)
         if place is None:

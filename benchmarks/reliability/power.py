@@ -1,3 +1,4 @@
+# ruff: noqa: SLF001 - it looks into the store as nobody else may
 """
 Power cuts under the stores' real code: what was acknowledged is there, nothing is torn, every file is sound.
 
@@ -23,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.reliability.disk import Disk, Op, record
-from overproof.data import Completion, Folder, Outcome, Request, RolloutState, TeacherPin, TrafficRecord
+
+from overproof.data import Completion, Folder, Outcome, Request, TeacherPin, TrafficRecord
 from overproof.errors import OverproofError
 from overproof.store.artifacts import Step
 from overproof.store.captured import Kept
@@ -56,6 +58,7 @@ def row(name: str) -> TrafficRecord:
 
 def make(number: int, recipe: str, *, workdir: Path) -> tuple[int, Folder]:
     """A folder of two files."""
+    del recipe
     (workdir / "out" / "sub").mkdir(parents=True)
     for name in ("a.bin", "sub/b.bin"):
         (workdir / "out" / name).write_bytes(f"{name} {number} ".encode() * 400)
@@ -102,7 +105,7 @@ def key_of(name: str) -> Request:
 def work(root: Path, seed: int, mode: str) -> None:
     """What is recorded."""
     if mode == "no fsync":
-        os.fsync = lambda handle: None  # type: ignore[assignment]
+        os.fsync = lambda _: None  # type: ignore[assignment]
     rng = random.Random(seed)
     store = opened(root, mode)
     names = (f"{seed}-{i}" for i in range(1_000_000))
@@ -265,7 +268,7 @@ def cuts(seed: int, n: int, mode: str = "as it is") -> Iterator[tuple[str, Count
 
 def _fast() -> str | None:
     """Where files cost no waiting: nothing of ours has to survive a real cut."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - temporary names are made below it
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def campaign(n: int, seed: int, mode: str = "as it is") -> tuple[Counter[str], list[str], int]:
