@@ -533,9 +533,9 @@ def one_thread() -> Iterator[None]:
         asyncio.to_thread = before
 
 
-def campaign(seeds: range) -> tuple[list[str], Counter[str]]:
+def campaign(seeds: range, *, to_the_end: bool = True) -> tuple[list[str], Counter[str]]:
     """
-    Play every seed.
+    Play every seed, or up to the first that breaks something.
 
     Returns: what broke, each with its seed; and what happened how often.
     """
@@ -552,6 +552,8 @@ def campaign(seeds: range) -> tuple[list[str], Counter[str]]:
                 except Exception as error:
                     broken.append(f"seed {seed}, step {len(world.story)} ({world.story[-1] if world.story else 'start'}): {type(error).__name__}: {error}")
                 seen += world.seen
+            if broken and not to_the_end:
+                break
     return broken, seen
 
 
