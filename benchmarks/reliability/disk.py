@@ -185,17 +185,19 @@ def record(command: Sequence[str], root: Path) -> list[Op]:
 
     Args:
         command: what to run; each line on its standard output is an acknowledgement.
-        root: an empty folder.
+        root: a folder; what lies there counts as synced.
 
-    Returns: the operations, in order.
+    Returns: the operations, in order; those that make what lay there come first.
     """
+    reader = _Reader(root)
+    reader.take_up(root, 0)
     with tempfile.NamedTemporaryFile(suffix=".strace") as log:
         line = ["strace", "-f", "-qq", "-xx", "-s", str(1 << 26), "--seccomp-bpf", "-e", f"trace={CALLS}", "-e", "signal=none", "-o", log.name]
-        done = subprocess.run([*line, *command], check=False, capture_output=True, text=True)
+        done = subprocess.run([*line, *command], check=False, capture_output=True, text=True, cwd=root)
         if done.returncode:
             raise RuntimeError(f"the recorded process ended with {done.returncode}: {done.stderr[-2000:]}")
         with Path(log.name).open(encoding="ascii") as lines:
-            return _Reader(root).read(lines)
+            return reader.read(lines)
 
 
 class _Reader:
@@ -211,6 +213,19 @@ class _Reader:
         self._paths: dict[int, bytes] = {}  # of open folders
         self._next = 1
         self._half = b""
+
+    def take_up(self, folder: Path, number: int) -> None:
+        """What is there already, and synced."""
+        for path in sorted(folder.iterdir()):
+            inner = self._made(number, path.name, "folder" if path.is_dir() else "file")
+            if path.is_dir():
+                self.take_up(path, inner)
+            else:
+                data = path.read_bytes()
+                self._sizes[inner] = len(data)
+                self.ops.append(("put", inner, 0, data))
+                self.ops.append(("sync", inner))
+        self.ops.append(("sync", number))
 
     def read(self, lines: Iterator[str]) -> list[Op]:
         waiting: dict[str, str] = {}

@@ -241,7 +241,7 @@ def recorded(seed: int, mode: str) -> list[Op]:
     with tempfile.TemporaryDirectory(dir=_fast()) as name:
         root = Path(name) / "project"
         root.mkdir()
-        command = [sys.executable, "-m", "benchmarks.reliability.power", "--work", str(root), "--seed", str(seed), "--mode", mode]
+        command = [sys.executable, str(Path(__file__).absolute()), "--work", str(root), "--seed", str(seed), "--mode", mode]
         ops = record(command, root)
         disk = Disk(ops)
         disk.advance(len(ops))
