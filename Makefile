@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-loop test test-slow check bench bench-data bench-students bench-gateway bench-watch prove clean
+.PHONY: help demo demo-loop test test-slow check bench bench-data bench-students bench-gateway bench-watch bench-reliability prove clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -64,6 +64,10 @@ bench-gateway: $(STAMP) ## the gateway beside LiteLLM, a bare pass-through, the 
 # DATA holds banking77/ and inbox/.
 bench-watch: $(STAMP) ## monitors of a serving release: false alarms, delay, a rare slice, what audits cost
 	$(BIN)/python -m benchmarks.watch.run --data '$(DATA)'
+
+# QUICK=1 for small counts; the whole takes an hour. strace is needed.
+bench-reliability: $(STAMP) ## power cuts, kills, a teacher in trouble, a control plane under chaos: the table of docs/reliability.md
+	$(BIN)/python -m benchmarks.reliability.run $(if $(QUICK),--quick)
 
 # TRIALS=200 for a glance, which leaves the page as it is.
 TRIALS ?= 2000

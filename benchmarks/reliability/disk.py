@@ -21,7 +21,7 @@ SECTOR = 512
 CALLS = (
     "open,openat,creat,close,write,pwrite64,writev,pwritev,fsync,fdatasync,sync_file_range,ftruncate,truncate,fallocate,rename,"
     "renameat,renameat2,mkdir,mkdirat,unlink,unlinkat,rmdir,link,linkat,symlink,symlinkat,sendfile,copy_file_range,dup,dup2,dup3,"
-    "lseek"
+    "lseek,fcntl"
 )
 _CALL = re.compile(r"^(\d+)\s+(\w+)\((.*)\)\s+=\s+(-?\d+|\?)")
 _UNFINISHED = re.compile(r"^(\d+)\s+(\w+)\((.*) <unfinished \.\.\.>$")
@@ -209,7 +209,7 @@ class _Reader:
         self._folders: dict[int, dict[str, int]] = {0: {}}
         self._sizes: dict[int, int] = {}
         self._open: dict[int, tuple[int, bool]] = {}  # descriptor: number, whether it appends
-        self._place: dict[int, int] = {}
+        self._place: dict[int, list[int]] = {}  # one cell for all descriptors of one opening
         self._paths: dict[int, bytes] = {}  # of open folders
         self._next = 1
         self._half = b""
@@ -278,7 +278,7 @@ class _Reader:
             number = self._made(folder, name, "file")
         elif "O_TRUNC" in flags and self._sizes.get(number):
             self._resize(number, 0)
-        self._open[result], self._place[result] = (number, "O_APPEND" in flags), 0
+        self._open[result], self._place[result] = (number, "O_APPEND" in flags), [0]
 
     def _made(self, folder: int, name: str, kind: str) -> int:
         number, self._next = self._next, self._next + 1
@@ -301,9 +301,9 @@ class _Reader:
                 self.ops.extend(("say", one.decode()) for one in whole)
             return
         number, appends = self._open[handle]
-        place = self._sizes[number] if appends else self._place[handle] if offset is None else offset
+        place = self._sizes[number] if appends else self._place[handle][0] if offset is None else offset
         if offset is None:
-            self._place[handle] = place + len(data)
+            self._place[handle][0] = place + len(data)
         self._sizes[number] = max(self._sizes[number], place + len(data))
         self.ops.append(("put", number, place, data))
 
@@ -395,7 +395,7 @@ class _Reader:
 
     def on_lseek(self, args: list[bytes], result: int) -> None:
         if int(args[0]) in self._open:
-            self._place[int(args[0])] = result
+            self._place[int(args[0])][0] = result
 
     def on_sendfile(self, args: list[bytes], result: int) -> None:
         del result
@@ -403,13 +403,17 @@ class _Reader:
             raise RuntimeError("sendfile is not modelled: set shutil._USE_CP_SENDFILE = False in the recorded process")
 
     def on_dup(self, args: list[bytes], result: int) -> None:
-        if int(args[0]) in self._open:
-            raise RuntimeError(f"dup of {args[0]!r} to {result} is not modelled")
+        old = int(args[0])
+        for known in (self._open, self._paths, self._place):
+            known.pop(result, None)
+            if old in known:
+                known[result] = known[old]  # type: ignore[index]
 
     on_dup2 = on_dup3 = on_dup
 
-
-
+    def on_fcntl(self, args: list[bytes], result: int) -> None:
+        if args[1].startswith(b"F_DUPFD"):
+            self.on_dup(args, result)
 
 
 def _plain(text: str) -> bytes:

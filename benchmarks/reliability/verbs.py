@@ -30,6 +30,7 @@ from typing import Any
 
 from benchmarks.reliability.control import fast
 from benchmarks.reliability.disk import Disk, record
+from benchmarks.reliability.power import files_of
 from tests.flows.conftest import make_project, rows, write_log
 
 from overproof.cli import main as overproof
@@ -89,7 +90,7 @@ def state_of(root: Path) -> dict[str, Any]:
     with open_store(root) as store:
         found["traffic"] = sorted(store.traffic._db.rows("SELECT id, digest FROM record"))
         tables = {"labels": "SELECT key FROM label", "keys": "SELECT name FROM api_key", "rollout": "SELECT release_id, stage, share FROM rollout",
-                  "releases": "SELECT id, digest FROM release", "reviews": "SELECT digest, label FROM review"}  # fmt: skip
+                  "releases": "SELECT task FROM release", "reviews": "SELECT digest, label FROM review"}  # fmt: skip
         found |= {name: sorted(store._project_db.rows(sql)) for name, sql in tables.items()}
     return found
 
@@ -132,6 +133,7 @@ def swept(verb: Verb, project: Path, *, step: int, finish: int, seed: int) -> Co
     before = state_of(project)
     start = len(record(["true"], project))
     ops = record([sys.executable, "-c", CLI, *verb.args], project)
+    left = files_of(project)
     after = state_of(project)
     if len(ops) == start or (after == before and verb.name != "export"):
         raise RuntimeError(f"{verb.name} changed nothing: there is nothing to sweep")
@@ -153,8 +155,10 @@ def swept(verb: Verb, project: Path, *, step: int, finish: int, seed: int) -> Co
                 elif how == "kill" and at in ends and verb.again:
                     seen["run again"] += 1
                     code = call(root, verb)
-                    if state_of(root) != after:
-                        tell(seen, "run again: another end", f"{verb.name} at {at}: exit {code}")
+                    ended = state_of(root)
+                    if ended != after:
+                        parts = [part for part in after if ended.get(part) != after[part]]
+                        tell(seen, "run again: another end", f"{verb.name} at {at}: exit {code}, {parts}")
     return seen
 
 
