@@ -249,7 +249,7 @@ class _Reader:
     def _path(self, path: bytes, folder: int | None = None) -> bytes:
         if not path.startswith(b"/"):
             base = self._paths.get(folder) if folder is not None else None
-            path = (base if base is not None else b"/-") + b"/" + path
+            path = (base if base is not None else self.root) + b"/" + path
         return os.path.normpath(path)
 
     def _find(self, path: bytes) -> tuple[int, str] | None:

@@ -134,6 +134,13 @@ def swept(verb: Verb, project: Path, *, step: int, finish: int, seed: int) -> Co
     start = len(record(["true"], project))
     ops = record([sys.executable, "-c", CLI, *verb.args], project)
     left = files_of(project)
+    with tempfile.TemporaryDirectory(dir=fast()) as name:
+        whole = Disk(ops)
+        whole.advance(len(ops))
+        whole.whole(Path(name) / "model")
+        model = files_of(Path(name) / "model")
+        if odd := sorted(path for path in {*model, *left} if model.get(path) != left.get(path)):
+            raise RuntimeError(f"the recording of {verb.name} doesn't give the folder that the process left: {odd[:5]}")
     after = state_of(project)
     if len(ops) == start or (after == before and verb.name != "export"):
         raise RuntimeError(f"{verb.name} changed nothing: there is nothing to sweep")
@@ -151,7 +158,7 @@ def swept(verb: Verb, project: Path, *, step: int, finish: int, seed: int) -> Co
                 if found:
                     tell(seen, f"{how}: damaged", f"{verb.name} at {at}: {found[0]}")
                 elif not between(state_of(root), before, after) and how == "kill":
-                    tell(seen, f"{how}: neither old nor new", f"{verb.name} at {at}")
+                    tell(seen, f"{how}: neither old nor new", f"{verb.name} at {at}: {[p for p in state_of(root)['files'] if p not in before['files']][:3]}")
                 elif how == "kill" and at in ends and verb.again:
                     seen["run again"] += 1
                     code = call(root, verb)
