@@ -51,7 +51,7 @@ class Verb:
 
 
 VERBS = (
-    Verb(name="init", args=("init", "fresh")),
+    Verb(name="init", args=("init", "fresh"), again=False),  # overwrites nothing: after a kill it names what is there
     Verb(name="import", args=("import", "more.jsonl")),
     Verb(name="run", args=("run",)),
     Verb(name="review", args=("review", "--import", "sheet.csv", "--reviewer", "Ana")),
@@ -82,7 +82,7 @@ def state_of(root: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         "files": {
             str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*")
-            if path.is_file() and ".overproof" not in path.parts and "dossier" not in path.parts and "out" not in path.parts
+            if path.is_file() and ".overproof" not in path.parts and "dossier" not in path.parts and "out" not in path.parts and ".part" not in str(path)
         }
     }  # fmt: skip
     if not (root / ".overproof").exists():
