@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from overproof.testing import MODEL, OK, UNBILLED, Faults, FaultTeacher, hashed_labels
+from overproof.testing_faults import MODEL, OK, UNBILLED, Faults, FaultTeacher, hashed_labels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -228,8 +228,8 @@ class BatchProvider(FaultTeacher):
         given = headers.get("x-api-key", "")
         fate = self._fate("/v1/chat/completions", f"Bearer {given}", body)
         self._fates[fate] += 1
-        if fate in UNBILLED and fate.isdigit():
-            status = 529 if fate == "500" else int(fate)
+        if fate in UNBILLED and fate[:3].isdigit():
+            status = 529 if fate == "500" else int(fate[:3])
             kind = {429: "rate_limit_error", 529: "overloaded_error"}.get(status, "invalid_request_error")
             error = {"type": "error", "error": {"type": kind, "message": f"planted {status}, key {given}"}}
             extra = f"retry-after: {self.faults.retry_after_s:g}\r\n" if status == 429 else ""

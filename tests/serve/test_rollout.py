@@ -71,6 +71,13 @@ def test_missing_thin_or_stale_evidence_is_never_a_pass(thin):
         assert done.why
 
 
+@pytest.mark.parametrize("newest", [math.nan, math.inf, -math.inf, NOW + 3 * DAY])
+def test_a_comparison_at_a_time_that_cannot_be_is_no_evidence(newest):
+    """Not a number, or days away from the clock: never a promotion, however good the counts are."""
+    for state in (SHADOW, CANARY):
+        assert decide(PLAN, state, evidence(newest=newest), NOW).move in ("hold", "roll-back")
+
+
 @pytest.mark.parametrize("broken", [replace(counts(900, 9), disagreed=901), replace(counts(900, 9), asked=-1), replace(counts(900, 9), compared=math.nan)])
 def test_counts_that_cannot_be_are_no_evidence(broken):
     """NaN, negative and impossible counts hold the release, and hide no alarm of another bar."""

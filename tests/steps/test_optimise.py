@@ -30,7 +30,7 @@ from overproof.store.pacing import Manners
 from overproof.store.project_store import Store, open_store
 from overproof.task import Classes, Task
 from overproof.teachers.openai import OpenAIOptions, OpenAITeacher
-from overproof.testing import MODEL, Faults, FaultTeacher, _answer_body, _head
+from overproof.testing_faults import MODEL, Faults, FaultTeacher, _answer_body, _head
 
 LABELS = ("billing", "bug", "login")
 WORDS = {"billing": ["invoice", "charged", "refund"], "bug": ["crash", "freezes", "broken"], "login": ["password", "locked", "signin"]}

@@ -334,9 +334,12 @@ def _present(plan: RolloutPlan, state: RolloutState) -> PlannedStage:
 def _held(plan: RolloutPlan, state: RolloutState, evidence: Evidence, bars: Sequence[BarState], now: float) -> Decision | None:
     """What is missing, and what to do about it; None where nothing is."""
     last = state.since if evidence.newest is None else evidence.newest
-    if now - last > STALE_S:
-        why = f"no answer was compared for {(now - last) / 86_400:.1f} days"
-        return Decision(move="roll-back" if now - last > plan.hold_s else "hold", why=why)
+    age = now - last
+    if not age >= -STALE_S:  # NaN too
+        return Decision(move="hold", why="the time of the last comparison can't be: some clock is days off")
+    if age > STALE_S:
+        why = f"no answer was compared for {age / 86_400:.1f} days"
+        return Decision(move="roll-back" if age > plan.hold_s else "hold", why=why)
     short = [one for one in bars if one.missing]
     if state.stage == "full":  # nothing comes after it: what is rare goes on being watched
         short = [one for one in short if one.broken]

@@ -361,7 +361,8 @@ def _refuse_newer(path: Path, known: int) -> None:
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
         try:
             connection.set_busy_timeout(int(_WAIT_S * 1000))
-            found = _version_of(connection)
+            with contextlib.suppress(apsw.ReadOnlyError):  # a power cut left a journal to be rolled back, which takes writing
+                found = _version_of(connection)
         finally:
             connection.close()
     if found > known:

@@ -150,7 +150,7 @@ class Objects:
                 os.fchmod(file.fileno(), 0o444)
             _make_folder(path.parent, self.home)
             scratch.rename(path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
     @property
     def checkpoints(self) -> Path:
@@ -226,11 +226,11 @@ class Objects:
                     shutil.copyfile(source / name, target)
                 _sync_file(target)
             for folder in [p for p in stage.rglob("*") if p.is_dir()] + [stage]:
-                _sync_folder(folder)
+                sync_folder(folder)
             _make_folder(place.parent, self.home)
             _remove(place)  # without its list it's the leftover of a kill
             stage.rename(place)
-            _sync_folder(place.parent)
+            sync_folder(place.parent)
         self.write_whole(self._tree_list(digest), json.dumps(rows).encode())
         if not own:  # a copied file may have changed under the hash
             self.find(digest)
@@ -300,7 +300,15 @@ def _sync_file(path: Path) -> None:
         os.close(handle)
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """
+    Make the names in a folder durable.
+
+    Args:
+        path: an existing folder.
+
+    Raises: OSError as the system says it.
+    """
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -313,7 +321,7 @@ def _make_folder(path: Path, home: Path) -> None:
         return
     path.mkdir(parents=True, exist_ok=True)
     for folder in (path.parent, *path.parent.parents):
-        _sync_folder(folder)
+        sync_folder(folder)
         if folder == home:
             break
 

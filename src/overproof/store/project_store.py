@@ -21,7 +21,7 @@ from overproof.store.labels import LabelLedger
 from overproof.store.local import Db
 from overproof.store.logs import Decisions, TrafficLog
 from overproof.store.looks import Looks
-from overproof.store.objects import Objects
+from overproof.store.objects import Objects, sync_folder
 from overproof.store.place import open_db, remote_of, role_on
 from overproof.store.releases import Releases
 from overproof.store.reviews import ReviewLog
@@ -214,6 +214,7 @@ def open_store(root: Path) -> Store:
     store = Store(root)
     try:
         store.home.mkdir(exist_ok=True)
+        sync_folder(root)  # each time: a process that made it may have died before this
         ignore = store.home / ".gitignore"
         if not ignore.exists():  # a log of production traffic doesn't belong in a repository
             ignore.write_text("*\n", encoding="utf-8")
