@@ -223,6 +223,11 @@ def is_full(error: StoreError) -> bool:
     return isinstance(error.__cause__, apsw.FullError) or getattr(error.__cause__, "sqlstate", "") == PG_DISK_FULL
 
 
+def is_away(error: StoreError) -> bool:
+    """Whether the server of the store can't be reached: whoever waits for a row to be durable need not wait for the next one to fail."""
+    return type(error.__cause__).__module__.startswith("psycopg") and (getattr(error.__cause__, "sqlstate", None) or "08")[:2] in ("08", "57")
+
+
 def is_broken(error: Exception) -> bool:
     """Whether a write failed in a way after which nobody knows what is on the disk: never to be tried again."""
     return isinstance(error, CorruptArtifact) or isinstance(error.__cause__, apsw.IOError)

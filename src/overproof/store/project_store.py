@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 from overproof.errors import StoreError
 from overproof.store.adopted import Adoptions
 from overproof.store.artifacts import Memo, StepEvent
+from overproof.store.bucket import bucket_of
 from overproof.store.canaries import CanaryRounds
 from overproof.store.captured import CaptureLog
 from overproof.store.keys import ApiKeys
@@ -19,7 +20,7 @@ from overproof.store.local import PROJECT_SCHEMA, TRAFFIC_SCHEMA, Db
 from overproof.store.logs import Decisions, TrafficLog
 from overproof.store.looks import Looks
 from overproof.store.objects import Objects
-from overproof.store.place import open_db, remote_of, role_on
+from overproof.store.place import objects_of, open_db, remote_of, role_on
 from overproof.store.releases import Releases
 from overproof.store.reviews import ReviewLog
 from overproof.store.rollout import Rollouts
@@ -42,7 +43,8 @@ class Store:
         self.root = root.absolute()
         self.home = self.root / HOME
         self.remote = remote_of(self.home)
-        self.objects = Objects(self.home)
+        shared = objects_of(self.home)
+        self.objects = Objects(self.home, bucket_of(shared) if shared else None)
         self.signatures = Signatures(self.root, self.home)
 
     @cached_property
