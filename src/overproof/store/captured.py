@@ -164,8 +164,7 @@ class CaptureLog:
         """
         with self._db.write() as connection:
             counts: Counter[Key] = Counter(dropped)
-            for kept in rows:
-                came = self._log.put(connection, kept.row, SOURCE)
+            for kept, came in zip(rows, self._log.put_made(connection, [one.row for one in rows], SOURCE), strict=True):
                 if came != "already_there":  # a writer that was killed had it committed, and had not said so
                     counts[kept.task, kept.slice, CAPTURED if came == "added" else ASIDE] += 1
             today = datetime.now(UTC).date().isoformat()
