@@ -119,6 +119,7 @@ def test_gateways_share_one_truth_and_one_that_is_cut_off_ends_with_the_teacher(
         assert (health.captured, health.dropped) == (len(ids), 0)
 
 
+@pytest.mark.slow
 def test_rows_that_must_be_durable_are_counted_where_the_store_is_away(tmp_path, server, wire, teacher):
     """With "before_ack" the answer goes out all the same, and log and counts tell of every request once the store is back."""
     folder = shared(tmp_path / "p", teacher, gateway='capture = "before_ack"')
