@@ -1,9 +1,12 @@
 """A real Postgres server of the tests' own, on a socket in a fresh folder."""
 
+import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -61,3 +64,68 @@ def running():
     finally:
         server.stop()
         shutil.rmtree(base, ignore_errors=True)
+
+
+class Wire:
+    """A line to the server that can be cut, or go silent, for those alone who connect by its `dsn`."""
+
+    def __init__(self, server):
+        self._to, self.mode, self.lose_commit = f"{server.base}/.s.PGSQL.5432", "open", False
+        self._pairs, self._lock, self._flowing = [], threading.Lock(), threading.Event()
+        self._flowing.set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.dsn = f"postgresql://tester@127.0.0.1:{self._listener.getsockname()[1]}/postgres"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self):
+        """All connections end, and there are no new ones."""
+        self.mode = "cut"
+        self._flowing.set()
+        with self._lock:
+            pairs, self._pairs = self._pairs, []
+        for one in (end for pair in pairs for end in pair):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def hang(self):
+        """Nothing comes through any more, and nobody is told."""
+        self.mode = "hang"
+        self._flowing.clear()
+
+    def mend(self):
+        self.mode = "open"
+        self._flowing.set()
+
+    def close(self):
+        self.cut()
+        self._listener.close()
+
+    def _accept(self):
+        while True:
+            try:
+                caller, _ = self._listener.accept()
+            except OSError:
+                return
+            if self.mode == "cut":
+                caller.close()
+                continue
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(self._to)
+            with self._lock:
+                self._pairs.append((caller, server))
+            for source, sink, forth in ((caller, server, True), (server, caller, False)):
+                threading.Thread(target=self._pass_on, args=(source, sink, forth), daemon=True).start()
+
+    def _pass_on(self, source, sink, forth):
+        with contextlib.suppress(OSError):
+            while piece := source.recv(65536):
+                self._flowing.wait()
+                lost = forth and self.lose_commit and b"COMMIT" in piece
+                sink.sendall(piece)
+                if lost:  # it is made, and nobody hears of it
+                    self.lose_commit = False
+                    source.shutdown(socket.SHUT_RDWR)
+        for one in (source, sink):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+                one.close()

@@ -355,7 +355,7 @@ class Road:
 
     def _prompts(self, traffic: Artifact[Traffic]) -> Artifact[PromptSet]:
         """What is labelled; a refresh has another."""
-        return self._supplemented(self.memo.run(PROMPTSET, traffic, recipe=promptset_recipe(self.project)))
+        return self._supplemented(self.memo.run(PROMPTSET, traffic, recipe=promptset_recipe(self.project), engine=self.engine))
 
     def _challenge(self, bundle: Artifact[Folder], report: EvalReport, survey: Survey) -> None:
         """Put "challenge" beside the other results where a release has to be held up to; nothing on a first road."""

@@ -475,6 +475,8 @@ class GatewayTable:
     """Rows that may wait for the disk; further ones are drawn, then dropped, and counted."""
     shadow_mb: Annotated[int, Field(ge=64)] = 1024
     """Memory that the process of a shadow student may take."""
+    stale_s: Annotated[float, Field(ge=1, le=86400)] = 300.0
+    """So long the last state that was read goes on to serve while the store can't be read; then the teacher answers everything."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,6 +17,7 @@ CONFINED = {
     "sklearn": ("students/", "measure/"),
     "duckdb": ("importers/",),
     "psycopg": ("importers/", "store/"),
+    "obstore": ("store/",),
     "zstandard": ("importers/",),
     "apsw": ("store/",),
     "onnxruntime": ("students/",),

@@ -260,6 +260,29 @@ def test_a_full_disk_refuses_rows_counts_them_and_resumes_by_itself(store):
     assert counts_of(store) == {("inbox", "tier=gold"): {"captured": 3, "aside": 0, "disk full": 2}}
 
 
+def test_while_the_stores_server_is_away_nobody_waits_for_the_next_try(store):
+    """The first one learns of it; then durable rows are counted at once, others wait, and all is well by itself afterwards."""
+    psycopg = pytest.importorskip("psycopg", reason="needs the extra postgres")
+
+    async def go():
+        capture = Capture(store, redactor=REDACTOR)
+        capture._log = faulty = Faulty(store.captured, storage_error(psycopg.OperationalError("connection refused")))
+        assert not await capture.put_durable(row(1))
+        assert capture.away
+        future = asyncio.get_running_loop().create_future()
+        assert not capture.offer(row(2), future)
+        assert capture.put(row(3))
+        faulty.error = None
+        await until(lambda: not capture.away)
+        assert not capture.fault
+        assert await capture.put_durable(row(4))
+        await capture.close()
+
+    asyncio.run(go())
+    assert [record.request.id for record in store.traffic.read()] == ["req-3", "req-4"]
+    assert counts_of(store) == {("inbox", "tier=gold"): {"captured": 2, "aside": 0, "store busy": 2}}
+
+
 def test_who_waits_for_a_disk_that_turns_out_full_is_told_so_at_once(store):
     async def go():
         capture = Capture(store, redactor=REDACTOR, probe_s=0.02)

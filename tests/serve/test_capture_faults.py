@@ -69,14 +69,15 @@ async def leak(root):
     rows = json.loads((root.parent / "rows.json").read_text())
     with open_store(root) as store:
         capture = Capture(store, redactor=redactor(store))
-        real, left = store.captured._log.put, 6
+        real, left = store.captured._log.put_made, 6
 
-        def dying(connection, item, source, **more):
+        def dying(connection, items, source):
             nonlocal left
-            left -= 1
+            left -= len(items)
+            found = real(connection, items, source)
             if left < 0:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return real(connection, item, source, **more)
+            return found
 
         for i, one in enumerate(rows):
             capture.put(Row(**{**one, "served": Served(**one["served"]), "request": one["request"].encode(), "response": one["response"].encode()}))
@@ -84,7 +85,7 @@ async def leak(root):
                 await asyncio.sleep(0.02)
             if i == len(rows) // 2:
                 await capture.feedback(read_feedback(json.dumps({"request_id": rows[0]["id"], "comment": one["session"]}).encode(), key=""))
-                store.captured._log.put = dying
+                store.captured._log.put_made = dying
         await capture.close()
 
 

@@ -281,3 +281,25 @@ def test_a_log_of_the_first_schema_is_brought_up_to_date_and_keeps_its_rows(tmp_
         assert store.captured.health().served == 0
         assert store.captured.feedback() == []
     assert (home / "traffic.db.v1.bak").exists()
+
+
+def test_rows_of_our_own_making_go_in_together_as_they_would_one_by_one(tmp_path):
+    """New ones, one twice, one that is there already, and one whose id another row has."""
+
+    def row(name, text):
+        return TrafficRecord(request=Request(id=name, fields={"text": text}), completion=None)
+
+    given = [row("a", "x"), row("b", "y"), row("b", "y"), row("c", "other"), row("d", "z"), row("d", "not z")]
+    found = []
+    for many in (True, False):
+        root = tmp_path / str(many)
+        root.mkdir()
+        with open_store(root) as store, store.traffic._db.write() as connection:
+            store.traffic.put(connection, row("c", "first"), "s")
+            if many:
+                ways = store.traffic.put_made(connection, given, "s")
+            else:
+                ways = [store.traffic.put(connection, one, "s") for one in given]
+            found.append((ways, list(connection.execute("SELECT id, digest, source, body FROM record ORDER BY seq")), list(connection.execute("SELECT id, digest FROM conflict ORDER BY id"))))
+    assert found[0] == found[1]
+    assert found[0][0] == ["added", "added", "already_there", "conflicts", "added", "conflicts"]

@@ -8,14 +8,14 @@ from overproof.cli.door import Door, verb
 from overproof.errors import EXIT_PASS
 
 
-@click.command(short_help="Say what the store holds; move it to Postgres and back.")
-@click.argument("action", type=click.Choice(["check", "move"]))
+@click.command(short_help="Say what the store holds; move it to Postgres and back; share its artifacts.")
+@click.argument("action", type=click.Choice(["check", "move", "push"]))
 @click.option("--to", type=click.Choice(["postgres", "files"]), default=None, help="With move: where to.")
 @click.option("--dsn-env", default="OVERPROOF_DSN", show_default=True, help="Environment variable that holds the server's address.")
 @click.option("--schema", default="overproof", show_default=True, help="What the names of its two schemas begin with.")
 @verb
 def store(door: Door, action: str, to: str | None, dsn_env: str, schema: str) -> int:
-    """Count and digest every table, or move all rows to another engine; what was there before stays as it was."""
+    """Count and digest every table, move all rows to another engine (what was there before stays as it was), or share artifacts that were made before."""
     from rich.table import Table
 
     from overproof.errors import DataError
@@ -23,6 +23,13 @@ def store(door: Door, action: str, to: str | None, dsn_env: str, schema: str) ->
     from overproof.store.place import Remote, remote_of
 
     root = door.load().root
+    if action == "push":
+        from overproof.store.project_store import open_store
+
+        with open_store(root) as opened:
+            shared = opened.objects.push_all()
+        door.emit({"shared": shared}, f"{shared:,} values, folders and records of steps are shared")
+        return EXIT_PASS
     if action == "move":
         if to is None:
             raise DataError("where to?", next_action="give --to postgres or --to files")

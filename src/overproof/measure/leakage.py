@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from overproof.errors import MeasureError
-from overproof.measure.minhash import join_candidates, sketch, words_of
+from overproof.measure.minhash import SketchPair, join_candidates, sketch, words_of
 from overproof.measure.scope import BLOCK, nearest_distance, unit_rows
 from overproof.progress import track
 
@@ -106,13 +106,32 @@ def near_duplicate(left: str, right: str) -> bool:
     return jaccard(_trigrams(left), _trigrams(right)) >= SHORT_JACCARD
 
 
-def clusters(texts: Sequence[str], *, near: bool = True) -> Clusters:
+def sketched_here(texts: Sequence[str]) -> SketchPair:
+    """
+    Sketches of texts, as groups are found by.
+
+    Args:
+        texts: n normalised texts.
+
+    Returns: the sketches.
+    Raises: nothing.
+    Source: Broder 1997 (MinHash).
+
+    >>> len(sketched_here(["hello"]).short.rows)
+    1
+    """
+    # At a trigram overlap of .8 the longer text has at most a quarter more trigrams than the shorter one.
+    return sketch(texts, long_from=LONG_WORDS, short_below=1.5 * LONG_WORDS)
+
+
+def clusters(texts: Sequence[str], *, near: bool = True, sketched: Callable[[Sequence[str]], SketchPair] | None = None) -> Clusters:
     """
     Group texts that are the same request: equal after normalising, or verified near-duplicates, transitively.
 
     Args:
         texts: n texts, raw.
         near: False groups equal texts only.
+        sketched: what makes the sketches, where that is not to happen here; must say what `sketched_here` says.
 
     Returns: group numbers, shape (n,) each; they don't depend on the order of the texts except by name.
     Raises: nothing.
@@ -129,8 +148,7 @@ def clusters(texts: Sequence[str], *, near: bool = True) -> Clusters:
     del folded, place  # at a million rows they weigh more than the signatures
     if not near or len(distinct) < 2:
         return Clusters(exact=exact, near=exact.copy())
-    # At a trigram overlap of .8 the longer text has at most a quarter more trigrams than the shorter one.
-    sketches = sketch(distinct, long_from=LONG_WORDS, short_below=1.5 * LONG_WORDS)
+    sketches = (sketched or sketched_here)(distinct)
     parent = np.arange(len(distinct), dtype=np.int64)
     for part, threshold in ((sketches.long, LONG_JACCARD), (sketches.short, SHORT_JACCARD)):
         join_candidates(

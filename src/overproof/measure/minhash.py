@@ -100,6 +100,34 @@ def sketch(texts: Sequence[str], *, long_from: int, short_below: float) -> Sketc
     return SketchPair(long=long.done(), short=short.done())
 
 
+def joined(parts: Sequence[SketchPair], sizes: Sequence[int]) -> SketchPair:
+    """
+    Sketches of shards as those of all their texts: each text's depends on itself alone.
+
+    Args:
+        parts: of consecutive shards.
+        sizes: texts of each.
+
+    Returns: the sketches, with positions in the whole.
+    Raises: nothing.
+    Source: none; MinHash signatures are made text by text.
+
+    >>> texts, how = ["where is my order", "good morning", "hello"], {"long_from": 12, "short_below": 18}
+    >>> found = joined([sketch(texts[:2], **how), sketch(texts[2:], **how)], [2, 1])
+    >>> np.array_equal(found.short.bands, sketch(texts, **how).short.bands), found.short.rows.tolist()
+    (True, [0, 1, 2])
+    """
+    starts = [0, *itertools.accumulate(sizes)]
+
+    def whole(kind: Sequence[Sketches]) -> Sketches:
+        return Sketches(
+            rows=np.concatenate([one.rows + start for one, start in zip(kind, starts, strict=False)]),
+            bands=np.ascontiguousarray(np.concatenate([one.bands for one in kind], axis=1)), marks=np.concatenate([one.marks for one in kind]),
+        )  # fmt: skip
+
+    return SketchPair(long=whole([one.long for one in parts]), short=whole([one.short for one in parts]))
+
+
 class _Collector:
     """Gathers sketches chunk by chunk, so that no full signature outlives its chunk."""
 

@@ -24,7 +24,7 @@ from overproof.errors import DataError, StoreError
 from overproof.importers.rows import ID_CHARS
 from overproof.privacy.redact import Redactor
 from overproof.serve.rows import Row, aside, record_of, writable
-from overproof.store.captured import Drop, Feedback, FeedbackKind, Kept, Key, is_broken, is_full
+from overproof.store.captured import Drop, Feedback, FeedbackKind, Kept, Key, is_away, is_broken, is_full
 from overproof.store.logs import now
 from overproof.store.money import Prices
 from overproof.store.project_store import Store
@@ -112,6 +112,8 @@ class Capture:
         self.usage: defaultdict[Usage, float] = defaultdict(float)
         """Tokens and USD of the rows that were read."""
         self._idle = False
+        self.away = False
+        """Whether the store's server could not be reached at the last try."""
         self._closing = self._lost = False
         self._give_up_at = float("inf")
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
@@ -228,6 +230,8 @@ class Capture:
             return False
         if self.state != "open" or self._closing:
             return self._drop(row, REFUSED.get(self.state, "closed"))
+        if self.away and future is not None:
+            return self._drop(row, "store busy")  # its answer goes out now, not when the next try has failed
         size = row.size
         fill = max((self._put_rows - self._done_rows) / self._most, (self._put_bytes - self._done_bytes + size) / MOST_BYTES)
         weight = 1.0
@@ -340,7 +344,7 @@ class Capture:
         fresh = {key: n - self._told.get(key, 0) for key, n in dropped.items() if n > self._told.get(key, 0)}
         kept = [entry.kept for entry in self._batch if entry.kept is not None]
         words = [entry for entry in self._batch if entry.row is None]
-        if kept or fresh or words:
+        if kept or fresh or words or self.away:
             try:
                 known = self._log.commit(kept, fresh, [self._clean(entry.words) for entry in words])
             except Exception as error:  # noqa: BLE001 - this thread may not end: counts and feedback depend on it
@@ -349,6 +353,8 @@ class Capture:
             for entry, there in zip(words, known, strict=True):
                 _settle(entry.future, there)
         self._told = dropped
+        if self.away:
+            self.away, self.fault = False, ""
         for entry in self._batch:
             if entry.row is not None:
                 _settle(entry.future, True)
@@ -368,7 +374,7 @@ class Capture:
             self._log.broke()
             self._give_up("disk error")
         elif isinstance(error, StoreError):
-            full = is_full(error)
+            full, self.away = is_full(error), is_away(error)
             if full:
                 self.state = "refusing"
             queued = [self._queue.popleft() for _ in range(len(self._queue))]  # the loop only appends

@@ -142,7 +142,7 @@ class Keeper(asyncio.Protocol):
         transport.write(framed(Told(
             done, self._taken, capture.state, capture.fault, capture.written, list(capture.dropped.items()), list(capture.usage.items()), settled, lost,
         )))  # fmt: skip
-        if self._queued or capture.state != "open":
+        if self._queued or capture.state != "open" or capture.away:
             self._telling = asyncio.get_running_loop().call_later(TELL_S, self._tell)
 
 

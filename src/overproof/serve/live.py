@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -99,17 +100,17 @@ class Live:
         loading: how to load.
         poll_s: how often the store is looked at.
         seal: refuses a bundle that nobody signed, where signatures are asked for; see `Signatures.check`.
+        stale_s: so old may the store's last word be; then the teacher answers everything until there is another.
     """
 
     def __init__(
         self, task: str, releases: Releases, *, position: Callable[[], Position] | None = None, loading: Loading | None = None, poll_s: float = POLL_S,
-        seal: Callable[[str, Path], Sealing] | None = None,
+        seal: Callable[[str, Path], Sealing] | None = None, stale_s: float = math.inf,
     ) -> None:
-        self.current = TEACHER_ONLY
-        """Read it once for each request."""
+        self._current, self._stale_s = TEACHER_ONLY, stale_s
         self.events: deque[Event] = deque(maxlen=EVENTS)
         self.polled_at: float | None = None
-        """`time.monotonic` of the last look at the store that succeeded."""
+        """`time.monotonic` of the last look at the store that succeeded, when it began."""
         self.refused = ""
         """Why the release that should serve does not; empty where it does."""
         self.seal = ""
@@ -121,6 +122,16 @@ class Live:
         self._stop, self._looked = threading.Event(), threading.Event()
         self._retiring: list[threading.Thread] = []
         self._thread: threading.Thread | None = None
+
+    @property
+    def current(self) -> Current:
+        """Read it once for each request. Nobody knows what was taken back since the store's last word, so it holds for a while only."""
+        return TEACHER_ONLY if self.stale else self._current
+
+    @property
+    def stale(self) -> bool:
+        """Whether the store's last word is too old to act on; asked here, since the thread that follows may hang in a dead connection."""
+        return self.polled_at is not None and time.monotonic() - self.polled_at > self._stale_s
 
     def start(self, *, wait_s: float = 60.0) -> bool:
         """
@@ -140,7 +151,7 @@ class Live:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(5)
-        old, self.current = self.current, TEACHER_ONLY
+        old, self._current = self._current, TEACHER_ONLY
         self._end(old)
         for one in self._retiring:
             one.join(5)
@@ -148,11 +159,12 @@ class Live:
     def check(self) -> None:
         """Look at the store once, and load or withdraw what it asks for; never raises for what is wrong with a release."""
         try:
+            began = time.monotonic()
             wanted = self._position()
             if wanted.release is None or wanted.stage == "teacher-only":
                 wanted = replace(TEACHER_ONLY.position, why=wanted.why)  # slices that a former release had suspended are no change
             self._go(wanted)
-            self.polled_at = time.monotonic()
+            self.polled_at = began
         except StoreError as error:
             if not self.events or self.events[-1].why != str(error):
                 self._event("store", "", str(error))
@@ -179,7 +191,7 @@ class Live:
         return Position(release=name, stage=stage, share=1.0 if stage == "full" else 0.0)  # type: ignore[arg-type]  # SERVING are stages
 
     def _go(self, wanted: Position) -> None:
-        now = self.current.position
+        now = self._current.position
         if wanted == now:
             self.refused, self._tried = "", None
             return
@@ -189,7 +201,7 @@ class Live:
             self._event("withdrawn", now.release or "", wanted.why or "no release is to serve")
             return
         if wanted.release == now.release and wanted.stage == now.stage:
-            self.current = replace(self.current, position=wanted)
+            self._current = replace(self._current, position=wanted)
             return
         key = f"{wanted.release} {wanted.stage}"
         if self._tried is not None and self._tried[0] == key and time.monotonic() - self._tried[1] < AGAIN_S:
@@ -214,10 +226,10 @@ class Live:
 
         Where the release is the same one and only its new stage can't be loaded, it stays in the stage that it had.
         """
-        now = self.current.position
+        now = self._current.position
         if now.release is None or now.release == wanted.release:
             if now.release is not None and now.suspended != wanted.suspended:
-                self.current = replace(self.current, position=replace(now, suspended=wanted.suspended))
+                self._current = replace(self._current, position=replace(now, suspended=wanted.suspended))
             return
         history = self._releases.history()
         last = next((entry for entry in reversed(history) if entry.release_id == now.release), None)
@@ -236,7 +248,7 @@ class Live:
         sealed = self._sealed(release.id, folder) if self._sealed is not None else None
         pinned = (sealed.manifest if sealed else "") or sha256_of(folder / MANIFEST)
         verify_files(folder, manifest_sha256=pinned)
-        old = self.current if self.current.position.release == wanted.release else TEACHER_ONLY
+        old = self._current if self._current.position.release == wanted.release else TEACHER_ONLY
         pool, shadow, card = old.pool, old.shadow, old.card or read_card(folder / RELEASE)
         if card.task != self._task:
             raise StoreError(f"release {release.id!r} answers task {card.task!r}, expected {self._task!r}", next_action="release it in its own project")
@@ -255,7 +267,7 @@ class Live:
         return Current(position=wanted, pool=pool, shadow=shadow, card=card)
 
     def _swap(self, new: Current) -> None:
-        old, self.current = self.current, new
+        old, self._current = self._current, new
         gone = replace(old, pool=None if old.pool is new.pool else old.pool, shadow=None if old.shadow is new.shadow else old.shadow)
         if gone.pool is not None or gone.shadow is not None:
             self._retiring = [one for one in self._retiring if one.is_alive()]

@@ -90,7 +90,7 @@ class Station:
         self.trouble = ""
         """Why the rollout can't be followed now; empty where it can."""
         loading = Loading(workers=table.workers, shadow_mb=table.shadow_mb, breaker=lambda: Breaker.for_student(clock=now))
-        self.live = Live(self.name, store.releases, position=self._position, loading=loading, seal=store.signatures.check)
+        self.live = Live(self.name, store.releases, position=self._position, loading=loading, seal=store.signatures.check, stale_s=table.stale_s)
         self.tick = Tick(store, self.name, plan_of(store, project), self.tally, former=self._former, clock=clock)
         self._wake, self._end = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._follow, name=f"rollout-{self.name}", daemon=True)
@@ -195,6 +195,8 @@ class Station:
         found = [f"{self.name}: {text}" for text in (self.live.refused, self.trouble, self.capture.fault) if text]
         if self.capture.state != "open":
             found.append(f"{self.name}: the log is {self.capture.state}")
+        if self.live.stale:
+            found.append(f"{self.name}: the store can't be read for over {self.project.gateway.stale_s:g} s, the teacher answers everything")
         if self.shadow_silent:
             shadow = self.live.current.shadow
             found.append(f"{self.name}: the shadow student has stopped answering{f' ({shadow.why})' if shadow and shadow.why else ''}")

@@ -23,8 +23,11 @@ from overproof.data import (
     digest_of,
     named,
 )
+from overproof.engines import Engine, cut
+from overproof.engines.local import LocalEngine
 from overproof.errors import DataError
-from overproof.measure.leakage import clusters, nearest_similarity, normalised
+from overproof.measure.leakage import clusters, nearest_similarity, normalised, sketched_here
+from overproof.measure.minhash import SketchPair, joined
 from overproof.measure.mixes import Margin, like_groups, points, raked
 from overproof.measure.slices import hash_unit, one_per_session, segments, share_table, total_variation
 from overproof.steps.boost import MOST_OF_TRAINING, boosted, enlarged, membership
@@ -35,6 +38,9 @@ from overproof.store.artifacts import Step
 from overproof.task import Slice
 
 K = TypeVar("K")
+HERE = LocalEngine()
+SPREAD_FROM = 20_000
+"""Rows from which on their sketches are worth a way to the workers: here, that many take two seconds."""
 LEAST_ROWS = 50
 """Fewer rows than this can't feed three sets, let alone a verdict."""
 SHOWN_VALUES = 12
@@ -123,7 +129,7 @@ class _Board:
         return kept
 
 
-def promptset(traffic: Traffic, recipe: PromptSetRecipe) -> PromptSet:
+def promptset(traffic: Traffic, recipe: PromptSetRecipe, *, engine: Engine = HERE) -> PromptSet:
     """
     Choose and split the requests that a run works on.
 
@@ -135,6 +141,7 @@ def promptset(traffic: Traffic, recipe: PromptSetRecipe) -> PromptSet:
     Args:
         traffic: the window, oldest row first.
         recipe: sizes, split, attributes to match, seed.
+        engine: where texts are sketched to find near-duplicates.
 
     Returns: three sets without a common group or session, the funnel in which every row of the window is counted, and
         how far the chosen rows are from the live mix.
@@ -142,7 +149,7 @@ def promptset(traffic: Traffic, recipe: PromptSetRecipe) -> PromptSet:
     """
     rows = sorted(traffic.records, key=lambda record: instant(record.request.at))
     _check(rows, recipe)
-    board = _board(rows, recipe)
+    board = _board(rows, recipe, engine)
     pools = _by_time(board) if recipe.split == "time" else _by_attribute(board)
     sizes = _sizes(pools, recipe.requests)
     test = _sealed(board, "test", pools["test"], sizes["test"], {})
@@ -157,10 +164,21 @@ def promptset(traffic: Traffic, recipe: PromptSetRecipe) -> PromptSet:
     return _assembled(board, chosen, weights)
 
 
-def _board(rows: Sequence[TrafficRecord], recipe: PromptSetRecipe) -> _Board:
-    groups = clusters([row.request.text for row in rows], near=recipe.near_duplicates)
+def sketch_apart(shared: None, texts: Sequence[str]) -> SketchPair:
+    """One shard of texts, in a worker."""
+    del shared
+    return sketched_here(texts)
+
+
+def _board(rows: Sequence[TrafficRecord], recipe: PromptSetRecipe, engine: Engine) -> _Board:
+    def apart(texts: Sequence[str]) -> SketchPair:
+        shards = cut(texts, engine.shards)
+        return joined(engine.map(sketch_apart, shards, what="near-duplicates"), [len(one) for one in shards])
+
+    spread = engine.apart and len(rows) >= SPREAD_FROM
+    groups = clusters([row.request.text for row in rows], near=recipe.near_duplicates, sketched=apart if spread else None)
     requests = [row.request for row in rows]
-    joined = linked(groups.near, [one.session for one in requests])
+    chains = linked(groups.near, [one.session for one in requests])
     board = _Board(
         rows=rows,
         recipe=recipe,
@@ -169,10 +187,10 @@ def _board(rows: Sequence[TrafficRecord], recipe: PromptSetRecipe) -> _Board:
         segment=_shared(segments(requests, recipe.match)),
         like=_like(rows, groups.near, recipe),
         inside=membership(recipe.critical, requests),
-        linked=joined.group,
+        linked=chains.group,
         fate=[""] * len(rows),
     )
-    board.notes += giant_notes(groups.near, joined, [one.text for one in requests])
+    board.notes += giant_notes(groups.near, chains, [one.text for one in requests])
     return board
 
 

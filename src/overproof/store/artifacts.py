@@ -417,13 +417,13 @@ class Memo:
             "seconds": round(seconds, 6),
             "cpu_seconds": round(cpu_seconds, 3),
         }
-        self.objects.write_whole(self._manifest(call), json.dumps(row).encode())
+        self.objects.note(self._manifest(call), json.dumps(row).encode())
 
     def _manifest(self, call: _Call) -> Path:
         return self.objects.home / "steps" / call.step.name / f"{call.identity}.json"
 
     def _lookup(self, call: _Call) -> _Found:
-        row = _read_json(self._manifest(call))
+        row = _read_json(self._manifest(call)) if self.objects.noted(self._manifest(call)) else None
         if row is None:
             return _Found()
         try:

@@ -164,8 +164,7 @@ class CaptureLog:
         """
         with self._db.write() as connection:
             counts: Counter[Key] = Counter(dropped)
-            for kept in rows:
-                came = self._log.put(connection, kept.row, SOURCE)
+            for kept, came in zip(rows, self._log.put_made(connection, [one.row for one in rows], SOURCE), strict=True):
                 if came != "already_there":  # a writer that was killed had it committed, and had not said so
                     counts[kept.task, kept.slice, CAPTURED if came == "added" else ASIDE] += 1
             today = datetime.now(UTC).date().isoformat()
@@ -226,6 +225,11 @@ PG_DISK_FULL = "53100"
 def is_full(error: StoreError) -> bool:
     """Whether a write failed for want of space alone: nothing is in doubt, and it may be tried again."""
     return isinstance(error.__cause__, apsw.FullError) or getattr(error.__cause__, "sqlstate", "") == PG_DISK_FULL
+
+
+def is_away(error: StoreError) -> bool:
+    """Whether the server of the store can't be reached: whoever waits for a row to be durable need not wait for the next one to fail."""
+    return type(error.__cause__).__module__.startswith("psycopg") and (getattr(error.__cause__, "sqlstate", None) or "08")[:2] in ("08", "57")
 
 
 def is_broken(error: Exception) -> bool:

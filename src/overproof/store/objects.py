@@ -16,7 +16,8 @@ from typing import Any
 
 from overproof import progress
 from overproof.data import Folder, digest_of
-from overproof.errors import CorruptArtifact, StoreError
+from overproof.errors import CorruptArtifact, DataError, StoreError
+from overproof.store.bucket import Bucket
 
 _BLOCK = 1 << 20
 _SHOW_PROGRESS_ABOVE = (
@@ -33,10 +34,12 @@ class Objects:
 
     Args:
         home: the `.overproof` folder; made on the first write.
+        bucket: what several machines share: all that is put here goes there as well, and what is missing here is fetched.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, bucket: Bucket | None = None) -> None:
         self.home = home.absolute()
+        self._bucket, self._pushed = bucket, set[str]()
         self._scratch: Path | None = None
         self._lock = -1
         self._verified: set[str] = set()
@@ -47,17 +50,18 @@ class Objects:
 
     def has_value(self, digest: str) -> bool:
         """True iff the value is there (its bytes are checked when they are read)."""
-        return self.value_path(digest).exists()
+        return self._is_there(self.value_path(digest))
 
     def has_tree(self, digest: str) -> bool:
         """True iff the folder is there whole (its files are checked when they are first used)."""
-        return self._tree_list(digest).exists()
+        return self._is_there(self._tree_list(digest))
 
     def put_value(self, digest: str, data: bytes) -> Path:
         """Store bytes under their digest; does nothing where they are there already."""
         path = self.value_path(digest)
         if not path.exists():
             self.write_whole(path, data)
+        self._push(path)
         return path
 
     def get_value(self, digest: str) -> bytes:
@@ -71,6 +75,8 @@ class Objects:
         Raises: CorruptArtifact where they are missing or differ.
         """
         path = self.value_path(digest)
+        if not path.exists():
+            self._fetch_value(path, digest)
         try:
             data = path.read_bytes()
         except FileNotFoundError as error:
@@ -94,14 +100,16 @@ class Objects:
             digest that its files don't have.
         """
         if folder.digest and self.has_tree(folder.digest):
+            self._push_tree(folder.digest)
             return folder.digest
         files = _files_of(folder.path)
         rows = [_row_of(folder.path, name) for name in _shown(files, folder.path, "storing files")]
         digest = digest_of(rows)
         if folder.digest and folder.digest != digest:
             raise self._corrupt(folder.path, f"has digest {digest[:12]}, expected {folder.digest[:12]}")
-        if not self.has_tree(digest):
+        if not self._tree_list(digest).exists():
             self._move_in(folder.path, rows, digest)
+        self._push_tree(digest)
         return digest
 
     def find(self, digest: str) -> Path:
@@ -117,6 +125,8 @@ class Objects:
         place = self.home / "objects" / digest[:2] / digest
         if digest in self._verified:
             return place
+        if not self._tree_list(digest).exists():
+            self._fetch_tree(digest)
         try:
             rows = json.loads(self._tree_list(digest).read_bytes())
             listed = digest_of(rows) == digest
@@ -151,6 +161,39 @@ class Objects:
             _make_folder(path.parent, self.home)
             scratch.rename(path)
             sync_folder(path.parent)
+
+    def note(self, path: Path, data: bytes) -> None:
+        """Record that a step is done: here last, so that what is recorded here is shared already."""
+        if self._bucket is not None:
+            self._bucket.put_new(self._key(path), data)
+        self.write_whole(path, data)
+
+    def noted(self, path: Path) -> bool:
+        """Whether there is such a record; one that another machine made is brought here."""
+        if not path.exists() and self._bucket is not None:
+            with contextlib.suppress(FileNotFoundError):
+                self.write_whole(path, b"".join(self._bucket.get(self._key(path))))
+        return path.exists()
+
+    def push_all(self) -> int:
+        """
+        Share what was made before there was a bucket, records of steps last.
+
+        Returns: how many values, folders and records are shared now.
+        Raises: DataError without a bucket; StoreError where it can't be reached.
+        """
+        if self._bucket is None:
+            raise DataError("store.toml names no [objects]", next_action='write [objects] with url = "s3://bucket/prefix" or "file:///folder" into .overproof/store.toml')
+        trees, values, records = (sorted(self.home.glob(one)) for one in ("objects/*/*.tree", "objects/*/*.value", "steps/*/*.json"))
+        for path in progress.track([*trees, *values, *records], "sharing", total=len(trees) + len(values) + len(records)):
+            if path.suffix == ".tree":
+                self.find(path.stem)  # what is damaged here is not handed on
+                self._push_tree(path.stem, mend=True)
+            else:
+                if path.suffix == ".value":
+                    self.get_value(path.stem)
+                self._push(path)
+        return len(trees) + len(values) + len(records)
 
     @property
     def checkpoints(self) -> Path:
@@ -196,6 +239,69 @@ class Objects:
 
     def _tree_list(self, digest: str) -> Path:
         return self.home / "objects" / digest[:2] / f"{digest}.tree"
+
+    def _key(self, path: Path) -> str:
+        return path.relative_to(self.home).as_posix()
+
+    def _is_there(self, path: Path) -> bool:
+        return path.exists() or (self._bucket is not None and self._bucket.has(self._key(path)))
+
+    def _push(self, path: Path) -> None:
+        if self._bucket is not None and (key := self._key(path)) not in self._pushed:
+            self._bucket.put_new(key, path)
+            self._pushed.add(key)
+
+    def _push_tree(self, digest: str, *, mend: bool = False) -> None:
+        listed = self._tree_list(digest)
+        if self._bucket is None or self._key(listed) in self._pushed or not listed.exists():
+            return
+        if mend or not self._bucket.has(self._key(listed)):
+            for name, *_ in json.loads(listed.read_bytes()):
+                self._bucket.put_new(self._key(listed.with_suffix("") / name), listed.with_suffix("") / name)
+        self._push(listed)
+
+    def _fetch_value(self, path: Path, digest: str) -> None:
+        if self._bucket is None:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            data = b"".join(self._bucket.get(self._key(path)))
+            if hashlib.sha256(data).hexdigest() != digest:
+                raise self._foreign(path, "doesn't have the digest that its name says")
+            self.write_whole(path, data)
+
+    def _fetch_tree(self, digest: str) -> None:
+        """Bring a folder here, every file checked before any of it is in its place."""
+        if self._bucket is None:
+            return
+        listed = self._tree_list(digest)
+        try:
+            rows = json.loads(b"".join(self._bucket.get(self._key(listed))))
+            if digest_of(rows) != digest:
+                raise self._foreign(listed, "doesn't have the digest that its name says")
+        except FileNotFoundError:
+            return  # nobody has it: said by who asked
+        except ValueError as error:
+            raise self._foreign(listed, "can't be read") from error
+        stage = self.scratch() / uuid.uuid4().hex
+        for name, *known in progress.track(rows, "fetching files", total=len(rows)):
+            target = stage / name
+            if not target.resolve().is_relative_to(stage):
+                raise self._foreign(listed, f"names {name!r}, which lies outside")
+            with _clear_errors(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("wb") as file:
+                    try:
+                        for piece in self._bucket.get(self._key(listed.with_suffix("") / name)):
+                            file.write(piece)
+                    except FileNotFoundError as error:
+                        raise self._foreign(listed.with_suffix("") / name, "is missing") from error
+            if _row_of(stage, name)[1:] != known:
+                raise self._foreign(listed.with_suffix("") / name, f"doesn't have the {known[0]} bytes and SHA-256 that were recorded")
+        self._move_in(stage, rows, digest)
+        _remove(stage)
+
+    def _foreign(self, path: Path, what: str) -> CorruptArtifact:
+        return CorruptArtifact(f"the shared object {self._key(path)!r} {what}; it is not used", next_action="delete it there, then run `overproof store push` on a machine that has it")
 
     def _take_name(self, place: Path) -> str:
         """Lock a fresh name; the lock comes before the folder, so that no sweep can meet the folder unlocked."""

@@ -1,8 +1,9 @@
-"""Where a project's store lives: in files beside the project, or in Postgres, as `.overproof/store.toml` says."""
+"""Where a project's store lives, as `.overproof/store.toml` says: databases in files or in Postgres, artifacts here or shared."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import tomllib
@@ -46,16 +47,42 @@ def remote_of(home: Path) -> Remote | None:
     Returns: the server's; None where they are files.
     Raises: DataError for a file that says neither.
     """
-    try:
-        said: dict[str, Any] = tomllib.loads((home / NAME).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    table = _said(home).get("postgres")
+    if table is None:
         return None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{NAME} can't be read: {error}", next_action="mend it, or restore it from a backup") from error
-    table = said.get("postgres")
     if not isinstance(table, dict) or set(table) != {"dsn_env", "schema"} or not _SCHEMA.fullmatch(str(table["schema"])):
         raise DataError(f"{NAME}: [postgres] with dsn_env and schema (small letters, digits, _) was expected", next_action="write it with `overproof store move`")
     return Remote(dsn_env=str(table["dsn_env"]), schema=str(table["schema"]))
+
+
+def objects_of(home: Path) -> str:
+    """
+    Where the artifacts are shared.
+
+    Args:
+        home: the `.overproof` folder.
+
+    Returns: the address; empty where they are here alone.
+    Raises: DataError for a file that says neither.
+    """
+    table = _said(home).get("objects")
+    if table is None:
+        return ""
+    if not isinstance(table, dict) or set(table) != {"url"} or not isinstance(table["url"], str) or not table["url"].isprintable():
+        raise DataError(f"{NAME}: [objects] with url was expected", next_action='write url = "s3://bucket/prefix" or "file:///folder"')
+    return table["url"]
+
+
+def _said(home: Path) -> dict[str, Any]:
+    try:
+        said: dict[str, Any] = tomllib.loads((home / NAME).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{NAME} can't be read: {error}", next_action="mend it, or restore it from a backup") from error
+    if not said or set(said) - {"postgres", "objects"}:
+        raise DataError(f"{NAME}: [postgres] with dsn_env and schema, or [objects] with url, was expected", next_action="mend it, or write it with `overproof store move`")
+    return said
 
 
 def put_remote(home: Path, remote: Remote | None) -> None:
@@ -68,13 +95,15 @@ def put_remote(home: Path, remote: Remote | None) -> None:
 
     Raises: DataError for a name that no schema can have.
     """
-    if remote is None:
+    shared = objects_of(home)
+    if remote is None and not shared:
         with contextlib.suppress(FileNotFoundError):
             (home / NAME).unlink()
         return
-    if not _SCHEMA.fullmatch(remote.schema):
+    if remote is not None and not _SCHEMA.fullmatch(remote.schema):
         raise DataError(f"schema {remote.schema!r}: small letters, digits and _ were expected, a letter first, at most 40", next_action="choose another name")
-    text = f'[postgres]\ndsn_env = "{remote.dsn_env}"\nschema = "{remote.schema}"\n'
+    text = f'[postgres]\ndsn_env = "{remote.dsn_env}"\nschema = "{remote.schema}"\n' if remote else ""
+    text += f"[objects]\nurl = {json.dumps(shared, ensure_ascii=False)}\n" if shared else ""
     unfinished = home / f"{NAME}.tmp"
     with unfinished.open("w", encoding="utf-8") as file:
         file.write(text)

@@ -12,6 +12,7 @@ from overproof.errors import StoreError
 from overproof.store.adopted import Adoptions
 from overproof.store.aging import Aging
 from overproof.store.artifacts import Memo, StepEvent
+from overproof.store.bucket import bucket_of
 from overproof.store.canaries import CanaryRounds
 from overproof.store.captured import CaptureLog
 from overproof.store.glance import Glance
@@ -22,7 +23,7 @@ from overproof.store.local import Db
 from overproof.store.logs import Decisions, TrafficLog
 from overproof.store.looks import Looks
 from overproof.store.objects import Objects, sync_folder
-from overproof.store.place import open_db, remote_of, role_on
+from overproof.store.place import objects_of, open_db, remote_of, role_on
 from overproof.store.releases import Releases
 from overproof.store.reviews import ReviewLog
 from overproof.store.rollout import Rollouts
@@ -51,7 +52,8 @@ class Store:
         self.root = root.absolute()
         self.home = self.root / HOME
         self.remote = remote_of(self.home)
-        self.objects = Objects(self.home)
+        shared = objects_of(self.home)
+        self.objects = Objects(self.home, bucket_of(shared) if shared else None)
         self.signatures = Signatures(self.root, self.home)
 
     @cached_property

@@ -7,6 +7,7 @@ import hashlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -120,11 +121,16 @@ class PgDb(Db):
         """A write transaction; see `Db.write`."""
         with self._lock, self.clear_errors():
             self._writer = self._live(self._writer)
-            connection = PgConnection(self._writer)
-            with self._writer.transaction():  # "read committed": what comes after the lock sees what the last holder wrote
-                self._writer.execute("SELECT pg_advisory_xact_lock(%s)", (self._turn,))
-                self._check_role(connection)
-                yield connection
+            connection, over, mark = PgConnection(self._writer), False, ""
+            try:
+                with self._writer.transaction():  # "read committed": what comes after the lock sees what the last holder wrote
+                    mark = self._begun(self._writer)
+                    self._check_role(connection)
+                    yield connection
+                    over = True
+            except _driver().OperationalError:
+                if not (over and self._went_through(mark)):
+                    raise
 
     def rows(self, sql: str, values: Values = ()) -> list[Row]:
         """All rows of a short read of what is committed."""
@@ -184,11 +190,29 @@ class PgDb(Db):
         """A connection of its own, into the schema."""
         made: psycopg.Connection[Row] = (driver := _driver()).connect(
             self._dsn, autocommit=True, connect_timeout=int(WAIT_S), cursor_factory=driver.ClientCursor, application_name=f"overproof {os.getpid()} on {socket.gethostname()}"[:60],
-            keepalives_idle=10, keepalives_interval=5, keepalives_count=3, options=f"-c search_path={self._name} -c lock_timeout={int(WAIT_S * 1000)}",
+            keepalives_idle=10, keepalives_interval=5, keepalives_count=3, tcp_user_timeout=10_000, options=f"-c search_path={self._name} -c lock_timeout={int(WAIT_S * 1000)}",
         )  # fmt: skip
         for kind, loader in _loaders().items():
             made.adapters.register_loader(kind, loader)
         return made
+
+    def _begun(self, writer: psycopg.Connection[Row]) -> str:
+        """Our turn has come; the transaction's number."""
+        found = writer.execute("SELECT pg_advisory_xact_lock(%s), pg_current_xact_id()::text", (self._turn,)).fetchone()
+        assert found is not None
+        return str(found[1])
+
+    def _went_through(self, mark: str) -> bool:
+        """Whether a commit whose answer was lost was made after all: what adds up must not be added twice."""
+        driver, until = _driver(), time.monotonic() + WAIT_S
+        while time.monotonic() < until:
+            with contextlib.suppress(driver.OperationalError):
+                self._writer = self._live(self._writer)
+                found = self._writer.execute("SELECT pg_xact_status(%s::xid8)", (mark,)).fetchone()
+                if found and found[0] != "in progress":
+                    return bool(found[0] == "committed")
+            time.sleep(0.1)
+        return False
 
     def _live(self, connection: psycopg.Connection[Row] | None) -> psycopg.Connection[Row]:
         return self.connected() if connection is None or connection.closed or connection.broken else connection

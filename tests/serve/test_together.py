@@ -1,0 +1,183 @@
+"""Several gateways on one store: real processes, a real server, one of them cut off from it for a while."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.postgres import Wire, running
+from tests.serve.whole import TEXTS, Gateway, Teacher, project, put_at, release
+
+from overproof.data import ALL, StageCounts
+from overproof.project import load_project
+from overproof.serve import moves
+from overproof.store.place import NAME, Remote, put_remote
+from overproof.store.project_store import open_store
+
+DSN = "OVERPROOF_TOGETHER"
+
+
+@pytest.fixture(scope="module")
+def server():
+    with running() as found:
+        os.environ[DSN] = found.dsn
+        yield found
+        del os.environ[DSN]
+
+
+@pytest.fixture
+def wire(server):
+    one = Wire(server)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def teacher():
+    one = Teacher()
+    yield one
+    one.close()
+
+
+def shared(folder, teacher, *, gateway=""):
+    """A project whose store is on the server, with a release that serves."""
+    project(folder, teacher.url, gateway=gateway)
+    (folder / ".overproof").mkdir()
+    put_remote(folder / ".overproof", Remote(dsn_env=DSN, schema=f"t{abs(hash(str(folder)))}"[:30]))
+    release(folder, "r1")
+    put_at(folder, "r1", "full")
+    return folder
+
+
+def through(wire, folder):
+    """A gateway whose way to the store is that wire."""
+    direct, os.environ[DSN] = os.environ[DSN], wire.dsn
+    try:
+        return Gateway(folder)
+    finally:
+        os.environ[DSN] = direct
+
+
+def until(holds, within_s=30.0):
+    end = time.monotonic() + within_s
+    while not (found := holds()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return found
+
+
+def by(gateway, ids, n=1):
+    """Who answers, after so many calls; the ids of the answers are kept."""
+    for at in range(n):
+        got = gateway.chat(TEXTS[at % len(TEXTS)])
+        assert got.status == 200, got.body
+        ids.append(got.id)
+    return got.headers.get("x-overproof-release") or "teacher"
+
+
+def given_back(folder):
+    with open_store(folder) as store:
+        moves.rollback(store, load_project(folder), by="Dana", why="a test")
+
+
+@pytest.mark.parametrize("how", [pytest.param("cut", marks=pytest.mark.slow), "hang"])
+def test_gateways_share_one_truth_and_one_that_is_cut_off_ends_with_the_teacher(tmp_path, server, wire, teacher, how):
+    """A rollback reaches all; who can't hear of it goes on for `stale_s`, then asks the teacher only; every row is in one log at the end."""
+    folder = shared(tmp_path / "p", teacher, gateway="stale_s = 3")
+    near, far, ids = Gateway(folder), through(wire, folder), []
+    try:
+        assert by(near, ids, 12) == by(far, ids, 12) == "r1"
+        with open_store(folder) as store:
+            epoch = store.rollouts.current("routing").epoch
+            until(lambda: sum(part.requests for part in store.rollouts.counts(epoch).get(ALL, ())) == 24)
+        given_back(folder)
+        until(lambda: by(near, ids) == "teacher")
+        until(lambda: by(far, ids) == "teacher")
+        put_at(folder, "r1", "full")
+        until(lambda: by(near, ids) == "r1")
+        until(lambda: by(far, ids) == "r1")
+        getattr(wire, how)()
+        assert by(far, ids) == "r1"
+        given_back(folder)
+        until(lambda: by(near, ids) == "teacher")
+        until(lambda: by(far, ids) == "teacher")
+        assert "the teacher answers everything" in str(far.ask("GET", "/readyz").body)
+        assert by(far, ids, 5) == "teacher"
+        wire.mend()
+        time.sleep(1.0)
+        assert by(far, ids) == "teacher"  # it has heard of the rollback
+        put_at(folder, "r1", "full")
+        until(lambda: by(far, ids) == "r1")
+    finally:
+        assert (near.stop(), far.stop()) == (0, 0)
+    with open_store(folder) as store:
+        assert {row.request.id for row in store.traffic.read()} == set(ids)
+        health = store.captured.health()
+        assert (health.captured, health.dropped) == (len(ids), 0)
+
+
+@pytest.mark.slow
+def test_rows_that_must_be_durable_are_counted_where_the_store_is_away(tmp_path, server, wire, teacher):
+    """With "before_ack" the answer goes out all the same, and log and counts tell of every request once the store is back."""
+    folder = shared(tmp_path / "p", teacher, gateway='capture = "before_ack"')
+    one, kept, lost = through(wire, folder), [], []
+    try:
+        by(one, kept, 5)
+        wire.cut()
+        by(one, lost, 5)
+        wire.mend()
+        until(lambda: "busy" not in str(one.ask("GET", "/readyz").body) and one.ask("GET", "/readyz").body["status"] == "ready")
+        by(one, kept, 5)
+    finally:
+        assert one.stop() == 0
+    with open_store(folder) as store:
+        assert {row.request.id for row in store.traffic.read()} == set(kept)
+        health = store.captured.health()
+        assert (health.captured, health.dropped) == (10, 5)
+
+
+def test_a_second_machine_serves_the_release_that_the_first_one_made(tmp_path, server, teacher):
+    """With the rows on a server and the artifacts in a shared folder, the project's file and store.toml are all that a machine needs."""
+    first, second = tmp_path / "a", tmp_path / "b"
+    where = Remote(dsn_env=DSN, schema=f"t{abs(hash(str(first)))}"[:30])
+    for folder in (first, second):
+        project(folder, teacher.url)
+        (folder / ".overproof").mkdir()
+        (folder / ".overproof" / NAME).write_text(f'[objects]\nurl = "{(tmp_path / "shared").as_uri()}"\n')
+        put_remote(folder / ".overproof", where)
+    release(first, "r1")
+    put_at(first, "r1", "full")
+    one, ids = Gateway(second), []
+    try:
+        assert by(one, ids, 3) == "r1"
+    finally:
+        assert one.stop() == 0
+    with open_store(first) as here, open_store(second) as there:
+        assert here.releases.get("r1") == replace(there.releases.get("r1"), bundle=here.releases.get("r1").bundle)
+        assert here.releases.get("r1").bundle.digest == there.releases.get("r1").bundle.digest
+    said = subprocess.run([sys.executable, "-m", "overproof.cli", "status", "--project", str(second), "--json"], capture_output=True, text=True, check=False)
+    assert "r1" in said.stdout, said.stderr
+
+
+def test_counts_whose_commit_nobody_heard_of_are_added_once(tmp_path, server, wire, teacher, monkeypatch):
+    """The server says afterwards whether a transaction was made."""
+    folder = shared(tmp_path / "p", teacher)
+    monkeypatch.setenv(DSN, wire.dsn)
+    with open_store(folder) as store:
+        store.rollouts.add({(1, "paying"): StageCounts(requests=3)}, at=1.0)
+        wire.lose_commit = True
+        store.rollouts.add({(1, "paying"): StageCounts(requests=4)}, at=1.0)
+        assert not wire.lose_commit
+        assert [part.requests for part in store.rollouts.counts(1)["paying"]] == [7]
+
+
+@pytest.mark.slow
+def test_of_three_gateways_under_load_one_is_killed_again_and_again(server):
+    """Only requests in flight fail, and every answered row is in the log; OVERPROOF_SWEEP_SECONDS makes it longer."""
+    script = Path(__file__).parents[2] / "benchmarks/reliability/gateways.py"
+    how_long = os.environ.get("OVERPROOF_SWEEP_SECONDS", "20")
+    done = subprocess.run([sys.executable, str(script), "--seconds", how_long, "--every", "4"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
