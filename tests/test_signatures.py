@@ -22,7 +22,7 @@ from overproof import verify
 from overproof.errors import DataError
 from overproof.signatures import check_bundle, check_signature, make_key, sign_folder, trust_key, trusted_keys
 from overproof.store.decided import extract
-from overproof.store.logs import Decision
+from overproof.store.decisions import Decision
 
 DAY = date(2026, 2, 1)
 WORD = st.text(max_size=12)

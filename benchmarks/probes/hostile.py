@@ -30,7 +30,7 @@ from overproof.measure.intervals import cp_interval
 from overproof.outputs import Classes
 from overproof.serve.live import Live, Loading
 from overproof.store.decided import extract
-from overproof.store.logs import Decision
+from overproof.store.decisions import Decision
 from overproof.store.project_store import open_store
 from overproof.students.bundle import MANIFEST, STUDENT, Bundle, load_bundle
 from overproof.students.card import RELEASE, Card, Threshold, write_card

@@ -9,7 +9,7 @@ from typing import Literal
 
 from overproof.evidence import Release
 from overproof.settings import Owner
-from overproof.store.logs import Decision
+from overproof.store.decisions import Decision
 from overproof.store.project_store import Store
 
 ReviewWord = Literal["current", "due", "overdue", "lapsed"]

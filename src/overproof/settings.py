@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from overproof.settings_retention import RetentionTable
 from overproof.task import Bar, Slice
 
 KEPT_RIGHT = 0.97
@@ -81,31 +82,6 @@ class TrafficTable:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RetentionTable:
-    """[privacy.retention]: days that each kind is kept, counted from a row's time; absent for good. `overproof retain` applies it."""
-
-    __pydantic_config__ = STRICT
-    text: Count | None = None
-    """The messages; a row without them leaves the log that runs read."""
-    answers: Count | None = None
-    """What was answered, and true answers, in the log."""
-    context: Count | None = None
-    """Turns and tool calls before the message."""
-    attributes: Count | None = None
-    """What slices are cut by, and the session."""
-    key: Count | None = None
-    """Id of the caller's key."""
-    feedback: Count | None = None
-    """Comments of callers; labels and ratings stay."""
-    rejected: Count | None = None
-    """Raw answers of the teacher that became no label, counted from the first pass that saw them."""
-    examples: Count | None = None
-    """Examples in alarms and in sketches of drift."""
-    artifacts: Count | None = None
-    """Results of steps, prompt sets among them; what a serving release stands on stays, and is counted."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class PrivacyTable:
     """[privacy]: what is replaced before a row, an answer or a message is written anywhere."""
 
@@ -122,7 +98,7 @@ class PrivacyTable:
     """"hash" replaces every session id, also where it looks like nobody's; "keep" only those in which something is found."""
     language: Annotated[str, Field(pattern=r"^[a-z]{2}$")] = "en"
     """Language that person and location are read in."""
-    retention: RetentionTable = RetentionTable()
+    retention: RetentionTable = field(default_factory=RetentionTable)
     """Table [privacy.retention]."""
 
 

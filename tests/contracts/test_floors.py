@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src" / "overproof").rglob("*.py"))
 
 CONFINED = {
-    "pydantic": ("project.py", "settings.py", "settings_probe.py", "settings_watch.py"),
+    "pydantic": ("project.py", "settings.py", "settings_probe.py", "settings_retention.py", "settings_watch.py"),
     "aiohttp": ("teachers/",),
     "sklearn": ("students/", "measure/"),
     "duckdb": ("importers/",),

@@ -8,7 +8,6 @@ import pytest
 
 from overproof.data import Completion, Request, Served, Skipped, TrafficRecord, digest_of
 from overproof.errors import CorruptArtifact, StoreError
-from overproof.store import logs
 from overproof.store.project_store import open_store
 
 
@@ -224,7 +223,7 @@ def test_an_entry_that_was_forged_with_its_digest_is_found(store):
 def test_a_clock_that_was_set_back_does_not_put_decisions_out_of_order(store, monkeypatch):
     """Times of entries never fall, whatever the wall clock does."""
     store.decisions.append("k", actor="a", subject="s", body={})
-    monkeypatch.setattr(logs, "now", lambda: "2001-01-01T00:00:00+00:00")
+    monkeypatch.setattr(decisions, "now", lambda: "2001-01-01T00:00:00+00:00")
     store.decisions.append("k", actor="a", subject="s", body={})
     first, second = store.decisions.read()
     assert second.at == first.at

@@ -11,7 +11,7 @@ from overproof.errors import DataError
 from overproof.project import load_project
 from overproof.runs import clock_of
 from overproof.settings import Owner
-from overproof.store.logs import Decision
+from overproof.store.decisions import Decision
 from overproof.store.project_store import open_store
 from overproof.store.reviews import Review
 from overproof.watch.duties import duties_of, review_state

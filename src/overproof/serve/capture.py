@@ -25,7 +25,7 @@ from overproof.importers.rows import ID_CHARS
 from overproof.privacy.redact import Redactor
 from overproof.serve.rows import Row, aside, record_of, writable
 from overproof.store.captured import Drop, Feedback, FeedbackKind, Kept, Key, is_away, is_broken, is_full
-from overproof.store.logs import now
+from overproof.store.decisions import now
 from overproof.store.money import Prices
 from overproof.store.project_store import Store
 

@@ -15,8 +15,9 @@ from typing import Any
 
 from overproof.errors import CorruptArtifact, StoreError
 from overproof.progress import track
+from overproof.store.decisions import Decisions, now
 from overproof.store.local import Db
-from overproof.store.logs import Decisions, TrafficLog, now
+from overproof.store.logs import TrafficLog
 from overproof.store.project_store import HOME, Store
 from overproof.store.schema import PROJECT_SCHEMA, TRAFFIC_SCHEMA
 

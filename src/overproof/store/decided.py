@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from overproof.evidence import Release
-from overproof.store.logs import Decision, Decisions
+from overproof.store.decisions import Decision, Decisions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

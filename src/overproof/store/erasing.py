@@ -11,8 +11,8 @@ from typing import Any
 
 from overproof.data import digest_of
 from overproof.store.adopted import WHY as ADOPTED
+from overproof.store.decisions import Decision, decide_on
 from overproof.store.local import Db
-from overproof.store.logs import Decision, decide_on
 from overproof.store.reviews import JUDGED, LIVE
 from overproof.store.sql import Connection, Row
 from overproof.store.traces import Finder, Trace, Tracer

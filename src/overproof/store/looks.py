@@ -10,8 +10,8 @@ from typing import Any
 
 from overproof.errors import StoreError
 from overproof.evidence import Certificate, LookCounts
+from overproof.store.decisions import now
 from overproof.store.local import Db
-from overproof.store.logs import now
 
 Seen = Mapping[str, Mapping[str, tuple[LookCounts, ...]]]
 """Label kind to certification slice to what each look so far saw."""

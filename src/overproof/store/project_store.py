@@ -15,12 +15,13 @@ from overproof.store.artifacts import Memo, StepEvent
 from overproof.store.bucket import bucket_of
 from overproof.store.canaries import CanaryRounds
 from overproof.store.captured import CaptureLog
+from overproof.store.decisions import Decisions
 from overproof.store.glance import Glance
 from overproof.store.graves import Graves
 from overproof.store.keys import ApiKeys
 from overproof.store.labels import LabelLedger
 from overproof.store.local import Db
-from overproof.store.logs import Decisions, TrafficLog
+from overproof.store.logs import TrafficLog
 from overproof.store.looks import Looks
 from overproof.store.objects import Objects, sync_folder
 from overproof.store.place import objects_of, open_db, remote_of, role_on

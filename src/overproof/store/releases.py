@@ -11,8 +11,8 @@ from typing import Any, Literal, cast, get_args
 from overproof.errors import StoreError
 from overproof.evidence import Release
 from overproof.store.codec import decode, encode
+from overproof.store.decisions import now
 from overproof.store.local import Db
-from overproof.store.logs import now
 from overproof.store.sql import Row
 
 Stage = Literal["candidate", "shadow", "canary", "full", "rolled-back"]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from overproof.errors import StoreError
+from overproof.store.decisions import now
 from overproof.store.local import Db
-from overproof.store.logs import now
 
 Queue = Literal["audit", "fix"]
 Kind = Literal["review", "adjudication", "withdrawn"]

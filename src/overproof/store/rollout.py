@@ -10,8 +10,8 @@ from typing import Any
 from overproof.data import ALL, RolloutState, Stage, StageCounts, digest_of
 from overproof.data.rollout import COUNTS
 from overproof.errors import StoreError
+from overproof.store.decisions import decide_on, now
 from overproof.store.local import Db
-from overproof.store.logs import decide_on, now
 from overproof.store.sql import Connection, Row
 
 SLOT = 200  # compared answers after which a slot is full: an alarm may start afresh at each slot

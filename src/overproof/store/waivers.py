@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 
 from overproof.errors import DataError
 from overproof.evidence.waivers import MOST_LIVE, Waiver, in_force, waiver_problems
-from overproof.store.logs import Decision, Decisions
+from overproof.store.decisions import Decision, Decisions
 
 KIND = "waiver"
 

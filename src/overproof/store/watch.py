@@ -21,8 +21,8 @@ from overproof.data import (
 )
 from overproof.errors import StoreError
 from overproof.store.codec import decode, encode
+from overproof.store.decisions import decide_on
 from overproof.store.local import Db
-from overproof.store.logs import decide_on
 from overproof.store.sql import Connection, Row
 
 if TYPE_CHECKING:  # it brings numpy, which most commands do without

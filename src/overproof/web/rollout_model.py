@@ -13,7 +13,7 @@ from overproof.project import Project
 from overproof.serve import moves
 from overproof.serve.moves import RolloutView
 from overproof.serve.rollout import BarState
-from overproof.store.logs import Decision
+from overproof.store.decisions import Decision
 from overproof.store.rollout import Moved
 from overproof.web.place import Place
 
