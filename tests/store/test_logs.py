@@ -8,6 +8,7 @@ import pytest
 
 from overproof.data import Completion, Request, Served, Skipped, TrafficRecord, digest_of
 from overproof.errors import CorruptArtifact, StoreError
+from overproof.store import decisions, logs
 from overproof.store.project_store import open_store
 
 

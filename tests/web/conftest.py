@@ -80,9 +80,9 @@ def site(project_folder):
     running.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Chromium."""
+    """Chromium; for one file, since its loop is this thread's for as long as it runs."""
     found = shutil.which("chromium")
     if found is None:
         pytest.skip("no Chromium on this machine")
