@@ -17,13 +17,15 @@ def code_of(page: Path) -> list[str]:
 
 def test_the_code_of_the_page_on_parts_runs_as_it_stands() -> None:
     """The check keeps and drops what it says, and the student passes its conformance suite."""
-    check, student, proof = code_of(ROOT / "docs" / "parts.md")
+    check, student, proof, outage = code_of(ROOT / "docs" / "parts.md")
     names: dict = {}
     exec(compile(check, "parts.md: check", "exec"), names)
     assert names["refund_has_order"](Request(id="1", fields={"text": "order 12345, money back"}), "refund") is True
     assert "no order" in names["refund_has_order"](Request(id="1", fields={"text": "money back"}), "refund")
     exec(compile(student, "parts.md: student", "exec"), names)
     exec(compile(proof, "parts.md: proof", "exec"), names)
+    exec(compile(outage, "parts.md: outage", "exec"), names)
+    assert not names["teacher"].stats.fates, "nobody asked it"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
