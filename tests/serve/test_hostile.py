@@ -11,9 +11,9 @@ TRAP = Path(tempfile.gettempdir()) / "overproof-hostile-was-run"
 
 @pytest.mark.filterwarnings("ignore")
 def test_hostile_bundles_are_refused_and_the_last_good_release_goes_on(tmp_path):
-    """Three of each kind, with a manifest that fits: each is refused in our own words, and no code of theirs runs."""
-    for one in hostile_bundles(tmp_path, n=3 * len(KINDS), seed=1).values():
-        assert (one.tried, one.refused) == (3, 3), one.reasons
+    """One of each kind, with a manifest that fits: each is refused in our own words, and no code of theirs runs."""
+    for one in hostile_bundles(tmp_path, n=len(KINDS), seed=1).values():
+        assert (one.tried, one.refused) == (1, 1), one.reasons
     assert not TRAP.exists()
 
 

@@ -20,14 +20,16 @@ from overproof.evidence import (
     Sizes,
     Sizing,
 )
-from overproof.evidence.probes import CaseResult, ProbeCell, ProbeReport
+from overproof.evidence.probes import CaseResult, GreedyDuel, ProbeCell, ProbeReport
 from overproof.evidence.records import Estimate, WrittenBar, WrittenReport
+from overproof.measure.disparity import amplification, rate_ratio
 from overproof.measure.groups import GroupCount, flip_certificate, inherited_or_introduced
 from overproof.measure.intervals import figure, judge
 from overproof.measure.paired import noninferiority
 from overproof.measure.text_judge import judged_share
 from overproof.steps.checks.table import WatchPlan
 from overproof.steps.collect import Evidence
+from overproof.steps.disparities import DisparityBars, NamedAmplification, NamedRatio
 from overproof.steps.flips import FlipReport, SwapResult
 from overproof.steps.groups import AttributeGaps, GroupReport
 from overproof.steps.register import Mistake, Register, Share
@@ -165,6 +167,32 @@ def group(name: str, k: int, n: int = 1_000) -> GroupCount:
     return GroupCount(name=name, k=k, n=n)
 
 
+RATIOS, BEYOND = DisparityBars(error=0.5), DisparityBars(amplified=0.05)
+
+
+def ratio(*counts: GroupCount) -> Change:
+    """Groups of which so many are served wrong."""
+    told = gaps(*counts)
+    found = NamedRatio(kind="error", label="", judged=True, found=rate_ratio(counts, bar=0.5, d=0.05))
+    return put(groups=replace(told, bars=RATIOS, attributes=(replace(told.attributes[0], ratios=(found,)),)))
+
+
+def beyond(n: int, wrong: int, theirs: int = 0) -> Change:
+    """Two groups of n; the student is wrong so often on the second, the teacher as often as it is."""
+    names, none = ["de"] * n + ["en"] * n, [False] * n
+    found = amplification(names, none + [i < wrong for i in range(n)], none + [i < theirs for i in range(n)], bar=0.05, d=0.05)
+    told = gaps(group("de", 20), group("en", 22))
+    one = NamedAmplification(kind="error", label="", judged=True, absent=(), found=found)
+    return put(groups=replace(told, bars=BEYOND, attributes=(replace(told.attributes[0], amplified=(one,)),)))
+
+
+def dueled(worse: int, better: int, n: int) -> Change:
+    """The greedy attack on the challenger and on the serving release, on the same rows."""
+    one = GreedyDuel(release="r0", slice="all", n=n, champion=figure(better, n, metric="t"), challenger=figure(worse, n, metric="t"),
+                     worse=worse, better=better, low=-0.01, high=0.01)  # fmt: skip
+    return probes(duels=(one,))
+
+
 def swapped(changed: int, pairs: int, *, placebo=None, at_most=0.01) -> FlipReport:
     control = None if placebo is None else [i < placebo for i in range(pairs)]
     found = flip_certificate([i < changed for i in range(pairs)], bar=at_most, d=0.05, placebo=control)
@@ -256,6 +284,16 @@ ASKED_CASES: dict[str, GateCase] = {
     "F02-turns": case("F02", "fail", put(flips=swapped(100, 1_000, placebo=5)), swaps=True),
     "F02-few": case("F02", "not-run", put(flips=swapped(0, 100)), swaps=True),
     "F02-nothing": case("F02", "not-run", swaps=True),
+    "F03-alike": case("F03", "pass", ratio(group("de", 500), group("en", 520)), disparity=RATIOS),
+    "F03-apart": case("F03", "fail", ratio(group("de", 300), group("en", 20)), disparity=RATIOS),
+    "F03-few": case("F03", "not-run", ratio(group("de", 3, 20), group("en", 4, 20)), disparity=RATIOS),
+    "F03-other-bars": case("F03", "not-run", put(groups=gaps(group("de", 20), group("en", 22))), disparity=RATIOS),
+    "F03-nothing": case("F03", "not-run", disparity=RATIOS),
+    "F04-inherited": case("F04", "pass", beyond(2_000, 300, 300), disparity=BEYOND),
+    "F04-added": case("F04", "fail", beyond(2_000, 300), disparity=BEYOND),
+    "F04-few": case("F04", "not-run", beyond(20, 2), disparity=BEYOND),
+    "F04-other-bars": case("F04", "not-run", put(groups=gaps(group("de", 20), group("en", 22))), disparity=BEYOND),
+    "F04-nothing": case("F04", "not-run", swaps=True, disparity=BEYOND),
     "R01-three": case("R01", "fail not-run pass", field_bars((0.95, 0.93, 0.97, "pass"), (0.5, 0.47, 0.53, "fail"), (0.9, 0.88, 0.92, "undecided")), written=True),
     "R01-nobody": case("R01", "not-run", field_bars((None, 0.0, 1.0, "undecided")), written=True),
     "R01-nothing": case("R01", "not-run", written=True),
@@ -298,6 +336,10 @@ ASKED_CASES: dict[str, GateCase] = {
     "P05-gone": case("P05", "pass", probes(cases=[named("weakness", 0)]), **asked_of("P05")),
     "P05-there": case("P05", "fail", probes(cases=[named("weakness", 2), named("case", 0)]), **asked_of("P05")),
     "P05-nothing": case("P05", "not-run", **asked_of("P05")),
+    "P06-no-further": case("P06", "pass", dueled(1, 1, 400), **asked_of("P06")),
+    "P06-further": case("P06", "fail", dueled(60, 2, 400), **asked_of("P06")),
+    "P06-few": case("P06", "not-run", dueled(1, 1, 20), **asked_of("P06")),
+    "P06-nothing": case("P06", "not-run", **asked_of("P06")),
     "G14-straight-to-callers": case("G14", "fail", stage="canary"),
     "G18-redacted": case("G18", "pass", distribution="hosted"),
     "G18-as-it-came": case("G18", "fail", distribution="hosted", redacted=False),

@@ -5,7 +5,7 @@ from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
-from tests.steps.gate_cases import ASKED_CASES, TABLE
+from tests.steps.gate_cases import ASKED_CASES, BEYOND, RATIOS, TABLE
 from tests.steps.test_gate import RECIPE
 
 from overproof import registry
@@ -18,7 +18,9 @@ from overproof.steps.checks.table import OwnCheck, finding
 from overproof.steps.collect import Evidence
 from overproof.steps.gate import ASKED, CHECKS, run_checks, ships, table_of
 
-EVERY = {key: value for one in ASKED_CASES.values() for key, value in one.asked.items()} | {"probes": ("P01", "P02", "P03", "P04", "P05"), "stage": "canary"}
+EVERY = {key: value for one in ASKED_CASES.values() for key, value in one.asked.items()} | {
+    "probes": tuple(f"P0{n}" for n in range(1, 7)), "stage": "canary", "disparity": replace(RATIOS, amplified=BEYOND.amplified),
+}  # fmt: skip
 EVERY_RECIPE = replace(RECIPE, **EVERY)
 
 

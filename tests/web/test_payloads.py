@@ -4,17 +4,19 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import pytest
 from tests.web.conftest import Site, paths
 from tests.web.payloads import PAYLOADS
-from tests.web.poisoned import TASK
+from tests.web.poisoned import EVIL, TASK
 
 from overproof.web.table import VIEWS
 
 WEB = Path(__file__).parents[2] / "src" / "overproof" / "web"
 MOST_PAGES = 90
+LOST = quote(EVIL, safe="")
+"""An example of an alarm may be of a request that the log no longer holds: then its page says so."""
 RAW = re.compile(r"\.(?:inner|outer)HTML|insertAdjacentHTML|document\.write|\beval\(|new Function|setHTMLUnsafe|createContextualFragment|\.srcdoc")
 
 
@@ -57,7 +59,7 @@ def test_no_payload_runs_or_loads_anything_on_any_page(page, hostile):
         kinds[kind(url)] = kinds.get(kind(url), 0) + 1
         answer = page.goto(url)
         assert answer is not None
-        assert answer.status == 200, url
+        assert answer.status == 200 or url.endswith(LOST), url
         page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
         assert page.evaluate("window.__ran") is None, url
         assert page.locator("main script, main iframe, main object, main embed, main base, main meta, main img[src^='x']").count() == 0, url

@@ -334,7 +334,7 @@ def difference_bounds(b: int, c: int, n: int, *, d: float) -> Interval:
 
     >>> both = difference_bounds(12, 4, 500, d=0.025)
     >>> round(both.low, 3), round(both.high, 3)
-    (0.0, 0.036)
+    (0.0, 0.034)
     """
     _check(b, c, n)
     _open_unit("d", d)
