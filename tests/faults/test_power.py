@@ -10,7 +10,8 @@ import pytest
 from benchmarks.reliability import power
 from benchmarks.reliability.disk import Disk, record
 
-from overproof.store.local import TRAFFIC_SCHEMA, Db
+from overproof.store.local import Db
+from overproof.store.schema import TRAFFIC_SCHEMA
 
 CUTS = int(os.environ.get("OVERPROOF_CUTS", "2000"))
 strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace records the system calls")

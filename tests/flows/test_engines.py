@@ -23,6 +23,7 @@ def walk(root, engine):
         return fitted, [(s.name, s.folder.digest) for s in asked], said, store.ledger.counts().labels
 
 
+@pytest.mark.slow  # its parts are in tests/engines
 def test_ray_and_this_process_give_the_same_bytes(make, tmp_path) -> None:
     """Labels, students and scores by digest, with a teacher behind HTTP that workers call; every label is paid once."""
     easy, other = tmp_path / "easy", tmp_path / "other"

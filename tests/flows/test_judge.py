@@ -117,7 +117,7 @@ def test_a_judge_that_always_objects_never_drops_a_row(make, tmp_path) -> None:
         assert "nothing is dropped" in call(root, "run", "--to", "filter").output
 
 
-@pytest.mark.parametrize("mode", ["live", "batch"])
+@pytest.mark.parametrize("mode", [pytest.param("live", marks=pytest.mark.slow), "batch"])
 def test_a_judge_behind_the_messages_api_is_asked_the_same_way(make, tmp_path, mode) -> None:
     """anthropic.v1, one by one and as a batch: every row is answered, once, and it may drop."""
     with BatchProvider(verdict, batch=BatchFaults(again_s=0.05), model=JUDGE) as server:

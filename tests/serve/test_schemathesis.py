@@ -73,6 +73,7 @@ def test_no_answer_is_a_failure_of_ours_and_none_is_undeclared(tmp_path, teacher
     fine(*run(tmp_path, teacher, keyed=True, examples=2))
 
 
+@pytest.mark.slow
 def test_without_keys_the_document_asks_for_none(tmp_path, teacher):
     """The endpoints of our own, of a gateway that has no keys."""
     own = "^/(?!v1/)"

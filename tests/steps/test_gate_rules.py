@@ -140,7 +140,7 @@ def test_a_fourth_waiver_has_no_effect(found) -> None:
 WORDS = st.sampled_from(["pass", "fail", "not-run"])
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_no_verdict_turned_worse_turns_a_refusal_into_a_release(found, data) -> None:
     """Property: over any verdicts and any waivers, pass to fail or not-run, and a waiver less, never help; a silent check never ships."""

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import random
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -91,6 +92,10 @@ def test_teachers_with_the_same_model_share_it_and_the_last_one_lets_go() -> Non
         await other.close()
 
     asyncio.run(run())
+    for _ in range(100):  # a thread of its own lets go
+        if not [key for key in local._LOADED if key[1] == 136]:
+            break
+        time.sleep(0.05)
     assert not [key for key in local._LOADED if key[1] == 136]
 
 

@@ -3,11 +3,12 @@
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.parse import quote, urljoin, urlsplit
 
 import pytest
-from tests.web.conftest import Site, paths
+from tests.web.conftest import Site, get, paths
 from tests.web.payloads import PAYLOADS
 from tests.web.poisoned import EVIL, TASK
 
@@ -25,6 +26,10 @@ def hostile(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile") / TASK
     subprocess.run([sys.executable, "-m", "tests.web.poisoned", str(folder)], check=True, cwd=WEB.parents[2])
     running = Site(folder)
+    for _ in range(60):  # the index of the log is made when somebody first looks
+        if get(f"{running.url}/ui/{TASK}/traffic")[2].count("<tr") > 40:
+            break
+        time.sleep(0.25)
     yield running
     running.stop()
 
@@ -50,7 +55,7 @@ def kind(url):
 def test_no_payload_runs_or_loads_anything_on_any_page(page, hostile):
     """Over all pages and what they link to: no script of a payload ran, no dialog opened, nothing outside was asked, no policy was broken."""
     page.on("dialog", lambda box: pytest.fail(f"a dialog: {box.message}"))
-    waiting, seen, kinds, texts = [hostile.url + path for path in paths(TASK)], set(), {}, 0
+    waiting, seen, kinds, shown = [hostile.url + path for path in paths(TASK)], set(), {}, set()
     while waiting and len(seen) < MOST_PAGES:
         url = waiting.pop(0)
         if url in seen or kinds.get(kind(url), 0) >= 3:
@@ -63,10 +68,10 @@ def test_no_payload_runs_or_loads_anything_on_any_page(page, hostile):
         page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
         assert page.evaluate("window.__ran") is None, url
         assert page.locator("main script, main iframe, main object, main embed, main base, main meta, main img[src^='x']").count() == 0, url
-        body = page.locator("main").inner_text()
-        texts += sum(one in body for one in PAYLOADS)
+        body = page.locator("main").evaluate("main => main.textContent")
+        shown |= {one for one in PAYLOADS if one in body}
         waiting += links(page, hostile.url)
-    assert texts > len(PAYLOADS), "the payloads have to be shown somewhere, or nothing was tested"
+    assert len(shown) > len(PAYLOADS) / 2, "most of them have to be shown somewhere, or little was tested"
     assert {one.path.split("/")[2] for one in VIEWS if one.nav} <= {urlsplit(url).path.split("/")[3] for url in seen if urlsplit(url).path.count("/") > 2}
 
 

@@ -14,6 +14,7 @@ from overproof.watch.notices import count
 from overproof.watch.teacher import ends_of
 
 STALE_H = 26.0  # a watch from cron runs once a day at least; two hours are for a pass that takes long
+MANY_H = 96  # from here on days are easier to read
 MOST_SHORT = 79
 
 
@@ -65,7 +66,8 @@ def standing_of(store: Store, project: Project, *, now: datetime) -> Standing:
     if serving and hours is None:
         problems.append("the watch has never run, while a release serves; start `overproof watch`")
     elif serving and hours is not None and hours > STALE_H:
-        problems.append(f"the watch has not run for {hours:.0f} hours, while a release serves; start `overproof watch`")
+        past = f"{hours:.0f} hours" if hours < MANY_H else f"{hours / 24:.0f} days"
+        problems.append(f"the watch has not run for {past}, while a release serves; start `overproof watch`")
     problems += blind
     unseen = bool(problems)
     problems += [a.words for a in alarms if a.signal != "blind"]

@@ -49,7 +49,8 @@ def rows(ask: Ask) -> Reply:
     reviewer, shown = ask.query.text("reviewer"), ask.query.text("shown") == "1"
     desk, prepared = tables.of(whose), tables.prepared() if table == "fix" else None
     ready = table != "fix" or (prepared is not None and prepared.queue is not None)
-    queue = tables.queue(table, whose, reviewer) if ready else ()  # it may be there a moment later, and rows without their reason are not shown
+    queue = tables.queue(table, whose, reviewer)
+    queue = queue if ready else ()  # it may be there a moment later, and rows without their reason are not shown
     head = queue[:REACH] if ask.query.text("all") == "1" else queue[:AHEAD]
     why: Mapping[str, Any] = prepared.queue.reasons if prepared is not None and prepared.queue is not None else {}
     said = desk.said() if table == "fix" and shown else {}
