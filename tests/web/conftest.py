@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import urllib.error
@@ -11,7 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests import northlane
+from tests.browsers import chromium
 
+from overproof.project import load_project
+from overproof.web.catching_up import take_in
+from overproof.web.place import Place
 from overproof.web.table import VIEWS
 
 
@@ -83,15 +86,18 @@ def site(project_folder):
 @pytest.fixture(scope="module")
 def browser():
     """Chromium; for one file, since its loop is this thread's for as long as it runs."""
-    found = shutil.which("chromium")
-    if found is None:
-        pytest.skip("no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+    with chromium() as running:
         yield running
-        running.close()
+
+
+@pytest.fixture(scope="module")
+def place(project_folder):
+    """The walked project, its log in the index."""
+    opened = Place(load_project(project_folder))
+    while take_in(opened.store, opened.project.task.output):
+        pass
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

@@ -9,27 +9,14 @@ from urllib.parse import quote
 import pytest
 from tests.web.conftest import Site, get
 
-from overproof.project import load_project
 from overproof.store.captured import Feedback
 from overproof.store.reviews import Review
 from overproof.store.search import Wanted
-from overproof.web.catching_up import take_in
-from overproof.web.place import Place
 from overproof.web.traffic_model import is_request, moment, read_story, read_traffic
 from overproof.web.view import Query
 from overproof.web.views.traffic import wanted
 
 TASK = "northlane-inbox"
-
-
-@pytest.fixture(scope="module")
-def place(project_folder):
-    """The walked project, its log in the index."""
-    opened = Place(load_project(project_folder))
-    while take_in(opened.store, opened.project.task.output):
-        pass
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from overproof.measure.monitor import AuditDay
 from overproof.project import load_project
 from overproof.serve.keys import Caller
 from overproof.web import watch_model
-from overproof.web.catching_up import take_in
 from overproof.web.place import Place
 from overproof.web.render import rendered
 from overproof.web.view import Ask, Query
@@ -23,16 +22,6 @@ from overproof.web.watch_model import read_watch, running, sentence_of
 TASK = "northlane-inbox"
 AT = datetime.fromisoformat("2026-01-18T06:00:00+00:00").timestamp()
 """Some hours after the last pass of the walk."""
-
-
-@pytest.fixture(scope="module")
-def place(project_folder):
-    """The walked project, its log in the index."""
-    opened = Place(load_project(project_folder))
-    while take_in(opened.store, opened.project.task.output):
-        pass
-    yield opened
-    opened.close()
 
 
 @pytest.fixture(scope="module")
