@@ -193,7 +193,8 @@ def record(command: Sequence[str], root: Path) -> list[Op]:
     reader.take_up(root, 0)
     with tempfile.NamedTemporaryFile(suffix=".strace") as log:
         line = ["strace", "-f", "-qq", "-xx", "-s", str(1 << 26), "--seccomp-bpf", "-e", f"trace={CALLS}", "-e", "signal=none", "-o", log.name]
-        done = subprocess.run([*line, *command], check=False, capture_output=True, text=True, cwd=root)
+        found = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))  # it imports us, from another folder
+        done = subprocess.run([*line, *command], check=False, capture_output=True, text=True, cwd=root, env={**os.environ, "PYTHONPATH": found})
         if done.returncode:
             raise RuntimeError(f"the recorded process ended with {done.returncode}: {done.stderr[-2000:]}")
         with Path(log.name).open(encoding="ascii") as lines:
