@@ -7,19 +7,17 @@ A provider on loopback with batch endpoints: OpenAI's files and batches, Anthrop
 from __future__ import annotations
 
 import argparse
-import asyncio
 import hashlib
 import json
 import math
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from overproof.testing_faults import MODEL, OK, UNBILLED, Faults, FaultTeacher, hashed_labels
+from overproof.testing_faults import MODEL, OK, UNBILLED, Faults, FaultTeacher, hashed_labels, serve_alone
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -362,12 +360,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rates = {name: float(rate) for name, _, rate in (pair.partition("=") for pair in given.rate)}
     batch = BatchFaults(polls=given.polls, rates=rates, seed=given.seed, requests_per_minute=given.requests_per_minute)
     server = BatchProvider(hashed_labels(given.labels.split(",")), batch=batch, model=given.model, port=given.port)
-
-    def ready() -> None:
-        sys.stdout.write(json.dumps({"port": server.port, "base_url": server.base_url, "model": server.model}) + "\n")
-        sys.stdout.flush()
-
-    asyncio.run(server.serve(on_ready=ready))
+    serve_alone(server)
 
 
 if __name__ == "__main__":

@@ -410,6 +410,21 @@ def _other_schema(answer: str) -> str:
     return json.dumps({**record, "and_more": "x"} if isinstance(record, dict) else {"answer": answer, "sure": True})
 
 
+def serve_alone(server: FaultTeacher) -> None:
+    """
+    Serve until the process is ended; one JSON line says where.
+
+    Args:
+        server: not started yet.
+    """
+
+    def ready() -> None:
+        sys.stdout.write(json.dumps({"port": server.port, "base_url": server.base_url, "model": server.model}) + "\n")
+        sys.stdout.flush()
+
+    asyncio.run(server.serve(on_ready=ready))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """
     Run a `FaultTeacher` by itself; it prints one JSON line with its port, and counts at GET /stats.
@@ -437,12 +452,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         swapped_after=given.swapped_after,
     )
     server = FaultTeacher(hashed_labels(given.labels.split(",")), faults=faults, model=given.model, port=given.port)
-
-    def ready() -> None:
-        sys.stdout.write(json.dumps({"port": server.port, "base_url": server.base_url, "model": server.model}) + "\n")
-        sys.stdout.flush()
-
-    asyncio.run(server.serve(on_ready=ready))
+    serve_alone(server)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.postgres import running
 from tests.store.conftest import DSN
+from tests.store.test_local import holder
 
 from overproof.errors import DataError, StoreError
 from overproof.store.dialect import script, statement
@@ -20,16 +21,6 @@ from overproof.store.remote import PgDb
 from overproof.store.schema import PROJECT_SCHEMA, TRAFFIC_SCHEMA
 
 HERE = Path(__file__).parents[2]
-HOLD = """
-import sys, time
-from pathlib import Path
-from overproof.store.project_store import open_store
-with open_store(Path(sys.argv[1])) as store, store.role("run"):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
 @pytest.fixture(scope="module")
 def server():
     with running() as found:
@@ -72,8 +63,7 @@ def test_decisions_reviews_and_keys_can_be_changed_by_nobody(root):
 
 def test_a_role_is_one_process_on_all_machines_and_ends_with_it(root):
     """A holder is named; killed, it frees the role at once; stopped, it keeps it."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(root)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "held\n"
+    process = holder(root)
     try:
         process.send_signal(signal.SIGSTOP)
         with open_store(root) as store:

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from playwright.sync_api import expect
@@ -23,12 +22,6 @@ from overproof.store.reviews import Review
 from overproof.web.desk_table import Tables
 from overproof.web.place import Place
 from overproof.web.review_model import read_review
-
-
-def aside(act):
-    """In a thread of its own: the browser's loop runs in this one."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(act).result()
 
 
 def run(root, *, to=None):
@@ -57,7 +50,7 @@ def template(tmp_path_factory):
     root = make_project(tmp_path_factory.mktemp("desk") / "easy", rows(260))
     file = root / "overproof.toml"
     file.write_text(file.read_text().replace("budgets = [1.0]", "budgets = []"))
-    verdict = aside(lambda: run(root)).verdict
+    verdict = run(root).verdict
     assert type(verdict).__name__ == "Refusal"
     return root
 
@@ -144,7 +137,7 @@ def test_ten_rows_by_keyboard_and_the_next_run_uses_them(page, desk_site):
     assert f"you said {labels[1]}" in page.locator("#before").inner_text()
     done = subprocess.run([sys.executable, "-m", "overproof.cli", "run", "--to", "filter", "--project", str(root)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    result = aside(lambda: run(root, to="filter"))
+    result = run(root, to="filter")
     with open_store(root) as store:
         words = store.reviews.live().rows
     used = {e.request.text: e for e in result.artifacts["labels"].value.train.examples if e.label_from == "review-audit"}
@@ -246,7 +239,7 @@ def test_the_effect_on_the_student_is_shown_on_the_same_sealed_rows(template, tm
     with open_store(root) as store:
         desk = open_desk(store, load_project(root))
         desk.add([Review(digest=r.digest, request_id=r.request_id, label="how to", reviewer="Ana", queue="audit") for r in desk.queue("audit", "train", "Ana")[:30]])
-    aside(lambda: run(root))
+    run(root)
     effect = page_of(root).effect
     assert effect.rows == effect.figures[0][1].n == effect.figures[0][2].n > 0
     assert effect.figures[0][1] != effect.figures[0][2]  # thirty rows that all say one thing do the student no good
@@ -298,7 +291,7 @@ def records_site(tmp_path_factory):
     terms.write_text(terms.read_text().replace('student_kind = "classifier"', 'student_kind = "extractor"'))
     with open_store(root) as store:
         take(store, load_project(root), [Maker.write_log(root / "orders.jsonl", documents(60))])
-    aside(lambda: run(root, to="filter"))
+    run(root, to="filter")
     running = Site(root)
     yield running, root
     running.stop()

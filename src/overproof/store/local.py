@@ -98,7 +98,7 @@ class Db:
                 )
             self._connection.execute("BEGIN IMMEDIATE")
             try:
-                self._check_fence()
+                self.check_fence(self._connection)
                 yield self._connection
                 self._connection.execute("COMMIT")
             except BaseException:
@@ -181,10 +181,11 @@ class Db:
                 self._reader.close()
             self._connection.close()  # last, since the last one to close tidies the log up
 
-    def _check_fence(self) -> None:
+    def check_fence(self, connection: Connection) -> None:
+        """Refuse a write under a role that another process has taken over; asked inside the transaction. Raises StoreError."""
         if self._fence is None:
             return
-        if not list(self._connection.execute("SELECT 1 FROM role WHERE name=? AND token=?", self._fence)):
+        if not list(connection.execute("SELECT 1 FROM role WHERE name=? AND token=?", self._fence)):
             raise StoreError(
                 f"another process has taken over the role {self._fence[0]!r} of this project",
                 next_action="stop this process; the other one goes on",
