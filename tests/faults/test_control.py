@@ -40,7 +40,7 @@ def hasty(plan, state, evidence, now):
     ("place", "name", "spoilt", "word"),
     [
         (tick, "decide", hasty, "no evidence"),
-        (Db, "_check_fence", lambda self: None, "taken over"),
+        (Db, "check_fence", lambda self, connection: None, "taken over"),
         (LabelLedger, "get", lambda self, key: None, "paid for again|acknowledged and is None"),
         (router, "_in_arm", lambda now: True, "nobody has released"),
         (tick.Tally, "give_back", lambda self, counts: None, "the store counts"),
