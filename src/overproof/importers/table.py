@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from overproof.data import Skipped, TrafficRecord
 from overproof.importers import ColumnMapping, Notes
 from overproof.importers.duck import parquet_rows
-from overproof.importers.objects import csv_rows, objects
+from overproof.importers.objects import Row, csv_rows, objects
 from overproof.importers.rows import BOM, BadRow, ColumnReader, first_object, skipped
 
 
@@ -31,16 +31,7 @@ class JsonLines:
     def read(self, path: Path, mapping: ColumnMapping) -> Iterator[TrafficRecord | Skipped]:
         """The rows; see `Importer.read`."""
         reader = ColumnReader(mapping=mapping, source=f"{path.name} (jsonl.v1)", notes=self.notes)
-        for found in objects(path, under=("data", "rows", "items")):
-            if isinstance(found, Skipped):
-                yield found
-                continue
-            try:
-                record: TrafficRecord | Skipped = reader.record(found.value, found.number)
-            except BadRow as error:
-                record = skipped(path, found.number, str(error), found.raw)
-            yield record
-        reader.check(path)
+        yield from _records(path, objects(path, under=("data", "rows", "items")), reader)
 
 
 class Csv:
@@ -63,16 +54,7 @@ class Csv:
     def read(self, path: Path, mapping: ColumnMapping) -> Iterator[TrafficRecord | Skipped]:
         """The rows; see `Importer.read`. A column that the header lacks is a DataError."""
         reader = ColumnReader(mapping=mapping, source=f"{path.name} (csv.v1)", notes=self.notes)
-        for found in csv_rows(path):
-            if isinstance(found, Skipped):
-                yield found
-                continue
-            try:
-                record: TrafficRecord | Skipped = reader.record(found.value, found.number)
-            except BadRow as error:
-                record = skipped(path, found.number, str(error), found.raw)
-            yield record
-        reader.check(path)
+        yield from _records(path, csv_rows(path), reader)
 
 
 class Parquet:
@@ -90,11 +72,19 @@ class Parquet:
 
     def read(self, path: Path, mapping: ColumnMapping) -> Iterator[TrafficRecord | Skipped]:
         """The rows; see `Importer.read`. Lines are row numbers from 1."""
-        reader = ColumnReader(mapping=mapping, source=f"{path.name} (parquet.v1)", notes=self.notes)
-        for number, row in enumerate(parquet_rows(path), start=1):
-            try:
-                record: TrafficRecord | Skipped = reader.record(row, number)
-            except BadRow as error:
-                record = skipped(path, number, str(error), repr(row))
-            yield record
-        reader.check(path)
+        rows = (Row(number=number, value=row, raw=repr(row)) for number, row in enumerate(parquet_rows(path), start=1))
+        yield from _records(path, rows, ColumnReader(mapping=mapping, source=f"{path.name} (parquet.v1)", notes=self.notes))
+
+
+def _records(path: Path, rows: Iterable[Row | Skipped], reader: ColumnReader) -> Iterator[TrafficRecord | Skipped]:
+    """What the mapping makes of rows; at the end it says which columns nobody had."""
+    for found in rows:
+        if isinstance(found, Skipped):
+            yield found
+            continue
+        try:
+            record: TrafficRecord | Skipped = reader.record(found.value, found.number)
+        except BadRow as error:
+            record = skipped(path, found.number, str(error), found.raw)
+        yield record
+    reader.check(path)
