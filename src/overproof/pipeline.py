@@ -57,14 +57,8 @@ from overproof.steps.capture import CAPTURE, CaptureRecipe, LogSnapshot
 from overproof.steps.certificates import GOLD
 from overproof.steps.clear import CLEAR, recheck, student_kind
 from overproof.steps.collect import (
-    ADD_CHALLENGE,
+    ADD,
     ADD_EXPORTS,
-    ADD_FLIPS,
-    ADD_GROUPS,
-    ADD_JUDGED,
-    ADD_PROBES,
-    ADD_REGISTER,
-    ADD_STANDING,
     ADD_SUSPICION,
     COLLECT,
     SUMMARISE,
@@ -74,7 +68,7 @@ from overproof.steps.collect import (
     SummariseRecipe,
 )
 from overproof.steps.committee import DECIDE, DISPUTED, CommitteeRecipe, DisputedRecipe
-from overproof.steps.compression import ADD_COMPRESSION, COMPRESSION, CompressionRecipe
+from overproof.steps.compression import COMPRESSION, CompressionRecipe
 from overproof.steps.dossier import DOSSIER, REVIEWED_DOSSIER, DossierRecipe
 from overproof.steps.evaluate import EVALUATE, STUDY, EvaluateRecipe, StudyRecipe, teacher_kind
 from overproof.steps.filter import (
@@ -298,13 +292,12 @@ class Road:
         evidence = run(
             COLLECT, data, self.memo.gather(list(candidates.trained.values())), report, bundle, recipe=collecting
         )
-        added = (
-            ("exports", ADD_EXPORTS), ("groups", ADD_GROUPS), ("flips", ADD_FLIPS), ("suspicion", ADD_SUSPICION), ("judged", ADD_JUDGED),
-            ("standing", ADD_STANDING), ("challenge", ADD_CHALLENGE), ("compression", ADD_COMPRESSION), ("register", ADD_REGISTER), ("probes", ADD_PROBES),
-        )  # fmt: skip
-        for name, step in added:
+        for name in ("groups", "flips", "judged", "standing", "challenge", "compression", "register", "probes"):
             if name in kept:
-                evidence = run(step, evidence, kept[name], recipe=AddRecipe())
+                evidence = run(ADD, evidence, kept[name], recipe=AddRecipe(to=name))
+        for step, name, to in ((ADD_EXPORTS, "exports", "exports"), (ADD_SUSPICION, "suspicion", "data")):
+            if name in kept:
+                evidence = run(step, evidence, kept[name], recipe=AddRecipe(to=to))
         if "sizes" in kept:
             evidence = run(SIZE_VERDICT, evidence, kept["sizes"], kept["plan"], recipe=verdict_recipe(p))
         kept["evidence"] = evidence

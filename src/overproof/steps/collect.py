@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from overproof.data import (
     Answers,
@@ -234,63 +235,36 @@ def _how_asked(answers: Answers) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AddRecipe:
-    """Nothing to choose."""
+    """Where a report belongs."""
+
+    to: str
+    """Field of `Evidence`."""
 
 
-def add_groups(evidence: Evidence, groups: GroupReport, recipe: AddRecipe) -> Evidence:
-    """The evidence with the gaps between groups."""
-    del recipe
-    return replace(evidence, groups=groups)
+def add(evidence: Evidence, found: Any, recipe: AddRecipe) -> Evidence:
+    """
+    The evidence with one report more.
 
+    Args:
+        evidence: so far.
+        found: what belongs in the field.
+        recipe: which field.
 
-def add_flips(evidence: Evidence, flips: FlipReport, recipe: AddRecipe) -> Evidence:
-    """The evidence with the flips of swapped terms."""
-    del recipe
-    return replace(evidence, flips=flips)
+    Returns: the evidence.
+    """
+    return replace(evidence, **{recipe.to: found})
 
 
 def add_exports(evidence: Evidence, exports: tuple[Exported, ...], recipe: AddRecipe) -> Evidence:
     """The evidence with how runtimes were chosen."""
-    del recipe
-    return replace(evidence, exports=tuple(one.report for one in exports))
-
-
-def add_judged(evidence: Evidence, judged: JudgedShare, recipe: AddRecipe) -> Evidence:
-    """The evidence with what the judge of texts says."""
-    del recipe
-    return replace(evidence, judged=judged)
-
-
-def add_standing(evidence: Evidence, standing: StandingReport, recipe: AddRecipe) -> Evidence:
-    """The evidence with everything that could serve, in money."""
-    del recipe
-    return replace(evidence, standing=standing)
-
-
-def add_challenge(evidence: Evidence, challenge: Challenge, recipe: AddRecipe) -> Evidence:
-    """The evidence with how the student stands against the serving one."""
-    del recipe
-    return replace(evidence, challenge=challenge)
-
-
-def add_register(evidence: Evidence, register: Register, recipe: AddRecipe) -> Evidence:
-    """The evidence with the teacher's known mistakes."""
-    del recipe
-    return replace(evidence, register=register)
-
-
-def add_probes(evidence: Evidence, probes: ProbeReport, recipe: AddRecipe) -> Evidence:
-    """The evidence with what the probes found."""
-    del recipe
-    return replace(evidence, probes=probes)
+    return add(evidence, tuple(one.report for one in exports), recipe)
 
 
 def add_suspicion(evidence: Evidence, suspicion: Suspicion, recipe: AddRecipe) -> Evidence:
     """The evidence with what suspicion.v1 marked, in a sentence."""
-    del recipe
     if evidence.data is None:
         return evidence
-    return replace(evidence, data=replace(evidence.data, filter_lines=(*evidence.data.filter_lines, suspicion.words)))
+    return add(evidence, replace(evidence.data, filter_lines=(*evidence.data.filter_lines, suspicion.words)), recipe)
 
 
 def collect(
@@ -320,12 +294,6 @@ def collect(
 
 SUMMARISE = Step(name="summarise", version=3, fn=summarise)
 COLLECT = Step(name="collect", version=4, fn=collect)
-ADD_GROUPS = Step(name="add-groups", version=1, fn=add_groups)
+ADD = Step(name="add", version=1, fn=add)
 ADD_EXPORTS = Step(name="add-exports", version=1, fn=add_exports)
-ADD_FLIPS = Step(name="add-flips", version=1, fn=add_flips)
-ADD_JUDGED = Step(name="add-judged", version=1, fn=add_judged)
-ADD_STANDING = Step(name="add-standing", version=1, fn=add_standing)
-ADD_CHALLENGE = Step(name="add-challenge", version=1, fn=add_challenge)
-ADD_PROBES = Step(name="add-probes", version=1, fn=add_probes)
 ADD_SUSPICION = Step(name="add-suspicion", version=1, fn=add_suspicion)
-ADD_REGISTER = Step(name="add-register", version=1, fn=add_register)

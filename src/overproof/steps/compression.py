@@ -14,7 +14,6 @@ from overproof.measure.intervals import figure
 from overproof.measure.paired import difference_interval
 from overproof.measure.slices import NO_FUNCTIONS, Functions, assign
 from overproof.steps.calibrate import reading_of
-from overproof.steps.collect import AddRecipe, Evidence
 from overproof.steps.comparisons import Answer
 from overproof.steps.sheet import sheet_of
 from overproof.store.artifacts import Step
@@ -93,12 +92,6 @@ def _rung(one: Scores, hit: Mask, larger: Sequence[tuple[str, Mask]], loss: floa
     return replace(worst, state=state)
 
 
-def add_compression(evidence: Evidence, found: Compression, recipe: AddRecipe) -> Evidence:
-    """The evidence with the cases across the ladder."""
-    del recipe
-    return replace(evidence, compression=found)
-
-
 def compression_answers(found: Compression, chosen: CandidateReport) -> tuple[Answer, ...]:
     """
     The gate's word: no case breaks on the student that is to ship, or what it gets wrong there is shown to be caught.
@@ -152,4 +145,3 @@ def _caught(report: SliceReport | None, loss: float) -> str | None:
 
 
 COMPRESSION = Step(name="compression", version=1, fn=compression)
-ADD_COMPRESSION = Step(name="add-compression", version=1, fn=add_compression)
