@@ -15,6 +15,7 @@ from overproof.progress import track
 
 TRIES = 3  # of a shard whose worker died: a lost machine takes one, a shard that kills its worker takes all
 AHEAD = 2  # shards a worker that are under way or done and not yet taken: fewer leave workers idle, more fill the object store
+STARTS = 3
 LOST = "the worker that made the call is lost"
 
 
@@ -45,7 +46,7 @@ class RayEngine:
             # Ray gives each process one thread, and sums of other numbers of threads differ in the last digit.
             threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1))
             more = {"address": self._address} if self._address else {"address": "local", "num_cpus": self._workers, "include_dashboard": False}
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}}, **more)
+            _start(ray, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}}, **more)
             self._started = True
         return ray
 
@@ -79,6 +80,22 @@ class RayEngine:
         if self._started:
             self._started = False
             self._ray().shutdown()
+
+
+def _start(ray: Any, **more: Any) -> None:
+    """Ray gives its own helper processes 15 seconds (ray#65983), which a busy machine may not keep: then once more, and a third time."""
+    for at in range(STARTS):
+        try:
+            ray.init(**more)
+            return
+        except Exception as error:  # a bare one of the library, whose cause is in its own log
+            ray.shutdown()
+            if at == STARTS - 1 or "timed out during startup" not in str(error):
+                where = str(more["address"])
+                raise StoreError(
+                    f"Ray can't be {'started on this machine' if where == 'local' else f'reached at {where}'}: {str(error)[:200]}",
+                    next_action='look at /tmp/ray/session_latest/logs, or run with [run] engine = "local"',
+                ) from error
 
 
 def _engine(workers: int, address: str) -> RayEngine:
