@@ -87,7 +87,6 @@ def _start(ray: Any, **more: Any) -> None:
     for at in range(STARTS):
         try:
             ray.init(**more)
-            return
         except Exception as error:  # a bare one of the library, whose cause is in its own log
             ray.shutdown()
             if at == STARTS - 1 or "timed out during startup" not in str(error):
@@ -96,6 +95,8 @@ def _start(ray: Any, **more: Any) -> None:
                     f"Ray can't be {'started on this machine' if where == 'local' else f'reached at {where}'}: {str(error)[:200]}",
                     next_action='look at /tmp/ray/session_latest/logs, or run with [run] engine = "local"',
                 ) from error
+        else:
+            return
 
 
 def _engine(workers: int, address: str) -> RayEngine:
