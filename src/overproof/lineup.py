@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from overproof.asking import Buyer, asks
 from overproof.data import CalibrationSet, TestSet, TrainSet
@@ -15,12 +17,12 @@ from overproof.settings import Part
 from overproof.steps.baseline import ASK_DEV, ASK_TEST, SHOTS, AskRecipe, ShotsRecipe
 from overproof.steps.export import EXPORT, TAKE_EXPORTED, NoRecipe, exporter
 from overproof.steps.optimise import OPTIMISE, Optimised, OptimiseRecipe
-from overproof.steps.parcel import Parcel
+from overproof.steps.parcel import unpacked
 from overproof.steps.predict import PREDICT_DEV, PREDICT_TEST
 from overproof.steps.prompting import Prompting
 from overproof.steps.sizing import FIT_PART, FIT_WHOLE, SIZES, Fit, FitRecipe
 from overproof.steps.teach import Sampler
-from overproof.steps.train import TRAIN, fit_apart
+from overproof.steps.train import TRAIN, Apart, fit_apart
 from overproof.store.artifacts import Artifact, Memo
 
 
@@ -46,7 +48,8 @@ class Lineup:
         engine: Engine,
     ) -> None:
         self._project, self._memo, self._buyer, self._engine = project, memo, buyer, engine
-        self._made: dict[str, Parcel] = {}
+        self._made: dict[str, Trained] = {}
+        self._scratch = TemporaryDirectory(prefix="overproof-fitted-")
         self.train_rows, self.dev_rows, self.test_rows = rows
         self.trained: dict[str, Artifact[Trained]] = {}
         self.exported: list[Artifact[Exported]] = []
@@ -68,8 +71,10 @@ class Lineup:
         recipes = [student_recipe(self._project, part) for part in parts if not asks(part)]
         due = [recipe for recipe in recipes if self._memo.due(TRAIN, self.train_rows, recipe=recipe)]
         if due:
-            made = self._engine.map(fit_apart, due, shared=self.train_rows.value, what="fitting candidates")
-            self._made = {recipe.name: one for recipe, one in zip(due, made, strict=True)}
+            given = Apart(rows=self.train_rows.value, engine=self._engine)
+            made = self._engine.each(fit_apart, due, shared=given, what="fitting candidates")
+            for at, one in enumerate(made):  # to the disk at once: the files of all together may be large
+                self._made[due[at].name] = unpacked(one, Path(self._scratch.name) / str(at))
 
     def add(self, part: Part) -> None:
         """
@@ -84,7 +89,7 @@ class Lineup:
         p, run, recipe = self._project, self._memo.run, student_recipe(self._project, part)
         fitted = run(
             TRAIN, self.train_rows, recipe=recipe, made=self._made.pop(part.name, None),
-            checkpoints=self._memo.objects.checkpoints,
+            checkpoints=self._memo.objects.checkpoints, engine=self._engine,
         )  # fmt: skip
         self.seconds[part.name] = self._memo.cpu_seconds(TRAIN, self.train_rows, recipe=recipe)
         if exporter(part.use) is not None:  # what follows is measured on the files that will be served
@@ -108,7 +113,7 @@ class Lineup:
 
         return run(
             SIZES, rows, dev, self._memo.gather(students), recipe=sizing_recipe(self._project),
-            fit=lambda recipe: run(FIT_PART, rows, dev, recipe=recipe).value, whole=whole,
+            fit=lambda recipe: run(FIT_PART, rows, dev, recipe=recipe, engine=self._engine).value, whole=whole,
         )  # fmt: skip
 
     def _ask(self, part: Part) -> None:

@@ -79,25 +79,25 @@ def test_shards_joined_are_the_rows(rows, shards):
 def test_both_engines_give_the_same_in_the_same_order(ray_engine):
     """Real Ray with two processes against a loop."""
     shards = cut(list(range(50)), 7)
-    local = engine_of("local", workers=1, address="").map(square, shards, shared=3, what="squares")
-    assert ray_engine.map(square, shards, shared=3, what="squares") == local
-    assert ray_engine.map(square, [], what="nothing") == []
+    local = list(engine_of("local", workers=1, address="").each(square, shards, shared=3, what="squares"))
+    assert list(ray_engine.each(square, shards, shared=3, what="squares")) == local
+    assert list(ray_engine.each(square, [], what="nothing")) == []
 
 
 def test_a_worker_that_dies_changes_nothing(ray_engine, tmp_path):
     """A shard whose process is killed is run again elsewhere; one that always kills it ends in an error that says so."""
-    found = ray_engine.map(die_once, [0, 1, 2, 3], shared=str(tmp_path), what="dying")
+    found = list(ray_engine.each(die_once, [0, 1, 2, 3], shared=str(tmp_path), what="dying"))
     assert [shard for shard, _ in found] == [0, 1, 2, 3]
     assert (tmp_path / "been-1").exists()
     assert os.getpid() not in {pid for _, pid in found}
     with pytest.raises(StoreError, match="died 4 times"):
-        ray_engine.map(die_always, [0, 1], what="dying")
+        list(ray_engine.each(die_always, [0, 1], what="dying"))
 
 
 def test_an_error_of_a_shard_comes_back_as_itself(ray_engine):
     """What a function raises keeps its class and its next action."""
     with pytest.raises(DataError, match="is bad") as caught:
-        ray_engine.map(refuse, [7], what="refusing")
+        list(ray_engine.each(refuse, [7], what="refusing"))
     assert caught.value.next_action == "mend it"
 
 

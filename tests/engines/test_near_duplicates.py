@@ -69,7 +69,7 @@ def test_a_worker_killed_mid_shard_changes_no_group(tmp_path):
         shards = cut(distinct, engine.shards)
         (tmp_path / "second").write_text(shards[1][0])
         seen.append(len(shards))
-        return joined(engine.map(die_once, shards, shared=str(tmp_path), what="near-duplicates"), [len(one) for one in shards])
+        return joined(engine.each(die_once, shards, shared=str(tmp_path), what="near-duplicates"), [len(one) for one in shards])
 
     try:
         found = clusters(texts, sketched=apart)

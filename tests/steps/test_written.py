@@ -35,7 +35,7 @@ from overproof.steps.baseline import AskRecipe, ShotsRecipe, ask_dev, write_prom
 from overproof.steps.calibrate import CalibrateRecipe, calibrate, columns_of, reading_of, sheet_of
 from overproof.steps.ceiling import CeilingRecipe, ceiling
 from overproof.steps.committee import DisputedRecipe, disputed
-from overproof.steps.field_confidence import field_calibrators, save_fields
+from overproof.steps.field_confidence import FIELDS, field_calibrators, field_table
 from overproof.steps.filter import FilterRecipe, VerifierSpec, filter_labels
 from overproof.steps.predict import PredictRecipe, predict_dev, teacher_scores
 from overproof.steps.records_report import judge_within, judged_candidates, written_report
@@ -345,7 +345,7 @@ ODDS = st.lists(st.tuples(st.floats(-40, 40), st.booleans()), min_size=1, max_si
 def field_scores_of(root, rows, answers, odds) -> Scores:
     """Scores as `predict` leaves them, with the generator's log-odds of its fields."""
     found = written_scores(root, rows, answers, {"sequence": np.zeros(len(answers)), "gap": np.arange(len(answers)) / 7.0})
-    save_fields(root, rows.output, odds)
+    np.save(root / FIELDS, field_table(rows.output, odds))
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from overproof.progress import track
@@ -14,10 +14,10 @@ class LocalEngine:
     apart = False
     shards = 1
 
-    def map(self, fn: Callable[[Any, Any], Any], shards: Sequence[Any], *, shared: Any = None, what: str) -> list[Any]:
-        """See `Engine.map`."""
-        each = track(shards, what, total=len(shards)) if len(shards) > 1 else shards
-        return [fn(shared, shard) for shard in each]
+    def each(self, fn: Callable[[Any, Any], Any], shards: Sequence[Any], *, shared: Any = None, what: str) -> Iterator[Any]:
+        """See `Engine.each`."""
+        for shard in track(shards, what, total=len(shards)) if len(shards) > 1 else shards:
+            yield fn(shared, shard)
 
     def caller(self, build: Callable[[Mapping[str, Any]], Any], given: Mapping[str, Any]) -> Any:
         """See `Engine.caller`."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from overproof.data import Completion, Outcome, Request
@@ -13,6 +14,8 @@ from overproof.errors import MissingExtra, StoreError
 from overproof.progress import track
 
 TRIES = 3  # of a shard whose worker died: a lost machine takes one, a shard that kills its worker takes all
+AHEAD = 2  # shards a worker that are under way or done and not yet taken: fewer leave workers idle, more fill the object store
+STARTS = 3
 LOST = "the worker that made the call is lost"
 
 
@@ -43,26 +46,28 @@ class RayEngine:
             # Ray gives each process one thread, and sums of other numbers of threads differ in the last digit.
             threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1))
             more = {"address": self._address} if self._address else {"address": "local", "num_cpus": self._workers, "include_dashboard": False}
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}}, **more)
+            _start(ray, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}}, **more)
             self._started = True
         return ray
 
-    def map(self, fn: Callable[[Any, Any], Any], shards: Sequence[Any], *, shared: Any = None, what: str) -> list[Any]:
-        """See `Engine.map`."""
+    def each(self, fn: Callable[[Any, Any], Any], shards: Sequence[Any], *, shared: Any = None, what: str) -> Iterator[Any]:
+        """See `Engine.each`."""
         if not shards:
-            return []
+            return
         ray = self._ray()
-        task, common = ray.remote(fn).options(max_retries=TRIES), ray.put(shared)
-        waiting = [task.remote(common, shard) for shard in shards]
+        task, common, rest = ray.remote(_work).options(max_retries=TRIES), [ray.put(shared)], iter(shards)
+        ahead = deque(task.remote(fn, common, shard) for shard in itertools.islice(rest, AHEAD * self._workers))
         try:
-            return [ray.get(one) for one in track(waiting, what, total=len(waiting))]
-        except ray.exceptions.RayTaskError as error:
-            raise error.as_instanceof_cause() from error
-        except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError) as error:
-            raise StoreError(
-                f"{what}: a worker died {TRIES + 1} times on one shard: {type(error).__name__}",
-                next_action='give it more memory or more shards, or run with [run] engine = "local"',
-            ) from error
+            for _ in track(shards, what, total=len(shards)):
+                yield _got(ray, ahead.popleft(), what)  # in no name of ours: it goes with the one that takes it
+                ahead.extend(task.remote(fn, common, shard) for shard in itertools.islice(rest, 1))
+        finally:
+            for one in ahead if ray.is_initialized() else ():
+                ray.cancel(one)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In a worker it is the same cluster, which the worker neither starts nor stops."""
+        return _engine, (self._workers, self._address)
 
     def caller(self, build: Callable[[Mapping[str, Any]], Any], given: Mapping[str, Any]) -> Any:
         """See `Engine.caller`."""
@@ -75,6 +80,54 @@ class RayEngine:
         if self._started:
             self._started = False
             self._ray().shutdown()
+
+
+def _start(ray: Any, **more: Any) -> None:
+    """Ray gives its own helper processes 15 seconds (ray#65983), which a busy machine may not keep: then once more, and a third time."""
+    for at in range(STARTS):
+        try:
+            ray.init(**more)
+        except Exception as error:  # a bare one of the library, whose cause is in its own log
+            ray.shutdown()
+            if at == STARTS - 1 or "timed out during startup" not in str(error):
+                where = str(more["address"])
+                raise StoreError(
+                    f"Ray can't be {'started on this machine' if where == 'local' else f'reached at {where}'}: {str(error)[:200]}",
+                    next_action='look at /tmp/ray/session_latest/logs, or run with [run] engine = "local"',
+                ) from error
+        else:
+            return
+
+
+def _engine(workers: int, address: str) -> RayEngine:
+    return RayEngine(workers=workers, address=address)
+
+
+_SHARED: dict[str, Any] = {}
+"""In a worker: the value that its last shard shared with others."""
+
+
+def _work(fn: Callable[[Any, Any], Any], common: list[Any], shard: Any) -> Any:
+    """One shard, in a worker. The reference comes in a list, else Ray would read the value anew for each shard."""
+    name = common[0].hex()
+    if name not in _SHARED:
+        import ray
+
+        _SHARED.clear()
+        _SHARED[name] = ray.get(common[0])
+    return fn(_SHARED[name], shard)
+
+
+def _got(ray: Any, one: Any, what: str) -> Any:
+    try:
+        return ray.get(one)
+    except ray.exceptions.RayTaskError as error:
+        raise error.as_instanceof_cause() from error
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError) as error:
+        raise StoreError(
+            f"{what}: a worker died {TRIES + 1} times on one shard: {type(error).__name__}",
+            next_action='give it more memory or more shards, or run with [run] engine = "local"',
+        ) from error
 
 
 class _Wire:

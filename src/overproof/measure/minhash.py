@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,12 +100,12 @@ def sketch(texts: Sequence[str], *, long_from: int, short_below: float) -> Sketc
     return SketchPair(long=long.done(), short=short.done())
 
 
-def joined(parts: Sequence[SketchPair], sizes: Sequence[int]) -> SketchPair:
+def joined(parts: Iterable[SketchPair], sizes: Sequence[int]) -> SketchPair:
     """
     Sketches of shards as those of all their texts: each text's depends on itself alone.
 
     Args:
-        parts: of consecutive shards.
+        parts: of consecutive shards; each is let go before the next is asked for.
         sizes: texts of each.
 
     Returns: the sketches, with positions in the whole.
@@ -117,15 +117,33 @@ def joined(parts: Sequence[SketchPair], sizes: Sequence[int]) -> SketchPair:
     >>> np.array_equal(found.short.bands, sketch(texts, **how).short.bands), found.short.rows.tolist()
     (True, [0, 1, 2])
     """
-    starts = [0, *itertools.accumulate(sizes)]
+    long, short = _Joiner(sum(sizes)), _Joiner(sum(sizes))
+    source = iter(parts)
+    for start in itertools.accumulate([0, *sizes[:-1]]):
+        part = next(source)
+        long.add(part.long, start)
+        short.add(part.short, start)
+        del part
+    return SketchPair(long=long.done(), short=short.done())
 
-    def whole(kind: Sequence[Sketches]) -> Sketches:
-        return Sketches(
-            rows=np.concatenate([one.rows + start for one, start in zip(kind, starts, strict=False)]),
-            bands=np.ascontiguousarray(np.concatenate([one.bands for one in kind], axis=1)), marks=np.concatenate([one.marks for one in kind]),
-        )  # fmt: skip
 
-    return SketchPair(long=whole([one.long for one in parts]), short=whole([one.short for one in parts]))
+class _Joiner:
+    """Room for all texts, of which the system gives only what is written on."""
+
+    def __init__(self, most: int) -> None:
+        self._n = 0
+        self._rows = np.empty(most, dtype=np.int64)
+        self._bands = np.empty((PERMUTATIONS // BAND_ROWS, most), dtype=np.uint32)
+        self._marks = np.empty((most, PERMUTATIONS), dtype=np.uint8)
+
+    def add(self, part: Sketches, start: int) -> None:
+        at = slice(self._n, self._n + len(part.rows))
+        self._rows[at], self._bands[:, at], self._marks[at] = part.rows + start, part.bands, part.marks
+        self._n = at.stop
+
+    def done(self) -> Sketches:
+        """Everything in one piece."""
+        return Sketches(rows=self._rows[: self._n], bands=self._bands[:, : self._n], marks=self._marks[: self._n])
 
 
 class _Collector:

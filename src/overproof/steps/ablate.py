@@ -14,8 +14,8 @@ from overproof.measure.intervals import figure
 from overproof.measure.paired import difference_interval, superiority
 from overproof.steps.answers import answers_of, same_answer
 from overproof.steps.filter_report import ENOUGH
-from overproof.steps.predict import LOGITS
 from overproof.steps.provenance import DRAWN
+from overproof.steps.streamed import LOGITS
 from overproof.store.artifacts import Step
 
 MEND_RULE = "mend"

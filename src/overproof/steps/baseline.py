@@ -17,8 +17,8 @@ from overproof.errors import TeacherError
 from overproof.evidence import Scores
 from overproof.progress import reporter
 from overproof.steps.answers import save_answers
-from overproof.steps.predict import COLUMN, LOGITS
 from overproof.steps.prompting import shots_of, spread, with_examples
+from overproof.steps.streamed import COLUMN, LOGITS
 from overproof.steps.teach import Sampler
 from overproof.store.artifacts import Step
 from overproof.students.generated import SEQUENCE

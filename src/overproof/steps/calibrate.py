@@ -28,9 +28,9 @@ from overproof.measure.sequences import AS_IT_CAME, choose_sequence_calibrator
 from overproof.measure.slices import NO_FUNCTIONS, OTHER, Functions, partition
 from overproof.steps.answers import STRANGE, UNKNOWN, answers_of, codes_of
 from overproof.steps.field_confidence import field_calibrators
-from overproof.steps.predict import COLUMN
 from overproof.steps.scope import MIXED, ScopeFit, choose_mixed, choose_scope
 from overproof.steps.sheet import Sheet, sheet_of
+from overproof.steps.streamed import COLUMN
 from overproof.store.artifacts import Step
 from overproof.task import Slice
 

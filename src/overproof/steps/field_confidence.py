@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,18 +19,17 @@ from overproof.steps.answers import answers_of
 FIELDS = "fields.npy"  # no "column-": what is known of a part must not become a feature of the whole
 
 
-def save_fields(folder: Path, output: Fields, odds: Sequence[Mapping[str, float]]) -> None:
+def field_table(output: Fields, odds: Sequence[Mapping[str, float]]) -> NDArray[np.float64]:
     """
-    Write `fields.npy`, where the generator scores fields at all.
+    What `fields.npy` holds.
 
     Args:
-        folder: of the scores.
         output: the fields.
         odds: for each row field name to log-odds.
+
+    Returns: one row each, one column a field, NaN where there is none.
     """
-    table = np.array([[row.get(one.name, np.nan) for one in output.fields] for row in odds], dtype=np.float64)
-    if not np.isnan(table).all():
-        np.save(folder / FIELDS, table, allow_pickle=False)
+    return np.array([[row.get(one.name, np.nan) for one in output.fields] for row in odds], dtype=np.float64)
 
 
 def field_odds(scores: Scores, rows: CalibrationSet | TestSet) -> dict[str, NDArray[np.float64]]:

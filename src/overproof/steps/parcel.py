@@ -5,9 +5,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from overproof.data import Folder, Request
 from overproof.errors import DataError
@@ -21,14 +24,14 @@ from overproof.students.parts import load_part
 from overproof.students.seen import Seen, look_at
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Parcel:
     """A candidate that can travel."""
 
     trained: Trained
     """Its folder is where it was packed."""
-    files: Mapping[str, bytes]
-    """Path inside the folder to bytes."""
+    files: Mapping[str, NDArray[np.uint8]]
+    """Path inside the folder to bytes, as an array, which processes on one machine share without a copy."""
     output: Fields | Text | None = None
     """What its answers are; None for labels."""
 
@@ -44,7 +47,7 @@ def packed(trained: Trained, output: Fields | Text | None = None) -> Parcel:
     Returns: the parcel.
     """
     root = trained.folder.path
-    files = {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+    files = {path.relative_to(root).as_posix(): np.fromfile(path, dtype=np.uint8) for path in sorted(root.rglob("*")) if path.is_file()}
     return Parcel(trained=trained, files=files, output=output)
 
 
@@ -60,7 +63,7 @@ def unpacked(parcel: Parcel, into: Path) -> Trained:
     """
     for name, data in parcel.files.items():
         (into / name).parent.mkdir(parents=True, exist_ok=True)
-        (into / name).write_bytes(data)
+        data.tofile(into / name)
     return replace(parcel.trained, folder=Folder(path=into))
 
 
@@ -74,11 +77,28 @@ def answer_shard(parcel: Parcel, requests: Sequence[Request]) -> Seen | Written:
 
     Returns: as `look` or `write`.
     """
+    part, mixture = _loaded(parcel)
+    alone = answered_alone(parcel.trained)
+    return look(part, requests, alone=alone, mixture=mixture) if parcel.output is None else write(part, parcel.output, requests, alone=alone)
+
+
+@lru_cache(maxsize=1)  # a worker answers many shards with one candidate; its folder would outlive a worker that is stopped
+def _loaded(parcel: Parcel) -> tuple[Any, Mixture | None]:
     with tempfile.TemporaryDirectory() as folder:
         there = unpacked(parcel, Path(folder) / "student")
-        part, alone = load_part(there.use, there.folder.path, parcel.output), there.kind == "student"
-        mixture = Mixture.load(there.folder.path)
-        return look(part, requests, alone=alone, mixture=mixture) if parcel.output is None else write(part, parcel.output, requests, alone=alone)
+        return load_part(there.use, there.folder.path, parcel.output), Mixture.load(there.folder.path)
+
+
+def answered_alone(trained: Trained) -> bool:
+    """
+    Whether each request is answered by itself, so that it makes no difference how rows are cut; see `look`.
+
+    Args:
+        trained: a candidate.
+
+    Returns: True for what may be served; a baseline's rows must stay together.
+    """
+    return trained.kind == "student"
 
 
 def look(student: Student, requests: Sequence[Request], *, alone: bool, mixture: Mixture | None = None) -> Seen:

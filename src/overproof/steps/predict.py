@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from overproof.data import CalibrationSet, Example, Folder, Request, TestSet
 from overproof.engines import Engine, cut
@@ -17,21 +18,18 @@ from overproof.errors import DataError
 from overproof.evidence import Scores, Trained
 from overproof.outputs import Fields, Text
 from overproof.progress import track
-from overproof.steps.answers import save_answers
-from overproof.steps.field_confidence import save_fields
-from overproof.steps.parcel import answer_shard, joined, joined_written, look, packed, write
+from overproof.steps.parcel import answer_shard, answered_alone, look, packed, write
+from overproof.steps.streamed import LOGITS, save_seen, save_written
 from overproof.store.artifacts import Step
 from overproof.students import ABSENT_LOGIT, Generator, Student
-from overproof.students.generated import SEQUENCE
+from overproof.students.generated import SEQUENCE, Written
 from overproof.students.mixture import Mixture
 from overproof.students.parts import load_part
 from overproof.students.seen import look_at
 
-LOGITS = "logits.npy"
-COLUMN = "column-"
-"""Start of the file name of an out-of-scope score that the candidate brings itself."""
 TIMED = 100  # requests answered alone; enough for a median, and for a 95th percentile as a rough figure
 WARM_UP = 5
+SHARD = 10_000  # rows at most: their logits are what this process holds at one time
 HERE = LocalEngine()
 CERTAIN = 30.0  # log-odds of an answer that is right by definition
 
@@ -98,7 +96,8 @@ def teacher_scores(rows: CalibrationSet | TestSet, recipe: PredictRecipe, *, wor
     _require_rows("teacher", rows.examples)
     if rows.output is not None:
         sure = {SEQUENCE: np.full(len(rows.examples), CERTAIN)}
-        return _teachers(rows, _save_written([e.target for e in rows.examples], workdir, sure))
+        said = Written(values=tuple(e.target for e in rows.examples), columns=sure, fields=())
+        return _teachers(rows, save_written([said], workdir, n=len(rows.examples), output=rows.output))
     at = {label: i for i, label in enumerate(rows.labels)}
     logits = np.full((len(rows.examples), len(rows.labels)), ABSENT_LOGIT, dtype=np.float32)
     for i, example in enumerate(rows.examples):
@@ -108,7 +107,10 @@ def teacher_scores(rows: CalibrationSet | TestSet, recipe: PredictRecipe, *, wor
                 next_action="filter the labels first, see label_set.v1",
             )
         logits[i, at[example.target]] = 0
-    return _teachers(rows, _save(logits, workdir))
+    folder = workdir / "scores"
+    folder.mkdir()
+    np.save(folder / LOGITS, logits, allow_pickle=False)
+    return _teachers(rows, Folder(path=folder))
 
 
 def _teachers(rows: CalibrationSet | TestSet, folder: Folder) -> Scores:
@@ -152,20 +154,21 @@ def _predict(
             next_action="train it again on the current task",
         )
     requests = [example.request for example in examples]
-    if engine.apart:
-        parts = engine.map(answer_shard, cut(requests, engine.shards), shared=packed(trained), what="answering in shards")
-        seen = joined(parts)
-    else:
-        seen = look(student, requests, alone=trained.kind == "student", mixture=mixture)
-    logits = np.asarray(seen.logits, dtype=np.float32)
-    if logits.shape != (len(requests), len(labels)) or not np.isfinite(logits).all():
-        raise DataError(
-            f"candidate {trained.name!r} ({trained.use}) answered with shape {logits.shape} or with NaN, "
-            f"expected finite {(len(requests), len(labels))}",
-            next_action="mend the part: logits must be finite, one column for each label",
-        )
-    folder = _save(logits, workdir, seen.columns)
-    return _scores(trained, folder, len(logits), _time_alone(lambda some: look_at(student, some, mixture), requests), recipe)
+    here = partial(look, student, requests, alone=answered_alone(trained), mixture=mixture)
+    parts = _parts(trained, None, requests, engine, here)
+    folder = save_seen(parts, workdir, shape=(len(requests), len(labels)), trained=trained)
+    return _scores(trained, folder, len(requests), _time_alone(lambda some: look_at(student, some, mixture), requests), recipe)
+
+
+def _parts(
+    trained: Trained, output: Fields | Text | None, requests: Sequence[Request], engine: Engine, here: Callable[[], Any]
+) -> Iterator[Any]:
+    """The answers shard by shard, or in one piece where they are made here."""
+    if not engine.apart:
+        yield here()
+        return
+    shards = cut(requests, engine.shards, most=SHARD) if answered_alone(trained) else [requests]
+    yield from engine.each(answer_shard, shards, shared=packed(trained, output), what="answering in shards")
 
 
 def _written(  # noqa: PLR0917 - the other half of `_predict`
@@ -178,14 +181,8 @@ def _written(  # noqa: PLR0917 - the other half of `_predict`
             next_action="train it again on the current task",
         )
     requests = [example.request for example in rows.examples]
-    if engine.apart:
-        shards = cut(requests, engine.shards)
-        said = joined_written(engine.map(answer_shard, shards, shared=packed(trained, output), what="answering in shards"))
-    else:
-        said = write(writer, output, requests, alone=trained.kind == "student")
-    folder = _save_written(said.values, workdir, said.columns)
-    if isinstance(output, Fields):
-        save_fields(folder.path, output, said.fields)
+    here = partial(write, writer, output, requests, alone=answered_alone(trained))
+    folder = save_written(_parts(trained, output, requests, engine, here), workdir, n=len(requests), output=output)
     return _scores(trained, folder, len(requests), _time_alone(writer.generate, requests), recipe)
 
 
@@ -218,34 +215,6 @@ def _time_alone(answer: Callable[[Sequence[Request]], object], requests: Sequenc
         answer([request])
         seconds.append(time.perf_counter() - start)
     return seconds
-
-
-def _save(
-    logits: NDArray[np.float32], workdir: Path, columns: Mapping[str, NDArray[np.float64]] | None = None
-) -> Folder:
-    folder = workdir / "scores"
-    folder.mkdir()
-    np.save(folder / LOGITS, logits, allow_pickle=False)
-    _save_columns(folder, columns or {}, len(logits))
-    return Folder(path=folder)
-
-
-def _save_written(answers: Sequence[str | None], workdir: Path, columns: Mapping[str, NDArray[np.float64]]) -> Folder:
-    folder = workdir / "scores"
-    folder.mkdir()
-    save_answers(folder, answers)
-    _save_columns(folder, columns, len(answers))
-    return Folder(path=folder)
-
-
-def _save_columns(folder: Path, columns: Mapping[str, NDArray[np.float64]], n: int) -> None:
-    for name, column in columns.items():
-        if column.shape != (n,) or not np.isfinite(column).all():
-            raise DataError(
-                f"column {name!r} of a candidate has shape {column.shape} or NaN, expected {n} numbers",
-                next_action="mend the part: it gives one finite number a request",
-            )
-        np.save(folder / f"{COLUMN}{name}.npy", column, allow_pickle=False)
 
 
 PREDICT_DEV = Step(name="predict-dev", version=5, fn=predict_dev, workdir=True)

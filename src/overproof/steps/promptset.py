@@ -40,6 +40,7 @@ from overproof.task import Slice
 K = TypeVar("K")
 HERE = LocalEngine()
 SPREAD_FROM = 20_000
+SHARD = 50_000  # texts at most: their sketches are what this process holds beside those it keeps
 """Rows from which on their sketches are worth a way to the workers: here, that many take two seconds."""
 LEAST_ROWS = 50
 """Fewer rows than this can't feed three sets, let alone a verdict."""
@@ -172,8 +173,8 @@ def sketch_apart(shared: None, texts: Sequence[str]) -> SketchPair:
 
 def _board(rows: Sequence[TrafficRecord], recipe: PromptSetRecipe, engine: Engine) -> _Board:
     def apart(texts: Sequence[str]) -> SketchPair:
-        shards = cut(texts, engine.shards)
-        return joined(engine.map(sketch_apart, shards, what="near-duplicates"), [len(one) for one in shards])
+        shards = cut(texts, engine.shards, most=SHARD)
+        return joined(engine.each(sketch_apart, shards, what="near-duplicates"), [len(one) for one in shards])
 
     spread = engine.apart and len(rows) >= SPREAD_FROM
     groups = clusters([row.request.text for row in rows], near=recipe.near_duplicates, sketched=apart if spread else None)

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from overproof.data import CalibrationSet, Example, TrainSet
+from overproof.engines import Engine
 from overproof.errors import DataError
 from overproof.evidence import Budget, Figure, Pair, Seeds, Size, Sizes, Trained
 from overproof.measure.intervals import figure
 from overproof.measure.learning import kept_in_hindsight, learning_curve
 from overproof.measure.paired import difference_interval
 from overproof.registry import resolve
-from overproof.steps.train import StudentRecipe, train
+from overproof.steps.train import HERE, StudentRecipe, train
 from overproof.store.artifacts import Step
 
 LEADING = 2  # students that are fitted with several seeds
@@ -96,7 +97,7 @@ def drawn(n: int, count: int, *, draw: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng([17, draw]).permutation(n)[:count])
 
 
-def fit_part(rows: TrainSet, calibration: CalibrationSet, recipe: FitRecipe, *, workdir: Path) -> Fit:
+def fit_part(rows: TrainSet, calibration: CalibrationSet, recipe: FitRecipe, *, workdir: Path, engine: Engine = HERE) -> Fit:
     """
     Fit a student on part of the training rows, and let it answer calibration rows.
 
@@ -105,6 +106,7 @@ def fit_part(rows: TrainSet, calibration: CalibrationSet, recipe: FitRecipe, *, 
         calibration: calibration rows.
         recipe: which student and which part.
         workdir: for its files, which nobody keeps.
+        engine: see `train`.
 
     Returns: right and wrong.
     Raises: DataError where so few rows can't teach.
@@ -112,7 +114,7 @@ def fit_part(rows: TrainSet, calibration: CalibrationSet, recipe: FitRecipe, *, 
     count = math.ceil(recipe.share * len(rows.examples))
     count = min(count, recipe.most or count)
     part = replace(rows, examples=tuple(rows.examples[i] for i in drawn(len(rows.examples), count, draw=recipe.draw)))
-    return _answered(train(part, recipe.student, workdir=workdir), part, calibration, recipe)
+    return _answered(train(part, recipe.student, workdir=workdir, engine=engine), part, calibration, recipe)
 
 
 def fit_whole(trained: Trained, rows: TrainSet, calibration: CalibrationSet, recipe: FitRecipe) -> Fit:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from overproof.data import Folder, TrainSet
+from overproof.engines import Engine
+from overproof.engines.local import LocalEngine
 from overproof.errors import DataError
 from overproof.evidence import Trained
-from overproof.steps.parcel import Parcel, packed, unpacked
+from overproof.steps.parcel import Parcel, packed
 from overproof.store.artifacts import Step
 from overproof.students import Generator, Student
 from overproof.students.checkpoints import Resumes
+from overproof.students.embedding import Spreads
 from overproof.students.files import folder_size
 from overproof.students.mixture import Mixture
 from overproof.students.parts import options_of, part_of
+
+HERE = LocalEngine()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +43,7 @@ class StudentRecipe:
 
 
 def train(
-    rows: TrainSet, recipe: StudentRecipe, *, workdir: Path, made: Parcel | None = None, checkpoints: Path | None = None
+    rows: TrainSet, recipe: StudentRecipe, *, workdir: Path, made: Trained | None = None, checkpoints: Path | None = None, engine: Engine = HERE
 ) -> Trained:
     """
     Fit one candidate.
@@ -46,14 +52,16 @@ def train(
         rows: training rows with at least two different targets.
         recipe: which candidate.
         workdir: an empty folder; the candidate's files stay in it.
-        made: the candidate as a worker has fitted it already, see `fit_apart`.
+        made: the candidate as a worker has fitted it already, see `fit_apart`; its folder is moved.
         checkpoints: folder that outlives a kill, where a long training leaves its state; changes no result.
+        engine: where a part cuts its own work over workers, if it can.
 
     Returns: the candidate with its files.
     Raises: DataError where the rows can't teach, or the part doesn't know an option; what the part raises.
     """
     if made is not None:
-        return unpacked(made, workdir / "student")
+        shutil.move(made.folder.path, workdir / "student")
+        return replace(made, folder=Folder(path=workdir / "student"))
     found = sorted({example.target for example in rows.examples})
     if len(found) < 2:
         raise DataError(
@@ -64,6 +72,8 @@ def train(
     student = _make(rows, recipe)
     if isinstance(student, Resumes):
         student.checkpoints = checkpoints
+    if isinstance(student, Spreads):
+        student.over = engine
     folder = workdir / "student"
     folder.mkdir()
     student.fit(rows, workdir=folder)
@@ -82,19 +92,28 @@ def train(
     )
 
 
-def fit_apart(rows: TrainSet, recipe: StudentRecipe) -> Parcel:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Apart:
+    """What candidates are fitted on in workers."""
+
+    rows: TrainSet
+    engine: Engine
+    """The one that fits them."""
+
+
+def fit_apart(given: Apart, recipe: StudentRecipe) -> Parcel:
     """
     Fit one candidate wherever this runs.
 
     Args:
-        rows: see `train`.
+        given: rows, and the engine for shards of a fit: what it embeds goes to all workers, while this one waits.
         recipe: see `train`.
 
     Returns: the candidate with its files.
     Raises: see `train`.
     """
     with tempfile.TemporaryDirectory() as folder:
-        return packed(train(rows, recipe, workdir=Path(folder)))
+        return packed(train(given.rows, recipe, workdir=Path(folder), engine=given.engine))
 
 
 def _make(rows: TrainSet, recipe: StudentRecipe) -> Student | Generator:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,18 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from overproof.data import Request, TrainSet
-from overproof.errors import DataError, MissingExtra
+from overproof.errors import DataError
 from overproof.progress import track
 from overproof.students.checkpoints import Checkpoint
 from overproof.students.distributed import together
-from overproof.students.files import AGAIN, MAX_TABLE_BYTES
-from overproof.students.finetune import Tokens, finetune, read_tuning
+from overproof.students.embedding import TOKENIZER, Graph, Over, Pass, Tokens, embed
+from overproof.students.files import AGAIN
+from overproof.students.finetune import Tokens as Rows
+from overproof.students.finetune import finetune, read_tuning
 from overproof.students.gaussian import Gaussian
 from overproof.students.linear import LinearStudent
 from overproof.students.neighbours import MOST, Neighbours
 from overproof.students.normalise import NORMALISER, text_of
 from overproof.students.quantise import rewritten
-from overproof.students.runtimes import BATCH, FP32, MODEL, Runtime, open_session, runtime_of
+from overproof.students.runtimes import BATCH, FP32, MODEL, Runtime, runtime_of
 from overproof.students.seen import Batching, Seen
 from overproof.students.settings import number, read_settings, remake, write_settings
 from overproof.students.weights import EncoderFiles, locate, sha256_of
@@ -34,71 +34,30 @@ if TYPE_CHECKING:
     from overproof.students.bert_onnx import BertConfig, Head, Weights
     from overproof.students.finetune import Tuning
 
-TOKENIZER, WORDS = "tokenizer.json", "words"
+WORDS = "words"
 HEADS = ("linear", "mlp")
 EMBEDDING = "embedding"
 READING = "reading with the encoder"
-ONE = np.zeros(1, dtype=np.int64)
 # Mean and maximum together: half a point more agreement than the mean alone on 2,000 held-out training rows.
 POOLING: Literal["mean_max"] = "mean_max"
 PARITY = 1e-3  # largest difference of a logit between the student as fitted and the graph as written
 TOLERANCE = 1e-4  # of the frozen encoder's head
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Batch:
-    rows: NDArray[np.int64]
-    ids: NDArray[np.int64]
-    mask: NDArray[np.int64]
-
-
 class _Runner:
     """A tokenizer and a loaded graph: texts in, one float32 row each out."""
 
-    def __init__(
-        self, model: bytes, tokenizer: Path, *, max_tokens: int, pad: int, threads: int, runtime: Runtime = FP32
-    ) -> None:
-        try:
-            from tokenizers import Tokenizer
-        except ImportError as error:
-            raise MissingExtra("encoder.v1", extra="encoder") from error
-        if tokenizer.stat().st_size > MAX_TABLE_BYTES:
-            raise DataError(f"{TOKENIZER} has over {MAX_TABLE_BYTES} bytes", next_action=AGAIN)
-        try:
-            self._tokenizer = Tokenizer.from_str(tokenizer.read_text(encoding="utf-8"))
-        except Exception as error:  # the library raises bare exceptions of its own
-            raise DataError(f"{TOKENIZER} can't be loaded: {error}", next_action=AGAIN) from error
-        self._session = open_session(model, runtime, threads=threads)
-        # The file may ask for padding to a fixed length; ours is by batch.
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_tokens)
-        self._pad, self.runtime, self._most = pad, runtime, min(BATCH, runtime.together)
-
-    def groups(self, tokens: Sequence[Sequence[int]]) -> list[list[int]]:
-        """Which texts go together: longest first, so that a batch holds texts of like length."""
-        order = sorted(range(len(tokens)), key=lambda i: (-len(tokens[i]), i))
-        alike = [list(rows) for _, rows in itertools.groupby(order, lambda i: 0 if self.runtime.padding else self._length(tokens[i]))]
-        return [rows[start : start + self._most] for rows in alike for start in range(0, len(rows), self._most)]
-
-    def _length(self, tokens: Sequence[int]) -> int:
-        return -(-len(tokens) // self.runtime.multiple) * self.runtime.multiple
+    def __init__(self, model: bytes, tokenizer: Path, *, max_tokens: int, pad: int, threads: int, runtime: Runtime = FP32) -> None:
+        self._tokens = Tokens(tokenizer, max_tokens=max_tokens, pad=pad, runtime=runtime)
+        self._graph, self.runtime = Graph(model, threads=threads, runtime=runtime).opened(), runtime
 
     def sizes(self, texts: Sequence[str]) -> list[int]:
         """Padded lengths when alone, in tokens."""
-        return [self._length(self._tokenizer.encode(text).ids) for text in texts]
-
-    def _padded(self, rows: NDArray[np.int64], tokens: Sequence[list[int]]) -> _Batch:
-        """Token lists, the longest first, as one array and its mask."""
-        shape = (len(tokens), self._length(tokens[0]))
-        ids, mask = np.full(shape, self._pad, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-        for at, one in enumerate(tokens):
-            ids[at, : len(one)] = one
-            mask[at, : len(one)] = 1
-        return _Batch(rows=rows, ids=ids, mask=mask)
+        return self._tokens.lengths(texts)
 
     def width_of(self, name: str) -> int | None:
         """Columns of an output; None where the graph has no such output."""
-        return self._session.outputs.get(name)
+        return self._graph.outputs.get(name)
 
     def run(self, texts: Sequence[str], *, width: int, what: str) -> NDArray[np.float32]:
         """The first output, shape (n, width)."""
@@ -106,28 +65,22 @@ class _Runner:
 
     @property
     def first(self) -> str:
-        """Name of the first output: the logits, or of a graph without head the embedding."""
-        return next(iter(self._session.outputs))
+        """Name of the first output: the logits."""
+        return next(iter(self._graph.outputs))
 
     def run_all(self, texts: Sequence[str], *, widths: Mapping[str, int], what: str) -> list[NDArray[np.float32]]:
         """Some outputs of one pass, shape (n, width) each."""
-        if len(texts) == 1:  # the common case of serving: no order to find, nothing to put in place
-            return self._pass(self._padded(ONE, [self._tokenizer.encode(texts[0]).ids]), widths)
+        if len(texts) == 1:
+            return self._pass(self._tokens.alone(texts[0]), widths)
         found = [np.empty((len(texts), width), dtype=np.float32) for width in widths.values()]
-        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
-        groups = self.groups(tokens)
-        for rows in track(groups, what, total=len(groups)) if len(groups) > 1 else groups:
-            batch = self._padded(np.array(rows, dtype=np.int64), [tokens[i] for i in rows])
-            for into, out in zip(found, self._pass(batch, widths), strict=True):
-                into[batch.rows] = out
+        passes = self._tokens.passes(texts)
+        for one in track(passes, what, total=len(passes)) if len(passes) > 1 else passes:
+            for into, out in zip(found, self._pass(one, widths), strict=True):
+                into[one.rows] = out
         return found
 
-    def _pass(self, batch: _Batch, widths: Mapping[str, int]) -> list[NDArray[np.float32]]:
-        outs = self._session.run(list(widths), batch.ids, batch.mask)
-        for out, width in zip(outs, widths.values(), strict=True):
-            if out.shape != (len(batch.rows), width):
-                raise DataError(f"{MODEL} answers with shape {out.shape}, expected {width} columns", next_action=AGAIN)
-        return outs
+    def _pass(self, one: Pass, widths: Mapping[str, int]) -> list[NDArray[np.float32]]:
+        return self._graph.run(one, widths)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,15 +92,15 @@ class _Base:
     tensors: Weights
     max_tokens: int
 
-    def runner(self, tensors: Weights, *, levels: int = 1) -> _Runner:
-        """It, or its trained self, without a head."""
+    def embed(self, tensors: Weights, texts: Sequence[str], *, levels: int = 1, over: Over | None = None) -> NDArray[np.float32]:
+        """Texts as it, or its trained self, reads them without a head."""
         from overproof.students import bert_onnx
 
         plain = bert_onnx.build(self.config, tensors, pooling=POOLING, levels=levels).SerializeToString(deterministic=True)
-        tokenizer, threads = self.files.folder / TOKENIZER, min(2, os.cpu_count() or 1)
-        return _Runner(plain, tokenizer, max_tokens=self.max_tokens, pad=self.config.pad_token_id, threads=threads)
+        tokens = Tokens(self.files.folder / TOKENIZER, max_tokens=self.max_tokens, pad=self.config.pad_token_id)
+        return embed(tokens, plain, texts, width=levels * bert_onnx.width_of(self.config, POOLING), over=over)
 
-    def tokens(self, texts: Sequence[str]) -> Tokens:
+    def tokens(self, texts: Sequence[str]) -> Rows:
         """The rows as it reads them."""
         from tokenizers import Tokenizer
 
@@ -155,7 +108,7 @@ class _Base:
         tokenizer.no_padding()
         tokenizer.enable_truncation(self.max_tokens)
         found = tokenizer.encode_batch(list(texts))
-        return Tokens(ids=tuple(np.array(encoding.ids, dtype=np.int64) for encoding in found))
+        return Rows(ids=tuple(np.array(encoding.ids, dtype=np.int64) for encoding in found))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -228,6 +181,7 @@ class EncoderStudent:
         read_tuning(tune)
         self.parameters = 0
         self.checkpoints: Path | None = None
+        self.over: Over | None = None
         self.resumed_at = 0
         self._runner: _Runner | None = None
         self._near: Sequence[Neighbours | Gaussian] = ()
@@ -286,10 +240,9 @@ class EncoderStudent:
         from overproof.students import bert_onnx
         from overproof.students.logistic import fit_logistic
 
-        width = bert_onnx.width_of(base.config, POOLING)
         if self.options.get("head") == "mlp":
-            return self._layered(base, texts, train, width)
-        embedded = base.runner(base.tensors).run(texts, width=width, what="embedding").astype(np.float64)
+            return self._layered(base, texts, train, bert_onnx.width_of(base.config, POOLING))
+        embedded = base.embed(base.tensors, texts, over=self.over).astype(np.float64)
         centre, spread = embedded.mean(axis=0), embedded.std(axis=0) + 1e-6
         head = fit_logistic((embedded - centre) / spread, train, c=self.options["c"], tolerance=TOLERANCE)
         weight = head.weight / spread  # the graph's head works on the embedding as it comes
@@ -307,7 +260,7 @@ class EncoderStudent:
         from overproof.students import mlp
 
         levels = max(1, base.config.layers // 2)
-        embedded = base.runner(base.tensors, levels=levels).run(texts, width=levels * width, what="embedding")
+        embedded = base.embed(base.tensors, texts, levels=levels, over=self.over)
         head = mlp.fit_mlp(embedded, train, seed=self.options["seed"])
         return _Fitted(
             tensors=base.tensors, head=head, features=embedded[:, :width].astype(np.float64), rows=np.arange(len(texts)),
@@ -315,8 +268,6 @@ class EncoderStudent:
         )  # fmt: skip
 
     def _tune(self, base: _Base, texts: Sequence[str], train: TrainSet, tuning: Tuning) -> _Fitted:
-        from overproof.students import bert_onnx
-
         tuned = (finetune if tuning.processes == 1 else together)(
             base.config,
             base.tensors,
@@ -329,9 +280,7 @@ class EncoderStudent:
         )
         self.resumed_at = tuned.resumed_at
         pick = np.sort(np.random.default_rng(self.options["seed"]).permutation(len(texts))[:MOST])
-        near = base.runner(tuned.tensors).run(
-            [texts[i] for i in pick], width=bert_onnx.width_of(base.config, POOLING), what="embedding"
-        )
+        near = base.embed(tuned.tensors, [texts[i] for i in pick], over=self.over)
         return _Fitted(
             tensors=tuned.tensors, head=tuned.head, features=near, rows=pick, check=tuned.check, facts={"tuned": tuned.facts}
         )

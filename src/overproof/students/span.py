@@ -16,7 +16,7 @@ from overproof.outputs import Fields, Text, kind_of
 from overproof.progress import track
 from overproof.students import Generated
 from overproof.students.checkpoints import Checkpoint
-from overproof.students.encoder import TOKENIZER
+from overproof.students.embedding import TOKENIZER
 from overproof.students.files import AGAIN, MAX_TABLE_BYTES, read_arrays, write_arrays
 from overproof.students.generators import read_generator, write_generator
 from overproof.students.runtimes import EXTERNAL_DATA, MODEL
