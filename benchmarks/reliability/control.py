@@ -276,12 +276,12 @@ class World:
             wrong = sum(self.rng.random() < self.truth[state.release_id] for _ in range(min(n, 200))) * max(1, n // 200)
             wrong = min(wrong, n)
             arms = n // 5 if state.stage == "canary" else 0
-            seen = StageCounts(
+            new = StageCounts(
                 requests=n, asked=n, kept=n, compared=n, disagreed=wrong, drawn=n, drawn_wrong=wrong, by_student=arms,
                 by_teacher=n - arms if arms else 0,
             )  # fmt: skip
             row = gate.tally._row(state.epoch, name)
-            row[:] = map(sum, zip(row, astuple(seen), strict=True))
+            row[:] = map(sum, zip(row, astuple(new), strict=True))
             gate.new[state.epoch, name] += n
 
     def route(self, gate: Gateway, piece: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 import time
@@ -121,6 +122,7 @@ class Tick:
         self._store, self._task, self._plan_of, self._tally, self._clock, self._former = store, task, plan_of, tally, clock, former
         self._id, self._number = secrets.token_hex(8), 0
         self._trying: Mapping[tuple[int, str], StageCounts] = {}
+        self._blind_since = 0.0
         self._plans: dict[str, RolloutPlan] = {}
         self._slots: dict[int, Slots] = {}
         self.last: Decision | None = None
@@ -128,11 +130,31 @@ class Tick:
 
     def run(self) -> RolloutState:
         """
-        One round.
+        One round. Evidence that can't be read or written is missing: the release goes back once that lasts as long as a hold may.
 
         Returns: the state after it.
         Raises: StoreError where the store can't be read or written; counts are kept for the next round.
         """
+        try:
+            state = self._round()
+        except Exception as error:
+            self._blind_since = self._blind_since or self._clock()
+            with contextlib.suppress(Exception):  # whoever can't read the state either stops by the age of its last word
+                self._give_back(f"{type(error).__name__}: {error}"[:300])
+            raise
+        self._blind_since = 0.0
+        return state
+
+    def _give_back(self, fault: str) -> None:
+        """Where the student answered unwatched for too long."""
+        rollouts, now = self._store.rollouts, self._clock()
+        state = rollouts.current(self._task)
+        if state.release_id is None or now - self._blind_since <= self._plan(state.release_id).hold_s:
+            return
+        why = "held too long: its evidence can't be read or written"
+        rollouts.give_back(self._task, by=GATEWAY, why=why, evidence={"fault": fault}, at=now)
+
+    def _round(self) -> RolloutState:
         self.flush()
         rollouts = self._store.rollouts
         state = rollouts.current(self._task)
@@ -144,6 +166,9 @@ class Tick:
             return rollouts.current(self._task)
         plan = self._plan(state.release_id)
         self.last = decide(plan, state, self._evidence(state), now)
+        if self.last.move == "promote":  # never on counts that this process alone remembers
+            self._slots = {}
+            self.last = decide(plan, state, self._evidence(state), now)
         if self.last.move == "promote" and (held := held_by(self._store, self._task, state.release_id)):
             self.last = replace(self.last, move="hold", why=held)
         facts = self.last.evidence or {}

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from overproof.data import Folder, TrainSet
-from overproof.errors import DataError
+from overproof.errors import DataError, OutOfMemory
 from overproof.evidence import Trained
 from overproof.steps.parcel import Parcel, packed, unpacked
 from overproof.store.artifacts import Step
@@ -20,6 +21,10 @@ from overproof.students.checkpoints import Resumes
 from overproof.students.files import folder_size
 from overproof.students.mixture import Mixture
 from overproof.students.parts import options_of, part_of
+
+
+_NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc")
+"""What libraries say that raise no MemoryError: torch, CUDA, C++."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +55,8 @@ def train(
         checkpoints: folder that outlives a kill, where a long training leaves its state; changes no result.
 
     Returns: the candidate with its files.
-    Raises: DataError where the rows can't teach, or the part doesn't know an option; what the part raises.
+    Raises: DataError where the rows can't teach, or the part doesn't know an option; OutOfMemory where the machine has too
+        little; what the part raises.
     """
     if made is not None:
         return unpacked(made, workdir / "student")
@@ -66,7 +72,8 @@ def train(
         student.checkpoints = checkpoints
     folder = workdir / "student"
     folder.mkdir()
-    student.fit(rows, workdir=folder)
+    with _within_memory(recipe):
+        student.fit(rows, workdir=folder)
     if rows.output is None and recipe.kind == "student":
         Mixture.of(rows).save(folder)
     return Trained(
@@ -95,6 +102,26 @@ def fit_apart(rows: TrainSet, recipe: StudentRecipe) -> Parcel:
     """
     with tempfile.TemporaryDirectory() as folder:
         return packed(train(rows, recipe, workdir=Path(folder)))
+
+
+@contextlib.contextmanager
+def _within_memory(recipe: StudentRecipe) -> Iterator[None]:
+    """
+    An allocation that failed, with what to do about it.
+
+    Nothing is tried with half the batch here: another batch is another student, and which one it is must not hang on the machine.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not (isinstance(error, MemoryError) or any(word in str(error) for word in _NO_MEMORY)):
+            raise
+        batch = next((table["batch"] for table in (recipe.options, *recipe.options.values()) if isinstance(table, Mapping) and "batch" in table), None)
+        half = f"set its batch to {max(1, int(batch) // 2)}, half of now" if batch else 'give it a smaller batch or tune = "frozen", where it has them'
+        raise OutOfMemory(
+            f"student {recipe.name!r} ({recipe.use}) was not fitted: the memory of this machine or process is not enough; the candidates before it are kept",
+            next_action=f"{half}, or take it out of the project file, or give more memory; then run again",
+        ) from error
 
 
 def _make(rows: TrainSet, recipe: StudentRecipe) -> Student | Generator:
