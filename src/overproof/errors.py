@@ -99,7 +99,7 @@ class StoreError(OverproofError):
 
 
 class OutOfMemory(OverproofError):
-    """This machine has not the memory for a piece of work; what was finished before it is kept."""
+    """The machine or process has too little memory for a piece of work; what was finished before it is kept."""
 
     exit_code = EXIT_OUTSIDE_WORLD
 

@@ -18,8 +18,8 @@ class Hungry(LinearStudent):
 
     kind = "tests.faults.hungry:Hungry"
 
-    def __init__(self, *, labels, batch=32, seed=0):
-        super().__init__(labels=labels, seed=seed)
+    def __init__(self, *, labels, batch=32, **options):
+        super().__init__(labels=labels, **options)
         self.batch = batch
 
     def fit(self, train, *, workdir):

@@ -51,12 +51,12 @@ def run(root, how):
 
 
 def steps(root):
-    """What each step gave, and what lies about unfinished."""
+    """What each step gave that holds no measured times; each of it can be read."""
     with open_store(root) as store:
         found = sorted((path.parent.name, json.loads(path.read_bytes())["output"]) for path in (store.home / "steps").rglob("*.json"))
         for _, digest in found:
             store.objects.get_value(digest)
-    return found
+    return [one for one in found if one[0] != "predict-dev"]
 
 
 @pytest.mark.slow
@@ -80,6 +80,8 @@ def test_a_run_that_memory_ends_keeps_what_was_finished_and_the_next_one_goes_on
         assert "batch to 32" in ended.stderr
     kept = steps(roots[0])
     assert [name for name, _ in kept].count("train") == 1  # the candidate before it
-    assert (run(roots[0], "").returncode, run(roots[1], "").returncode) == (0, 0)
+    for root in roots:
+        done = run(root, "")
+        assert done.returncode == 0, done.stderr
     assert steps(roots[0]) == steps(roots[1])
     assert set(kept) < set(steps(roots[1]))

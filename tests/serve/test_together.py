@@ -173,6 +173,44 @@ def test_a_second_machine_serves_the_release_that_the_first_one_made(tmp_path, s
     assert "r1" in said.stdout, said.stderr
 
 
+@pytest.mark.slow
+def test_a_gateway_that_starts_while_the_server_is_away_asks_the_teacher_until_it_is_back(tmp_path, server, wire, teacher):
+    """It knows its callers by the copy of their keys, keeps the rows, serves no student, and joins by itself; without the copy it doesn't start."""
+    folder = shared(tmp_path / "p", teacher)
+    with open_store(folder) as store:
+        secret = store.keys.add("me", scopes={"invoke"}).secret
+    wire.cut()
+    (seen := folder / ".overproof" / "keys.seen").unlink(missing_ok=True)
+    with pytest.raises(RuntimeError, match="no copy of the callers' keys"):
+        through(wire, folder)
+    wire.mend()
+    assert through(wire, folder).stop() == 0
+    assert secret[8:] not in seen.read_text()
+    assert seen.stat().st_mode & 0o777 == 0o600
+    wire.cut()
+    one, ids = through(wire, folder), []
+    try:
+        for _ in range(5):
+            got = one.chat(TEXTS[0], key=secret)
+            assert (got.status, got.headers.get("x-overproof-release")) == (200, None)
+            ids.append(got.id)
+        assert one.chat(TEXTS[0]).status == one.chat(TEXTS[0], key="op_" + "x" * 43).status == 401
+        assert "the teacher answers everything" in str(one.ask("GET", "/readyz").body)
+        wire.mend()
+
+        def joined():
+            got = one.chat(TEXTS[0], key=secret)
+            ids.append(got.id)
+            return got.headers.get("x-overproof-release") == "r1"
+
+        until(joined)
+    finally:
+        assert one.stop() == 0
+    with open_store(folder) as store:
+        assert {row.request.id for row in store.traffic.read()} == set(ids)
+        assert (store.captured.health().captured, store.captured.health().dropped) == (len(ids), 0)
+
+
 def test_counts_whose_commit_nobody_heard_of_are_added_once(tmp_path, server, wire, teacher, monkeypatch):
     """The server says afterwards whether a transaction was made."""
     folder = shared(tmp_path / "p", teacher)

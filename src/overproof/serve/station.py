@@ -195,6 +195,8 @@ class Station:
         found = [f"{self.name}: {text}" for text in (self.live.refused, self.trouble, self.capture.fault) if text]
         if self.capture.state != "open":
             found.append(f"{self.name}: the log is {self.capture.state}")
+        if self.live.polled_at is None and self.live.events:
+            found.append(f"{self.name}: the store was never read since the start, the teacher answers everything")
         if self.live.stale:
             found.append(f"{self.name}: the store can't be read for over {self.project.gateway.stale_s:g} s, the teacher answers everything")
         if self.shadow_silent:

@@ -22,7 +22,6 @@ from overproof.students.files import folder_size
 from overproof.students.mixture import Mixture
 from overproof.students.parts import options_of, part_of
 
-
 _NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc")
 """What libraries say that raise no MemoryError: torch, CUDA, C++."""
 

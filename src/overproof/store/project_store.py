@@ -142,7 +142,7 @@ class Store:
     @cached_property
     def keys(self) -> ApiKeys:
         """Keys with which callers of the gateway name themselves."""
-        return ApiKeys(self._project_db)
+        return ApiKeys(self._project_db, None if self.remote is None else self.home / "keys.seen")
 
     @cached_property
     def watching(self) -> Watching:

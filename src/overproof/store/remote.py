@@ -111,7 +111,8 @@ class PgDb(Db):
         name: of the schema.
         schema: one script for each version, oldest first, in SQLite's words.
 
-    Raises: MissingExtra without psycopg; StoreError where the server can't be reached, or the schema is a newer one.
+    Raises: MissingExtra without psycopg; StoreError where the schema is a newer one, or the server refuses. One that is away is
+        an error of the first use.
     """
 
     def __init__(self, dsn: str, name: str, schema: Sequence[str]) -> None:
@@ -123,7 +124,13 @@ class PgDb(Db):
         self._writer: psycopg.Connection[Row] | None = None
         self._looker: psycopg.Connection[Row] | None = None
         self._id, self._number = secrets.token_hex(8), 0
-        self._made()
+        self._ready = False
+        try:
+            with self.clear_errors():
+                self._made()
+        except StoreError as error:
+            if not _cut_off(error.__cause__):
+                raise  # where the server is away, whoever needs it is told so, and a gateway waits for it
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Any]:
@@ -202,6 +209,11 @@ class PgDb(Db):
 
     def connected(self) -> psycopg.Connection[Row]:
         """A connection of its own, into the schema."""
+        if not self._ready:
+            self._made()
+        return self._connection()
+
+    def _connection(self) -> psycopg.Connection[Row]:
         made: psycopg.Connection[Row] = (driver := _driver()).connect(
             self._dsn, autocommit=True, connect_timeout=int(WAIT_S), cursor_factory=driver.ClientCursor, application_name=f"overproof {os.getpid()} on {socket.gethostname()}"[:60],
             keepalives_idle=10, keepalives_interval=5, keepalives_count=3, tcp_user_timeout=10_000, options=f"-c search_path={self._name} -c lock_timeout={int(WAIT_S * 1000)}",
@@ -266,30 +278,30 @@ class PgDb(Db):
 
     def _made(self) -> None:
         """Bring the schema to the newest version, all or nothing."""
-        with self.clear_errors():
-            connection = self.connected()
-            try:
-                with connection.transaction():
-                    connection.execute("SELECT pg_advisory_xact_lock(%s)", (self._turn,))
-                    connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{self._name}"'.encode())
-                    connection.execute(b"CREATE TABLE IF NOT EXISTS overproof_schema(version BIGINT NOT NULL)")
-                    connection.execute(b"CREATE TABLE IF NOT EXISTS overproof_writer(id TEXT PRIMARY KEY, number BIGINT NOT NULL, at TIMESTAMPTZ NOT NULL DEFAULT now())")
-                    connection.execute(b"DELETE FROM overproof_writer WHERE at < now() - interval '1 day'")  # who asks, asks within a minute
-                    found = connection.execute("SELECT version FROM overproof_schema").fetchone()
-                    done = int(found[0]) if found else 0
-                    if done > len(self._scripts):
-                        raise StoreError(
-                            f"{self._name} was written by a newer version (schema {done}, this one knows {len(self._scripts)}); it was not touched",
-                            next_action="pip install --upgrade overproof",
-                        )
-                    if done < len(self._scripts):
-                        connection.execute(REFUSE.encode())
-                        for one in self._scripts[done:]:
-                            connection.execute(script(one).encode())
-                        connection.execute(b"DELETE FROM overproof_schema")
-                        connection.execute("INSERT INTO overproof_schema VALUES(%s)", (len(self._scripts),))
-            finally:
-                connection.close()
+        connection = self._connection()
+        try:
+            with connection.transaction():
+                connection.execute("SELECT pg_advisory_xact_lock(%s)", (self._turn,))
+                connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{self._name}"'.encode())
+                connection.execute(b"CREATE TABLE IF NOT EXISTS overproof_schema(version BIGINT NOT NULL)")
+                connection.execute(b"CREATE TABLE IF NOT EXISTS overproof_writer(id TEXT PRIMARY KEY, number BIGINT NOT NULL, at TIMESTAMPTZ NOT NULL DEFAULT now())")
+                connection.execute(b"DELETE FROM overproof_writer WHERE at < now() - interval '1 day'")  # who asks, asks within a minute
+                found = connection.execute("SELECT version FROM overproof_schema").fetchone()
+                done = int(found[0]) if found else 0
+                if done > len(self._scripts):
+                    raise StoreError(
+                        f"{self._name} was written by a newer version (schema {done}, this one knows {len(self._scripts)}); it was not touched",
+                        next_action="pip install --upgrade overproof",
+                    )
+                if done < len(self._scripts):
+                    connection.execute(REFUSE.encode())
+                    for one in self._scripts[done:]:
+                        connection.execute(script(one).encode())
+                    connection.execute(b"DELETE FROM overproof_schema")
+                    connection.execute("INSERT INTO overproof_schema VALUES(%s)", (len(self._scripts),))
+        finally:
+            connection.close()
+        self._ready = True
 
     @contextlib.contextmanager
     def clear_errors(self) -> Iterator[None]:
@@ -373,9 +385,9 @@ def _driver() -> Any:
     return psycopg
 
 
-def _cut_off(error: Exception) -> bool:
+def _cut_off(error: BaseException | None) -> bool:
     """Whether the server is away or has ended the connection; nothing of an open transaction is left then."""
-    return (getattr(error, "sqlstate", None) or "08").startswith(("08", "57P"))
+    return isinstance(error, _driver().OperationalError) and (getattr(error, "sqlstate", None) or "08").startswith(("08", "57P"))
 
 
 def _undo(writer: psycopg.Connection[Row]) -> None:
