@@ -211,9 +211,9 @@ class PgDb(Db):
         """A connection of its own, into the schema."""
         if not self._ready:
             self._made()
-        return self._connection()
+        return self._fresh()
 
-    def _connection(self) -> psycopg.Connection[Row]:
+    def _fresh(self) -> psycopg.Connection[Row]:
         made: psycopg.Connection[Row] = (driver := _driver()).connect(
             self._dsn, autocommit=True, connect_timeout=int(WAIT_S), cursor_factory=driver.ClientCursor, application_name=f"overproof {os.getpid()} on {socket.gethostname()}"[:60],
             keepalives_idle=10, keepalives_interval=5, keepalives_count=3, tcp_user_timeout=10_000, options=f"-c search_path={self._name} -c lock_timeout={int(WAIT_S * 1000)}",
@@ -278,7 +278,7 @@ class PgDb(Db):
 
     def _made(self) -> None:
         """Bring the schema to the newest version, all or nothing."""
-        connection = self._connection()
+        connection = self._fresh()
         try:
             with connection.transaction():
                 connection.execute("SELECT pg_advisory_xact_lock(%s)", (self._turn,))
