@@ -70,7 +70,7 @@ class Wire:
     """A line to the server that can be cut, or go silent, for those alone who connect by its `dsn`."""
 
     def __init__(self, server):
-        self._to, self.mode, self.lose_commit = f"{server.base}/.s.PGSQL.5432", "open", False
+        self._to, self.mode, self.lose_commit, self.then = f"{server.base}/.s.PGSQL.5432", "open", False, "open"
         self._pairs, self._lock, self._flowing = [], threading.Lock(), threading.Event()
         self._flowing.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -121,10 +121,12 @@ class Wire:
             while piece := source.recv(65536):
                 self._flowing.wait()
                 lost = forth and self.lose_commit and b"COMMIT" in piece
-                sink.sendall(piece)
-                if lost:  # it is made, and nobody hears of it
-                    self.lose_commit = False
+                if self.lose_commit != "on the way" or not lost:
+                    sink.sendall(piece)
+                if lost:  # it is made, or lost on the way, and nobody hears of it
+                    self.lose_commit, self.mode = False, self.then
                     source.shutdown(socket.SHUT_RDWR)
+                    sink.shutdown(socket.SHUT_WR)
         for one in (source, sink):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)

@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -276,10 +276,12 @@ class World:
             wrong = sum(self.rng.random() < self.truth[state.release_id] for _ in range(min(n, 200))) * max(1, n // 200)
             wrong = min(wrong, n)
             arms = n // 5 if state.stage == "canary" else 0
-            gate.tally.give_back({(state.epoch, name): StageCounts(
+            new = StageCounts(
                 requests=n, asked=n, kept=n, compared=n, disagreed=wrong, drawn=n, drawn_wrong=wrong, by_student=arms,
                 by_teacher=n - arms if arms else 0,
-            )})  # fmt: skip
+            )  # fmt: skip
+            row = gate.tally._row(state.epoch, name)
+            row[:] = map(sum, zip(row, astuple(new), strict=True))
             gate.new[state.epoch, name] += n
 
     def route(self, gate: Gateway, piece: str) -> None:

@@ -98,6 +98,12 @@ class StoreError(OverproofError):
     exit_code = EXIT_OUTSIDE_WORLD
 
 
+class OutOfMemory(OverproofError):
+    """The machine or process has too little memory for a piece of work; what was finished before it is kept."""
+
+    exit_code = EXIT_OUTSIDE_WORLD
+
+
 class CorruptArtifact(StoreError):
     """Bytes under the project don't have the digest that their manifest names; they are never used."""
 

@@ -11,6 +11,7 @@ from overproof.serve import router
 from overproof.serve.rollout import Decision, next_stage
 from overproof.store.labels import LabelLedger
 from overproof.store.local import Db
+from overproof.store.rollout import Rollouts
 
 SEEDS = int(os.environ.get("OVERPROOF_SEEDS", "10000"))
 
@@ -43,7 +44,7 @@ def hasty(plan, state, evidence, now):
         (Db, "check_fence", lambda self, connection: None, "taken over"),
         (LabelLedger, "get", lambda self, key: None, "paid for again|acknowledged and is None"),
         (router, "_in_arm", lambda now: True, "nobody has released"),
-        (tick.Tally, "give_back", lambda self, counts: None, "the store counts"),
+        (Rollouts, "add", lambda self, counts, **how: None, "the store counts"),
     ],
     ids=["promotes without evidence", "no fence", "forgets labels", "serves in shadow", "loses counts"],
 )

@@ -247,8 +247,8 @@ class _Quiet(server._Server):
 class Gateway:
     """`overproof serve` in a thread, with callers' ends and a look at the log."""
 
-    def __init__(self, *folders, drain_s=5.0, keep=LogProcess):
-        self.folder, self.folders, self.app, self.port, self._keep = folders[0], folders, None, 0, keep
+    def __init__(self, *folders, drain_s=5.0, keep=LogProcess, clock=time.time):
+        self.folder, self.folders, self.app, self.port, self._keep, self._clock = folders[0], folders, None, 0, keep, clock
         self._ready, self._drain_s, self._failed = threading.Event(), drain_s, None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -258,7 +258,7 @@ class Gateway:
 
     def _run(self):
         try:
-            self.app = App([load_project(one / "overproof.toml") for one in self.folders], host="127.0.0.1", keep=self._keep)
+            self.app = App([load_project(one / "overproof.toml") for one in self.folders], host="127.0.0.1", keep=self._keep, clock=self._clock)
             self.app.load()
             with patch.object(server, "_Server", _Quiet):
                 server.serve(self.app, host="127.0.0.1", port=0, on_started=self._started, drain_s=self._drain_s)
@@ -392,7 +392,7 @@ def command(folder, *words):
 
 
 @contextlib.contextmanager
-def running(root: Path, packed=None, *, stage="", share=None, serve="", gateway="", stub=None, keep=LogProcess):
+def running(root: Path, packed=None, *, stage="", share=None, serve="", gateway="", stub=None, keep=LogProcess, clock=time.time):
     """A project at a stage, its upstream, and the gateway between them."""
     with contextlib.ExitStack() as stack:
         if stub is None:
@@ -403,7 +403,7 @@ def running(root: Path, packed=None, *, stage="", share=None, serve="", gateway=
             record(folder, packed)
         if stage:
             place(folder, stage, share)
-        one = Gateway(folder, keep=keep)
+        one = Gateway(folder, keep=keep, clock=clock)
         stack.callback(one.stop)
         one.stub = stub
         if stage:

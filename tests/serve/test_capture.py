@@ -218,6 +218,11 @@ class Faulty:
             raise self.error
         return self._log.commit(*args)
 
+    def made(self, once):
+        if self.error is not None:
+            raise self.error
+        return self._log.made(once)
+
     def broke(self):
         self.noted = True
 
@@ -281,6 +286,47 @@ def test_while_the_stores_server_is_away_nobody_waits_for_the_next_try(store):
     asyncio.run(go())
     assert [record.request.id for record in store.traffic.read()] == ["req-3", "req-4"]
     assert counts_of(store) == {("inbox", "tier=gold"): {"captured": 2, "aside": 0, "store busy": 2}}
+
+
+class Unheard(Faulty):
+    """A server that makes a commit, or doesn't, and is away before it says so."""
+
+    def __init__(self, log, error, *, makes):
+        super().__init__(log, error)
+        self.makes = makes
+
+    def commit(self, *args):
+        if self.error is not None and self.makes:
+            self.makes = False
+            self._log.commit(*args)
+        return super().commit(*args)
+
+
+@pytest.mark.parametrize("makes", [True, False])
+def test_a_commit_that_nobody_heard_of_is_counted_once_whether_it_was_made_or_not(store, makes):
+    """Drops and rows of the unheard commit are there once, and who waited for a row that is in the log is no drop."""
+    psycopg = pytest.importorskip("psycopg", reason="needs the extra postgres")
+
+    async def go():
+        capture = Capture(store, redactor=REDACTOR)
+        capture._log = log = Unheard(store.captured, storage_error(psycopg.OperationalError("the connection is lost")), makes=makes)
+        capture.lost(("inbox", "tier=gold", "queue full"))
+        waits = asyncio.ensure_future(capture.put_durable(row(1)))
+        assert capture.put(row(2))
+        assert await waits is False
+        await until(lambda: capture.away)
+        assert capture.put(row(3))
+        log.error = None
+        await until(lambda: not capture.away and not capture.waiting)
+        assert await capture.put_durable(row(4))
+        assert await capture.close()
+        assert capture.written == len(list(store.traffic.read()))
+
+    asyncio.run(go())
+    there = {"req-1"} if makes else set()
+    assert {record.request.id for record in store.traffic.read()} == there | {"req-2", "req-3", "req-4"}
+    (found,) = counts_of(store).values()
+    assert {k: n for k, n in found.items() if n} == {"captured": 3 + len(there), "queue full": 1, **({} if makes else {"store busy": 1})}
 
 
 def test_who_waits_for_a_disk_that_turns_out_full_is_told_so_at_once(store):

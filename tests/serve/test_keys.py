@@ -2,6 +2,7 @@
 
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -9,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overproof.cli import main
-from overproof.errors import DataError
+from overproof.errors import DataError, StoreError
 from overproof.serve.keys import Caller, Denied, Keyring, is_own, refuse_open_bind
-from overproof.store.keys import SCOPES
+from overproof.store.keys import SCOPES, ApiKeys
 from overproof.store.project_store import open_store
 
 
@@ -205,3 +206,26 @@ def test_the_verb_refuses_what_makes_no_sense(tmp_path, args):
     assert ("keys list" if args == ["revoke", "nobody"] else "days" if "add" in args else "revoke ID") in done.stderr
     with open_store(tmp_path) as store:
         assert store.keys.all() == ()
+
+
+def test_where_the_server_is_away_the_callers_of_the_last_day_are_known_and_nobody_by_an_older_or_a_damaged_copy(tmp_path, monkeypatch):
+    """The copy holds no key, lets the same callers in, and is refused once it is a day old, from tomorrow, changed or missing."""
+    pytest.importorskip("psycopg", reason="needs the extra postgres")
+    from overproof.store.remote import PgDb
+
+    seen = tmp_path / "keys.seen"
+    with open_store(tmp_path) as store:
+        here = ApiKeys(store._project_db, seen)
+        made = here.add("me", scopes={"invoke"})
+        assert Keyring([here]).required
+    away = ApiKeys(PgDb("postgresql://nobody@127.0.0.1:1/none", "x", ()), seen)
+    ring = Keyring([away])
+    assert ring.caller(b"Bearer " + made.secret.encode()).id == made.key.id
+    assert isinstance(ring.caller(None), Denied)
+    whole, today = seen.read_bytes(), time.time()
+    assert made.secret.encode() not in whole
+    for text, at in ((whole, today + 90_000), (whole, today - 3_600), (whole.replace(b"invoke", b"admin "), today), (b"", today)):
+        seen.write_bytes(text)
+        monkeypatch.setattr("overproof.store.keys.time", SimpleNamespace(time=lambda at=at: at))
+        with pytest.raises(StoreError, match="no copy of the callers' keys"):
+            Keyring([away])

@@ -9,11 +9,17 @@ from pathlib import Path
 
 import pytest
 from tests.postgres import Wire, running
+from tests.serve.test_moves import DAY, write_project
+from tests.serve.test_moves import Gateway as Counting
+from tests.serve.test_moves import release as release_of
 from tests.serve.whole import TEXTS, Gateway, Teacher, project, put_at, release
 
 from overproof.data import ALL, StageCounts
+from overproof.errors import StoreError
 from overproof.project import load_project
 from overproof.serve import moves
+from overproof.serve.evidence import Tally, Tick
+from overproof.store import remote
 from overproof.store.place import NAME, Remote, put_remote
 from overproof.store.project_store import open_store
 
@@ -76,6 +82,11 @@ def by(gateway, ids, n=1):
         assert got.status == 200, got.body
         ids.append(got.id)
     return got.headers.get("x-overproof-release") or "teacher"
+
+
+def made(folder):
+    folder.mkdir()
+    return folder
 
 
 def given_back(folder):
@@ -162,6 +173,44 @@ def test_a_second_machine_serves_the_release_that_the_first_one_made(tmp_path, s
     assert "r1" in said.stdout, said.stderr
 
 
+@pytest.mark.slow
+def test_a_gateway_that_starts_while_the_server_is_away_asks_the_teacher_until_it_is_back(tmp_path, server, wire, teacher):
+    """It knows its callers by the copy of their keys, keeps the rows, serves no student, and joins by itself; without the copy it doesn't start."""
+    folder = shared(tmp_path / "p", teacher)
+    with open_store(folder) as store:
+        secret = store.keys.add("me", scopes={"invoke"}).secret
+    wire.cut()
+    (seen := folder / ".overproof" / "keys.seen").unlink(missing_ok=True)
+    with pytest.raises(RuntimeError, match="no copy of the callers' keys"):
+        through(wire, folder)
+    wire.mend()
+    assert through(wire, folder).stop() == 0
+    assert secret[8:] not in seen.read_text()
+    assert seen.stat().st_mode & 0o777 == 0o600
+    wire.cut()
+    one, ids = through(wire, folder), []
+    try:
+        for _ in range(5):
+            got = one.chat(TEXTS[0], key=secret)
+            assert (got.status, got.headers.get("x-overproof-release")) == (200, None)
+            ids.append(got.id)
+        assert one.chat(TEXTS[0]).status == one.chat(TEXTS[0], key="op_" + "x" * 43).status == 401
+        assert "the teacher answers everything" in str(one.ask("GET", "/readyz").body)
+        wire.mend()
+
+        def joined():
+            got = one.chat(TEXTS[0], key=secret)
+            ids.append(got.id)
+            return got.headers.get("x-overproof-release") == "r1"
+
+        until(joined)
+    finally:
+        assert one.stop() == 0
+    with open_store(folder) as store:
+        assert {row.request.id for row in store.traffic.read()} == set(ids)
+        assert (store.captured.health().captured, store.captured.health().dropped) == (len(ids), 0)
+
+
 def test_counts_whose_commit_nobody_heard_of_are_added_once(tmp_path, server, wire, teacher, monkeypatch):
     """The server says afterwards whether a transaction was made."""
     folder = shared(tmp_path / "p", teacher)
@@ -172,6 +221,49 @@ def test_counts_whose_commit_nobody_heard_of_are_added_once(tmp_path, server, wi
         store.rollouts.add({(1, "paying"): StageCounts(requests=4)}, at=1.0)
         assert not wire.lose_commit
         assert [part.requests for part in store.rollouts.counts(1)["paying"]] == [7]
+
+
+@pytest.mark.parametrize("how", [True, "on the way"])
+def test_counts_are_added_once_where_the_server_stays_away_right_at_the_commit(tmp_path, server, wire, teacher, monkeypatch, how):
+    """Nobody can be asked whether it was made: the same counts are tried again under the same number, and new ones after them."""
+    folder = shared(tmp_path / "p", teacher)
+    monkeypatch.setenv(DSN, wire.dsn)
+    monkeypatch.setattr(remote, "WAIT_S", 0.3)
+    tally = Tally()
+    with open_store(folder) as store:
+        tick = Tick(store, "routing", moves.plan_of(store, load_project(folder)), tally)
+        tick.run()
+        tally.request(1, "paying")
+        wire.lose_commit, wire.then = how, "cut"
+        for _ in range(2):
+            with pytest.raises(StoreError, match="Postgres"):
+                tick.flush()
+        tally.request(1, "paying")
+        wire.then = "open"
+        wire.mend()
+        tick.flush()
+        tick.flush()
+        assert [part.requests for part in store.rollouts.counts(1)["paying"]] == [2]
+
+
+def test_a_stage_is_as_old_as_the_stores_clock_says(tmp_path, server, monkeypatch):
+    """A gateway, or a person, whose clock is two days ahead promotes nothing, and one whose clock is behind makes no stage older; on files the same clock would."""
+    found = {}
+    for name in ("files", "server"):
+        checked = load_project(write_project(made(tmp_path / name)))
+        if name == "server":
+            (checked.root / ".overproof").mkdir()
+            put_remote(checked.root / ".overproof", Remote(dsn_env=DSN, schema="clocks"))
+        with open_store(checked.root) as store:
+            release_of(store)
+            moves.promote(store, checked, by="Dana", now=time.time() - 2 * DAY if name == "server" else None)
+            ahead = Counting(store, checked, lambda: time.time() + 2 * DAY)
+            state = store.rollouts.current("t")
+            for piece in ("vip", "other"):
+                ahead.see(state, piece, 1_500, wrong=15)
+            found[name] = ahead.tick.run().stage, moves.promote(store, checked, by="Dana", now=time.time() + 2 * DAY).moved
+            assert name == "files" or abs(state.since - time.time()) < 3600
+    assert found == {"files": ("canary", False), "server": ("shadow", False)}
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,38 @@ def test_a_server_that_restarts_loses_nothing_and_the_store_goes_on(root, server
         server.start()
         store.decisions.append("three", actor="a", subject="s", body={})
         assert [one.kind for one in store.decisions.read()] == ["one", "three"]
+
+
+def test_sessions_that_end_cost_nothing_and_who_has_a_role_waits_for_a_restart(root, server):
+    """A connection that ended while nobody used it is made anew; a run goes on once the server is back, and a write that was cut off inside is undone."""
+    import psycopg
+
+    with open_store(root) as store:
+        store.decisions.append("one", actor="a", subject="s", body={})
+
+        def end_all():
+            with psycopg.connect(server.dsn, autocommit=True) as connection:
+                connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+
+        def cut_off_inside(store):
+            with store._project_db.write() as connection:
+                connection.execute("INSERT INTO budget VALUES('x', 1, 0, 0)")
+                end_all()
+                connection.execute("INSERT INTO budget VALUES('y', 1, 0, 0)")
+
+        end_all()
+        assert [one.kind for one in store.decisions.read()] == ["one"]
+        store.decisions.append("two", actor="a", subject="s", body={})
+        with store.role("run"):
+            server.stop("immediate")
+            later = threading.Timer(1.0, server.start)
+            later.start()
+            store.decisions.append("three", actor="a", subject="s", body={})
+            later.join()
+            with pytest.raises(StoreError, match="Postgres"):
+                cut_off_inside(store)
+        assert [one.kind for one in store.decisions.read()] == ["one", "two", "three"]
+        assert store._project_db.rows("SELECT count(*) FROM budget") == [(0,)]
 
 
 def test_a_newer_schema_is_refused_and_not_touched(server):

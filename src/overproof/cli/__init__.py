@@ -15,6 +15,7 @@ from overproof.errors import (
     EXIT_INTERRUPTED,
     EXIT_OUTSIDE_WORLD,
     EXIT_USER_FILE,
+    OutOfMemory,
     OverproofError,
     ProjectError,
     StoreError,
@@ -101,6 +102,8 @@ class Verbs(click.Group):
             code = EXIT_INTERRUPTED
         except BrokenPipeError:
             code = EXIT_OUTSIDE_WORLD
+        except MemoryError:
+            code = _told(_memory(), as_json="--json" in given, debug="--debug" in given)
         except OSError as error:
             code = _told(_world(error), as_json="--json" in given, debug="--debug" in given)
         except Exception as error:  # noqa: BLE001 - the last door: people get words and an exit code
@@ -116,6 +119,13 @@ def _world(error: OSError) -> StoreError:
     return StoreError(
         f"{'the disk is full' if full else error.strerror or error}{where}; what was finished before is kept",
         next_action="free some space, then run again to resume" if full else "mend that, then run again to resume",
+    )
+
+
+def _memory() -> OutOfMemory:
+    return OutOfMemory(
+        "the memory of this machine or process is not enough; what was finished before is kept",
+        next_action="give it more, or fewer rows ([promptset] requests), then run again to resume",
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import secrets
 import threading
 import time
 from collections import Counter, defaultdict, deque
@@ -24,6 +25,7 @@ from overproof.errors import DataError, StoreError
 from overproof.importers.rows import ID_CHARS
 from overproof.privacy.redact import Redactor
 from overproof.serve.rows import Row, aside, record_of, writable
+from overproof.store.added import Addition
 from overproof.store.captured import Drop, Feedback, FeedbackKind, Kept, Key, is_away, is_broken, is_full
 from overproof.store.decisions import now
 from overproof.store.money import Prices
@@ -59,7 +61,7 @@ Usage = tuple[str, str, str]
 _Future = asyncio.Future[bool]
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, eq=False)
 class _Entry:
     """What waits: a row, or words of feedback."""
 
@@ -70,6 +72,15 @@ class _Entry:
     future: _Future | None = None
     kept: Kept | None = None
     """The row as it may be written, once the writer has read it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Tried:
+    """A commit that a server was asked for, and then was away: it may have been made."""
+
+    once: Addition
+    dropped: Mapping[Key, int]
+    entries: Sequence[_Entry]
 
 
 class Capture:
@@ -106,6 +117,8 @@ class Capture:
         self._writer_drops: Counter[Key] = Counter()  # the writer's
         self._told: Mapping[Key, int] = {}  # drops that are committed
         self._batch: list[_Entry] = []
+        self._id, self._number = secrets.token_hex(8), 0
+        self._tried: _Tried | None = None
         self._wake = threading.Event()
         self.written = 0
         """Rows that are durable."""
@@ -340,14 +353,22 @@ class Capture:
             return None
 
     def _commit(self) -> None:
+        try:
+            self._learn()
+        except Exception as error:  # noqa: BLE001 - as below
+            self._failed(error)
+            return
         dropped = Counter(dict(self._loop_drops)) + self._writer_drops  # the loop adds to its own meanwhile
         fresh = {key: n - self._told.get(key, 0) for key, n in dropped.items() if n > self._told.get(key, 0)}
         kept = [entry.kept for entry in self._batch if entry.kept is not None]
         words = [entry for entry in self._batch if entry.row is None]
         if kept or fresh or words or self.away:
+            self._number += 1
+            tried = _Tried(once=Addition(writer=self._id, number=self._number), dropped=dropped, entries=tuple(self._batch))
             try:
-                known = self._log.commit(kept, fresh, [self._clean(entry.words) for entry in words])
+                known = self._log.commit(kept, fresh, [self._clean(entry.words) for entry in words], tried.once)
             except Exception as error:  # noqa: BLE001 - this thread may not end: counts and feedback depend on it
+                self._tried = tried if isinstance(error, StoreError) and is_away(error) else None
                 self._failed(error)
                 return
             for entry, there in zip(words, known, strict=True):
@@ -363,6 +384,20 @@ class Capture:
         self._batch = []
         if self.state == "refusing":
             self.state, self.fault = "open", ""
+
+    def _learn(self) -> None:
+        """Whether the last commit was made although its answer was lost: neither its rows nor its counts may be told again."""
+        tried = self._tried
+        if tried is not None and self._log.made(tried.once):
+            there = [entry for entry in tried.entries if entry.kept is not None]
+            for how in (entry.row.served for entry in there if entry.row is not None and entry.future is not None):
+                self._writer_drops[how.task, how.slice, "store busy"] -= 1  # whoever waited was told no, and it is in the log
+            again = [entry for entry in self._batch if entry in tried.entries]
+            self._batch = [entry for entry in self._batch if entry not in tried.entries]
+            self._told = tried.dropped
+            self.written += len(there)
+            self._done(again)
+        self._tried = None
 
     def _clean(self, words: Sequence[Feedback]) -> list[Feedback]:
         return [one if one.kind == "rating" else replace(one, value=self._redactor.answer(one.value)) for one in words]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -13,6 +15,7 @@ from overproof.data.rollout import COUNTS
 from overproof.measure.slices import OTHER
 from overproof.serve.moves import held_by
 from overproof.serve.rollout import Compare, Decision, Evidence, RolloutPlan, breach, decide
+from overproof.store.added import Addition
 from overproof.store.project_store import Store
 from overproof.store.rollout import Slots
 
@@ -95,14 +98,6 @@ class Tally:
             rows, self._rows = self._rows, {}
         return {key: StageCounts(**dict(zip(COUNTS, row, strict=True))) for key, row in rows.items()}
 
-    def give_back(self, counts: Mapping[tuple[int, str], StageCounts]) -> None:
-        """Take counts again that could not be written."""
-        with self._lock:
-            for (epoch, name), part in counts.items():
-                row = self._row(epoch, name)
-                for at, field in enumerate(COUNTS):
-                    row[at] += getattr(part, field)
-
     def _row(self, epoch: int, slice_name: str) -> list[int]:
         return self._rows.setdefault((epoch, slice_name or OTHER), [0] * len(COUNTS))
 
@@ -125,6 +120,9 @@ class Tick:
         former: Callable[[], RolloutState | None] = lambda: None,
     ) -> None:  # fmt: skip
         self._store, self._task, self._plan_of, self._tally, self._clock, self._former = store, task, plan_of, tally, clock, former
+        self._id, self._number = secrets.token_hex(8), 0
+        self._trying: Mapping[tuple[int, str], StageCounts] = {}
+        self._blind_since = 0.0
         self._plans: dict[str, RolloutPlan] = {}
         self._slots: dict[int, Slots] = {}
         self.last: Decision | None = None
@@ -132,22 +130,45 @@ class Tick:
 
     def run(self) -> RolloutState:
         """
-        One round.
+        One round. Evidence that can't be read or written is missing: the release goes back once that lasts as long as a hold may.
 
         Returns: the state after it.
         Raises: StoreError where the store can't be read or written; counts are kept for the next round.
         """
+        try:
+            state = self._round()
+        except Exception as error:
+            self._blind_since = self._blind_since or self._clock()
+            with contextlib.suppress(Exception):  # whoever can't read the state either stops by the age of its last word
+                self._give_back(f"{type(error).__name__}: {error}"[:300])
+            raise
+        self._blind_since = 0.0
+        return state
+
+    def _give_back(self, fault: str) -> None:
+        """Where the student answered unwatched for too long."""
+        rollouts, now = self._store.rollouts, self._clock()
+        state = rollouts.current(self._task)
+        if state.release_id is None or now - self._blind_since <= self._plan(state.release_id).hold_s:
+            return
+        why = "held too long: its evidence can't be read or written"
+        rollouts.give_back(self._task, by=GATEWAY, why=why, evidence={"fault": fault}, at=now)
+
+    def _round(self) -> RolloutState:
         self.flush()
         rollouts = self._store.rollouts
         state = rollouts.current(self._task)
         if state.release_id is None:
             self.last = None
             return state
-        now = self._clock()
+        now = rollouts.time(self._clock())
         if (former := self._former()) is not None and former.epoch != state.epoch and self._watch(former, state, now):
             return rollouts.current(self._task)
         plan = self._plan(state.release_id)
         self.last = decide(plan, state, self._evidence(state), now)
+        if self.last.move == "promote":  # never on counts that this process alone remembers
+            self._slots = {}
+            self.last = decide(plan, state, self._evidence(state), now)
         if self.last.move == "promote" and (held := held_by(self._store, self._task, state.release_id)):
             self.last = replace(self.last, move="hold", why=held)
         facts = self.last.evidence or {}
@@ -186,15 +207,15 @@ class Tick:
         return True
 
     def flush(self) -> None:
-        """Write what was counted; durable on return."""
-        new = self._tally.take()
-        if not new:
-            return
-        try:
-            self._store.rollouts.add(new, at=self._clock())
-        except BaseException:
-            self._tally.give_back(new)
-            raise
+        """Write what was counted; durable on return. What was tried and not heard of goes first, as it was: it may be there."""
+        for _ in range(2):
+            if not self._trying:
+                self._trying = self._tally.take()
+                self._number += 1
+            if not self._trying:
+                return
+            self._store.rollouts.add(self._trying, at=self._clock(), once=Addition(writer=self._id, number=self._number))
+            self._trying = {}
 
     def _evidence(self, state: RolloutState) -> Evidence:
         rollouts = self._store.rollouts

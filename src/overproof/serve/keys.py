@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
-from overproof.errors import DataError, OverproofError
+from overproof.errors import DataError, OverproofError, StoreError
 from overproof.serve.asgi import Refusal
+from overproof.store.captured import is_away
 from overproof.store.keys import ID_LENGTH, PREFIX, SCOPES, ApiKey, ApiKeys, Scope
 
 FOLLOW_S: Final = 0.5  # half of the second within which a new or revoked key has to count
@@ -68,7 +69,8 @@ class Keyring:
         stores: where the keys are kept.
         clock: Unix time.
 
-    Raises: StoreError where they can't be read at the start; later the last ones read go on to hold.
+    Raises: StoreError where they can't be read at the start, and this machine has no copy of theirs from the last day; later the
+        last ones read go on to hold.
     """
 
     def __init__(self, stores: Sequence[ApiKeys], *, clock: Callable[[], float] = time.time) -> None:
@@ -80,7 +82,12 @@ class Keyring:
         """Whether callers have to name themselves: so from the first key on, also where all were revoked since."""
         self.read_at = 0.0
         """When the stores were last read, Unix time."""
-        self.reload()
+        try:
+            self.reload()
+        except StoreError as error:
+            if not is_away(error):
+                raise
+            self._take([store.last_seen() for store in self._stores])
 
     def caller(self, authorization: bytes | None) -> Caller | Denied:
         """
@@ -129,10 +136,13 @@ class Keyring:
 
     def reload(self) -> None:
         """Read the keys again; the change is one assignment, so that no request sees half of it."""
+        self._take([store.all() for store in self._stores])
+
+    def _take(self, found: Sequence[Sequence[ApiKey]]) -> None:
         known: dict[bytes, _Known] = {}
         newest = self._newest
-        for place, store in enumerate(self._stores):
-            for key in store.all():
+        for place, keys in enumerate(found):
+            for key in keys:
                 scopes = frozenset(SCOPES) if "admin" in key.scopes else key.scopes
                 known[key.id.encode()] = _Known(key, Caller(key.id, scopes, place))
                 newest = max(newest, key.created, key.revoked or 0.0)

@@ -88,11 +88,11 @@ def view(store: Store, project: Project, *, now: float | None = None) -> Rollout
     Args:
         store: the project's store.
         project: the loaded project.
-        now: seconds since 1970; the clock's where None.
+        now: seconds since 1970; the clock's where None, the server's where the store is on one.
 
     Returns: the view.
     """
-    now = time.time() if now is None else now
+    now = store.rollouts.time(time.time() if now is None else now)
     state = store.rollouts.current(project.task.name)
     candidate, holds = newest_candidate(store, state), tuple(store.watching.holds(state.task))
     if state.release_id is None:
@@ -122,13 +122,13 @@ def promote(
         release_id: which release; the serving one that is not yet at full, else the newest candidate, where empty.
         to: the stage as the file names it ("shadow", "canary 5%", "full"); the next one where empty.
         force: a reason to go there without the evidence; recorded. Against an alarm there is none.
-        now: seconds since 1970; the clock's where None.
+        now: seconds since 1970; the clock's where None, the server's where the store is on one.
 
     Returns: what came of it.
     Raises: DataError for an unknown release or stage, where there is nothing to take on, or for a release without the signature that
         the project asks for.
     """
-    now = time.time() if now is None else now
+    now = store.rollouts.time(time.time() if now is None else now)
     state = store.rollouts.current(project.task.name)
     serving = state.release_id if state.stage != "full" else None
     name = release_id or serving or newest_candidate(store, state)

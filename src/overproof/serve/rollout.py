@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -319,9 +320,15 @@ def evidence_of(state: RolloutState, bars: Sequence[BarState], evidence: Evidenc
 
     Returns: counts and bars as JSON can say them.
     """
-    rows = [{"bar": b.name, "n": b.n, "wrong": b.wrong, "at_most": b.bar, "upper": round(b.upper, 6), "log_e": round(b.log_e, 4),
+    rows = [{"bar": b.name, "n": b.n, "wrong": b.wrong, "at_most": b.bar, "upper": _spelled(round(b.upper, 6)), "log_e": _spelled(round(b.log_e, 4)),
              "alarm_at": round(b.alarm_at, 4)} for b in bars]  # fmt: skip
-    return {"epoch": state.epoch, "stage": state.stage, "share": state.share, "newest": evidence.newest, "bars": rows}
+    newest = None if evidence.newest is None else _spelled(evidence.newest)
+    return {"epoch": state.epoch, "stage": state.stage, "share": state.share, "newest": newest, "bars": rows}
+
+
+def _spelled(number: float) -> float | str:
+    """What JSON has no number for is a word: a move that can't be recorded would not be made."""
+    return number if math.isfinite(number) else str(number)
 
 
 def _present(plan: RolloutPlan, state: RolloutState) -> PlannedStage:
@@ -335,8 +342,10 @@ def _held(plan: RolloutPlan, state: RolloutState, evidence: Evidence, bars: Sequ
     """What is missing, and what to do about it; None where nothing is."""
     last = state.since if evidence.newest is None else evidence.newest
     age = now - last
+    late = now - state.since - _present(plan, state).least_s > plan.hold_s
     if not age >= -STALE_S:  # NaN too
-        return Decision(move="hold", why="the time of the last comparison can't be: some clock is days off")
+        why = "the time of the last comparison can't be: some clock is days off"
+        return Decision(move="roll-back" if late and state.stage != "full" else "hold", why=why)  # one bad clock takes no proven release back
     if age > STALE_S:
         why = f"no answer was compared for {age / 86_400:.1f} days"
         return Decision(move="roll-back" if age > plan.hold_s else "hold", why=why)
@@ -346,7 +355,7 @@ def _held(plan: RolloutPlan, state: RolloutState, evidence: Evidence, bars: Sequ
     if not short:
         return None
     why = "; ".join(f"{one.name}: {one.missing}" for one in short)
-    if now - state.since - _present(plan, state).least_s <= plan.hold_s:
+    if not late:
         return Decision(move="hold", why=f"evidence is missing: {why}")
     rare = {one.slice: f"held too long: {one.missing}" for one in short if one.kind == "slice" and not one.critical}
     if len(rare) < len(short) or len(rare) == sum(one.kind == "slice" for one in bars):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from secrets import token_hex
 
 from overproof.data import RolloutState
-from overproof.errors import OverproofError, ProjectError, StoreError
+from overproof.errors import OverproofError, ProjectError
 from overproof.evidence import Release
 from overproof.outputs import Output
 from overproof.project import Project
@@ -180,8 +180,8 @@ class Station:
         self.live.close()
         try:
             self.tick.flush()
-        except StoreError as error:
-            self.trouble = error.what
+        except Exception as error:  # noqa: BLE001 - what comes after this has to be closed as well
+            self.trouble = str(error)[:300]
 
     @property
     def shadow_silent(self) -> bool:
@@ -195,6 +195,8 @@ class Station:
         found = [f"{self.name}: {text}" for text in (self.live.refused, self.trouble, self.capture.fault) if text]
         if self.capture.state != "open":
             found.append(f"{self.name}: the log is {self.capture.state}")
+        if self.live.polled_at is None and self.live.events:
+            found.append(f"{self.name}: the store was never read since the start, the teacher answers everything")
         if self.live.stale:
             found.append(f"{self.name}: the store can't be read for over {self.project.gateway.stale_s:g} s, the teacher answers everything")
         if self.shadow_silent:

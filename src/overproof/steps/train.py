@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from typing import Any, Literal
 from overproof.data import Folder, TrainSet
 from overproof.engines import Engine
 from overproof.engines.local import LocalEngine
-from overproof.errors import DataError
+from overproof.errors import DataError, OutOfMemory
 from overproof.evidence import Trained
 from overproof.steps.parcel import Parcel, packed
 from overproof.store.artifacts import Step
@@ -26,6 +27,8 @@ from overproof.students.mixture import Mixture
 from overproof.students.parts import options_of, part_of
 
 HERE = LocalEngine()
+_NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc")
+"""What libraries say that raise no MemoryError: torch, CUDA, C++."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +60,8 @@ def train(
         engine: where a part cuts its own work over workers, if it can.
 
     Returns: the candidate with its files.
-    Raises: DataError where the rows can't teach, or the part doesn't know an option; what the part raises.
+    Raises: DataError where the rows can't teach, or the part doesn't know an option; OutOfMemory where the machine has too
+        little; what the part raises.
     """
     if made is not None:
         shutil.move(made.folder.path, workdir / "student")
@@ -76,7 +80,8 @@ def train(
         student.over = engine
     folder = workdir / "student"
     folder.mkdir()
-    student.fit(rows, workdir=folder)
+    with _within_memory(recipe):
+        student.fit(rows, workdir=folder)
     if rows.output is None and recipe.kind == "student":
         Mixture.of(rows).save(folder)
     return Trained(
@@ -114,6 +119,26 @@ def fit_apart(given: Apart, recipe: StudentRecipe) -> Parcel:
     """
     with tempfile.TemporaryDirectory() as folder:
         return packed(train(given.rows, recipe, workdir=Path(folder), engine=given.engine))
+
+
+@contextlib.contextmanager
+def _within_memory(recipe: StudentRecipe) -> Iterator[None]:
+    """
+    An allocation that failed, with what to do about it.
+
+    Nothing is tried with half the batch here: another batch is another student, and which one it is must not hang on the machine.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not (isinstance(error, MemoryError) or any(word in str(error) for word in _NO_MEMORY)):
+            raise
+        batch = next((table["batch"] for table in (recipe.options, *recipe.options.values()) if isinstance(table, Mapping) and "batch" in table), None)
+        half = f"set its batch to {max(1, int(batch) // 2)}, half of now" if batch else 'give it a smaller batch or tune = "frozen", where it has them'
+        raise OutOfMemory(
+            f"student {recipe.name!r} ({recipe.use}) was not fitted: the memory of this machine or process is not enough; the candidates before it are kept",
+            next_action=f"{half}, or take it out of the project file, or give more memory; then run again",
+        ) from error
 
 
 def _make(rows: TrainSet, recipe: StudentRecipe) -> Student | Generator:

@@ -13,6 +13,7 @@ import apsw
 
 from overproof.data import Skipped, TrafficRecord
 from overproof.errors import CorruptArtifact, StoreError
+from overproof.store.added import Addition, made, note
 from overproof.store.local import Db
 from overproof.store.logs import TrafficLog
 from overproof.store.sql import Connection
@@ -149,7 +150,7 @@ class CaptureLog:
             self._note.unlink()
 
     def commit(
-        self, rows: Sequence[Kept], dropped: Mapping[Key, int], feedback: Sequence[Sequence[Feedback]] = ()
+        self, rows: Sequence[Kept], dropped: Mapping[Key, int], feedback: Sequence[Sequence[Feedback]] = (), once: Addition | None = None
     ) -> list[bool]:
         """
         Write rows, what was dropped since, and feedback, all or nothing; durable on return.
@@ -158,11 +159,14 @@ class CaptureLog:
             rows: in the order in which they were served.
             dropped: rows that are not kept, since the last commit that worked.
             feedback: words that belong together; those of a row of the same commit are in time.
+            once: which of the writer's commits it is, to be asked for with `made`.
 
         Returns: for each entry of `feedback` whether its request is known; nothing is written for one that isn't.
         Raises: StoreError where nothing could be written.
         """
         with self._db.write() as connection:
+            if once is not None:
+                note(connection, once)
             counts: Counter[Key] = Counter(dropped)
             for kept, came in zip(rows, self._log.put_made(connection, [one.row for one in rows], SOURCE), strict=True):
                 if came != "already_there":  # a writer that was killed had it committed, and had not said so
@@ -172,6 +176,19 @@ class CaptureLog:
                 if n:
                     connection.execute(_COUNT, (today, task, piece, outcome, n))
             return [self._put_words(connection, words) for words in feedback]
+
+    def made(self, once: Addition) -> bool:
+        """
+        Whether a commit that nobody heard of was made.
+
+        Args:
+            once: as given to `commit`.
+
+        Returns: True iff all of it is there.
+        Raises: StoreError where nobody can say.
+        """
+        with self._db.write() as connection:
+            return made(connection, once)
 
     def broke(self) -> None:
         """Note that a write failed in a way that leaves the file in doubt: the next start checks it first."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import secrets
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, get_args
 
-from overproof.errors import DataError
+from overproof.errors import DataError, StoreError
 from overproof.store.local import Db
 
 Scope = Literal["invoke", "read", "review", "promote", "admin"]
@@ -17,6 +20,8 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 PREFIX = "op_"
 SECRET_BYTES = 32  # 43 characters of base64url
 MOST_DAYS = 3650
+SEEN_AGAIN_S, SEEN_LONG_S = 3_600.0, 86_400.0
+"""How often the copy for a start without the server is written anew, and how old it may be then: a key may be revoked since."""
 ID_LENGTH = 8
 """Characters of the secret that name a key; the other 35 (210 bits) are nowhere but with the caller."""
 
@@ -69,10 +74,12 @@ class ApiKeys:
 
     Args:
         db: the open `project.db`.
+        seen: file beside a store on a server that holds what was read last; None for none.
     """
 
-    def __init__(self, db: Db) -> None:
-        self._db = db
+    def __init__(self, db: Db, seen: Path | None = None) -> None:
+        self._db, self._seen = db, seen
+        self._written: tuple[list[Any], float] | None = None
 
     def add(self, name: str, scopes: Collection[Scope], *, days: float | None = None) -> NewKey:
         """
@@ -128,6 +135,44 @@ class ApiKeys:
     def all(self) -> tuple[ApiKey, ...]:
         """Every key that ever was, oldest first."""
         rows = self._db.rows("SELECT id, digest, name, scopes, created, expires, revoked FROM api_key ORDER BY created, id")
-        return tuple(
-            ApiKey(id=i, digest=d, name=n, scopes=frozenset(s.split()), created=c, expires=e, revoked=r) for i, d, n, s, c, e, r in rows
-        )
+        self._copy([[i, d.hex(), *rest] for i, d, *rest in rows])
+        return _keys(rows)
+
+    def last_seen(self) -> tuple[ApiKey, ...]:
+        """
+        The keys as this machine last read them, for a start while the server is away.
+
+        Returns: what `all` gave then, at most a day ago.
+        Raises: StoreError where there is no such copy, a damaged or an old one: who may call is not known then.
+        """
+        try:
+            said = json.loads((self._seen or Path()).read_bytes())
+            body = said["body"]
+            whole = hashlib.sha256(body.encode()).hexdigest() == said["sha256"]
+            at, rows = json.loads(body)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            whole, at, rows = False, 0.0, []
+        if not whole or not -60.0 <= time.time() - at <= SEEN_LONG_S:
+            raise StoreError(
+                "the store's server is away, and this machine has no copy of the callers' keys from the last day",
+                next_action="start again once the server can be reached",
+            )
+        return _keys([(i, bytes.fromhex(d), *rest) for i, d, *rest in rows])
+
+    def _copy(self, rows: list[Any]) -> None:
+        if self._seen is None or (self._written is not None and self._written[0] == rows and time.time() - self._written[1] < SEEN_AGAIN_S):
+            return
+        at = time.time()
+        body = json.dumps([at, rows])
+        unfinished = self._seen.with_name(f"{self._seen.name}.{os.getpid()}.tmp")
+        try:
+            unfinished.write_text(json.dumps({"sha256": hashlib.sha256(body.encode()).hexdigest(), "body": body}), encoding="utf-8")
+            unfinished.chmod(0o600)
+            unfinished.replace(self._seen)
+        except OSError:  # the store itself answers: nobody waits for a copy
+            return
+        self._written = (rows, at)
+
+
+def _keys(rows: Collection[Any]) -> tuple[ApiKey, ...]:
+    return tuple(ApiKey(id=i, digest=d, name=n, scopes=frozenset(s.split()), created=c, expires=e, revoked=r) for i, d, n, s, c, e, r in rows)

@@ -67,6 +67,9 @@ class Db:
         CorruptArtifact for a file that is not a database.
     """
 
+    patience_s = 0.0
+    """How long a server that is away is waited for; a file is there or not."""
+
     def __init__(self, path: Path, schema: Sequence[str]) -> None:
         self.path = path.absolute()
         self._lock = threading.RLock()
@@ -121,6 +124,10 @@ class Db:
                 yield from connection.execute(sql, values)
             finally:
                 connection.close()
+
+    def time(self, at: float) -> float:
+        """`at`, or the server's time in seconds since 1970: one clock for all who share the store."""
+        return at
 
     def fence(self, role: str, token: int) -> None:
         """From now on every write first checks that this process still holds the role."""

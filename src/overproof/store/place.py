@@ -132,12 +132,14 @@ def open_db(home: Path, name: str, scripts: Sequence[str], remote: Remote | None
     return PgDb(remote.dsn(), f"{remote.schema}_{name}", scripts)
 
 
-def role_on(home: Path, name: str, db: Callable[[], Db], remote: Remote | None) -> AbstractContextManager[Any]:
-    """The right to be the only process of a kind: on this machine, or on all that share the server."""
+def role_on(
+    home: Path, name: str, db: Callable[[], Db], remote: Remote | None, *, beside: Callable[[], Db] | None = None
+) -> AbstractContextManager[Any]:
+    """The right to be the only process of a kind: on this machine, or on all that share the server; `beside` is used with it."""
     if remote is None:
         return Role(home, name, db)
     from overproof.store.remote import PgDb, PgRole
 
     found = db()
     assert isinstance(found, PgDb)
-    return PgRole(found, name)
+    return PgRole(found, name, beside=beside)

@@ -142,7 +142,7 @@ class Store:
     @cached_property
     def keys(self) -> ApiKeys:
         """Keys with which callers of the gateway name themselves."""
-        return ApiKeys(self._project_db)
+        return ApiKeys(self._project_db, None if self.remote is None else self.home / "keys.seen")
 
     @cached_property
     def watching(self) -> Watching:
@@ -163,14 +163,14 @@ class Store:
 
     def role(self, name: Literal["run", "serve", "watch", "web"]) -> AbstractContextManager[Any]:
         """
-        The right to be the only process of this kind on the project, as a context manager.
+        The right to be the only process of this kind on the project, as a context manager. Who has it waits for a server that is away.
 
         Args:
             name: which kind.
 
         Returns: a context manager; entering it raises StoreError, with the holder's process id, where it's taken.
         """
-        return role_on(self.home, name, lambda: self._project_db, self.remote)
+        return role_on(self.home, name, lambda: self._project_db, self.remote, beside=lambda: self._traffic_db)
 
     def copy_database(self, name: str, target: Path) -> None:
         """Copy "traffic.db" or "project.db" as it is at one moment, while others write."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from overproof.errors import MissingExtra, StoreError
 from overproof.store.dialect import REFUSE, script, statement
@@ -21,9 +22,16 @@ from overproof.store.sql import Row, Values
 if TYPE_CHECKING:
     import psycopg
 
+Found = TypeVar("Found")
+
 WAIT_S: Final = 5.0
+AGAIN_S: Final = 0.1
+PATIENCE_S: Final = 30.0
+"""So long a run, or a watch, waits for a server that is away, each time."""
 STREAM_ROWS: Final = 2000
 _MARK: Final = "\ue000"  # of the private use area: stands before a digit for itself and for NUL, which Postgres stores in no text
+_OURS: Final = """INSERT INTO overproof_writer VALUES(%s, %s) ON CONFLICT(id) DO UPDATE SET number=excluded.number, at=now()
+    RETURNING pg_advisory_xact_lock(%s)"""
 _UP: Final = "see that the server runs and can be reached, then start again: what was acknowledged is kept"
 
 
@@ -103,7 +111,8 @@ class PgDb(Db):
         name: of the schema.
         schema: one script for each version, oldest first, in SQLite's words.
 
-    Raises: MissingExtra without psycopg; StoreError where the server can't be reached, or the schema is a newer one.
+    Raises: MissingExtra without psycopg; StoreError where the schema is a newer one, or the server refuses. One that is away is
+        an error of the first use.
     """
 
     def __init__(self, dsn: str, name: str, schema: Sequence[str]) -> None:
@@ -114,34 +123,41 @@ class PgDb(Db):
         self._turn = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
         self._writer: psycopg.Connection[Row] | None = None
         self._looker: psycopg.Connection[Row] | None = None
-        self._made()
+        self._id, self._number = secrets.token_hex(8), 0
+        self._ready = False
+        try:
+            with self.clear_errors():
+                self._made()
+        except StoreError as error:
+            if not _cut_off(error.__cause__):
+                raise  # where the server is away, whoever needs it is told so, and a gateway waits for it
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Any]:
-        """A write transaction; see `Db.write`."""
+        """A write transaction; see `Db.write`. One that can't begin waits for the server, one that is cut off inside is undone."""
         with self._lock, self.clear_errors():
-            self._writer = self._live(self._writer)
-            connection, over, mark = PgConnection(self._writer), False, ""
+            writer, over = self._patiently(self._began, self._writer), False
+            connection = PgConnection(writer)
             try:
-                with self._writer.transaction():  # "read committed": what comes after the lock sees what the last holder wrote
-                    mark = self._begun(self._writer)
-                    self.check_fence(connection)
-                    yield connection
-                    over = True
-            except _driver().OperationalError:
-                if not (over and self._went_through(mark)):
-                    raise
+                self.check_fence(connection)
+                yield connection
+                over = True
+                self._committed(writer.execute("COMMIT").statusmessage)
+            except BaseException as error:
+                if over and isinstance(error, _driver().OperationalError) and self._went_through():
+                    return
+                _undo(writer)
+                raise
 
     def rows(self, sql: str, values: Values = ()) -> list[Row]:
-        """All rows of a short read of what is committed."""
+        """All rows of a short read of what is committed; asked again where the connection breaks."""
         with self._read_lock, self.clear_errors():
-            self._looker = self._live(self._looker)
-            return list(PgConnection(self._looker).execute(sql, values))
+            return self._patiently(lambda: self._looked(sql, values), self._looker)
 
     def stream(self, sql: str, values: Values = ()) -> Iterator[Row]:
         """The rows of a long read, from one moment's snapshot; few are in memory at a time."""
         with self.clear_errors():
-            connection = self.connected()
+            connection = self._patiently(self.connected, None)
             try:
                 with connection.transaction(), connection.cursor(name="overproof") as cursor:
                     cursor.itersize = STREAM_ROWS
@@ -149,6 +165,11 @@ class PgDb(Db):
                     yield from cursor
             finally:
                 connection.close()
+
+    def time(self, at: float) -> float:
+        """The server's time, in seconds since 1970."""
+        del at
+        return float(self.rows("SELECT extract(epoch FROM clock_timestamp())")[0][0])
 
     def check(self) -> list[str]:
         """A server checks its own pages; what can be asked is whether the schema is there whole."""
@@ -188,6 +209,11 @@ class PgDb(Db):
 
     def connected(self) -> psycopg.Connection[Row]:
         """A connection of its own, into the schema."""
+        if not self._ready:
+            self._made()
+        return self._fresh()
+
+    def _fresh(self) -> psycopg.Connection[Row]:
         made: psycopg.Connection[Row] = (driver := _driver()).connect(
             self._dsn, autocommit=True, connect_timeout=int(WAIT_S), cursor_factory=driver.ClientCursor, application_name=f"overproof {os.getpid()} on {socket.gethostname()}"[:60],
             keepalives_idle=10, keepalives_interval=5, keepalives_count=3, tcp_user_timeout=10_000, options=f"-c search_path={self._name} -c lock_timeout={int(WAIT_S * 1000)}",
@@ -196,22 +222,55 @@ class PgDb(Db):
             made.adapters.register_loader(kind, loader)
         return made
 
-    def _begun(self, writer: psycopg.Connection[Row]) -> str:
-        """Our turn has come; the transaction's number."""
-        found = writer.execute("SELECT pg_advisory_xact_lock(%s), pg_current_xact_id()::text", (self._turn,)).fetchone()
-        assert found is not None
-        return str(found[1])
+    def _patiently(self, ask: Callable[[], Found], known: psycopg.Connection[Row] | None) -> Found:
+        """Ask until `patience_s` is over; a known connection may have ended while nobody used it, which costs one more try."""
+        until, again = time.monotonic() + self.patience_s, known is not None
+        while True:
+            try:
+                return ask()
+            except _driver().OperationalError as error:
+                if not _cut_off(error) or not (again or time.monotonic() < until):
+                    raise
+            if not again:
+                time.sleep(AGAIN_S)
+            again = False
 
-    def _went_through(self, mark: str) -> bool:
-        """Whether a commit whose answer was lost was made after all: what adds up must not be added twice."""
-        driver, until = _driver(), time.monotonic() + WAIT_S
+    def _looked(self, sql: str, values: Values) -> list[Row]:
+        self._looker = self._live(self._looker)
+        return list(PgConnection(self._looker).execute(sql, values))
+
+    def _began(self) -> psycopg.Connection[Row]:
+        """Our turn has come, and the transaction says which of ours it is."""
+        writer = self._writer = self._live(self._writer)
+        self._number += 1
+        try:
+            writer.execute("BEGIN")  # "read committed": what comes after the lock sees what the last holder wrote
+            writer.execute(_OURS, (self._id, self._number, self._turn))
+        except BaseException:
+            _undo(writer)
+            raise
+        return writer
+
+    def _committed(self, word: str | None) -> None:
+        """A transaction in which a statement failed, and nobody minded, is undone by its COMMIT without a word."""
+        if word != "COMMIT":
+            raise StoreError(f"{self._name}: a statement failed in the transaction; nothing was written", next_action="run again")
+
+    def _went_through(self) -> bool:
+        """
+        Whether a commit whose answer was lost was made after all: what adds up must not be added twice.
+
+        The server's own word on a transaction's number is none after a crash: it may have given the number away again.
+        """
+        driver, until = _driver(), time.monotonic() + max(WAIT_S, self.patience_s)
         while time.monotonic() < until:
             with contextlib.suppress(driver.OperationalError):
                 self._writer = self._live(self._writer)
-                found = self._writer.execute("SELECT pg_xact_status(%s::xid8)", (mark,)).fetchone()
-                if found and found[0] != "in progress":
-                    return bool(found[0] == "committed")
-            time.sleep(0.1)
+                with self._writer.transaction():
+                    self._writer.execute("SELECT pg_advisory_xact_lock(%s)", (self._turn,))  # the old session may still be at it
+                    found = self._writer.execute("SELECT number FROM overproof_writer WHERE id=%s", (self._id,)).fetchone()
+                return bool(found and found[0] >= self._number)
+            time.sleep(AGAIN_S)
         return False
 
     def _live(self, connection: psycopg.Connection[Row] | None) -> psycopg.Connection[Row]:
@@ -219,28 +278,30 @@ class PgDb(Db):
 
     def _made(self) -> None:
         """Bring the schema to the newest version, all or nothing."""
-        with self.clear_errors():
-            connection = self.connected()
-            try:
-                with connection.transaction():
-                    connection.execute("SELECT pg_advisory_xact_lock(%s)", (self._turn,))
-                    connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{self._name}"'.encode())
-                    connection.execute(b"CREATE TABLE IF NOT EXISTS overproof_schema(version BIGINT NOT NULL)")
-                    found = connection.execute("SELECT version FROM overproof_schema").fetchone()
-                    done = int(found[0]) if found else 0
-                    if done > len(self._scripts):
-                        raise StoreError(
-                            f"{self._name} was written by a newer version (schema {done}, this one knows {len(self._scripts)}); it was not touched",
-                            next_action="pip install --upgrade overproof",
-                        )
-                    if done < len(self._scripts):
-                        connection.execute(REFUSE.encode())
-                        for one in self._scripts[done:]:
-                            connection.execute(script(one).encode())
-                        connection.execute(b"DELETE FROM overproof_schema")
-                        connection.execute("INSERT INTO overproof_schema VALUES(%s)", (len(self._scripts),))
-            finally:
-                connection.close()
+        connection = self._fresh()
+        try:
+            with connection.transaction():
+                connection.execute("SELECT pg_advisory_xact_lock(%s)", (self._turn,))
+                connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{self._name}"'.encode())
+                connection.execute(b"CREATE TABLE IF NOT EXISTS overproof_schema(version BIGINT NOT NULL)")
+                connection.execute(b"CREATE TABLE IF NOT EXISTS overproof_writer(id TEXT PRIMARY KEY, number BIGINT NOT NULL, at TIMESTAMPTZ NOT NULL DEFAULT now())")
+                connection.execute(b"DELETE FROM overproof_writer WHERE at < now() - interval '1 day'")  # who asks, asks within a minute
+                found = connection.execute("SELECT version FROM overproof_schema").fetchone()
+                done = int(found[0]) if found else 0
+                if done > len(self._scripts):
+                    raise StoreError(
+                        f"{self._name} was written by a newer version (schema {done}, this one knows {len(self._scripts)}); it was not touched",
+                        next_action="pip install --upgrade overproof",
+                    )
+                if done < len(self._scripts):
+                    connection.execute(REFUSE.encode())
+                    for one in self._scripts[done:]:
+                        connection.execute(script(one).encode())
+                    connection.execute(b"DELETE FROM overproof_schema")
+                    connection.execute("INSERT INTO overproof_schema VALUES(%s)", (len(self._scripts),))
+        finally:
+            connection.close()
+        self._ready = True
 
     @contextlib.contextmanager
     def clear_errors(self) -> Iterator[None]:
@@ -264,10 +325,11 @@ class PgRole:
     Args:
         db: whose writes are fenced while the role is held.
         name: "run", "serve", "watch" or "web".
+        beside: another database that its holder works on; both wait for a server that is away.
     """
 
-    def __init__(self, db: PgDb, name: str) -> None:
-        self._db, self._name = db, name
+    def __init__(self, db: PgDb, name: str, *, beside: Callable[[], Db] | None = None) -> None:
+        self._db, self._name, self._beside = db, name, beside
         self._key = int.from_bytes(hashlib.sha256(f"{db.path}\0role\0{name}".encode()).digest()[:8], "big", signed=True)
         self._session: psycopg.Connection[Row] | None = None
         self._outer: tuple[str, int] | None = None
@@ -283,6 +345,7 @@ class PgRole:
                     sql = "INSERT INTO role VALUES(?, 1) ON CONFLICT(name) DO UPDATE SET token=role.token+1 RETURNING token"
                     token = connection.execute(sql, (self._name,)).get
                 db.fence(self._name, token)
+                self._be_patient(PATIENCE_S)
             except BaseException:
                 session.close()
                 raise
@@ -293,8 +356,14 @@ class PgRole:
         self._db.unfence()
         if self._outer is not None:
             self._db.fence(*self._outer)
+        else:
+            self._be_patient(0.0)
         if self._session is not None:
             self._session.close()
+
+    def _be_patient(self, seconds: float) -> None:
+        for db in (self._db, *((self._beside(),) if self._beside else ())):
+            db.patience_s = seconds
 
     def _alone(self, session: psycopg.Connection[Row]) -> None:
         got = session.execute("SELECT pg_try_advisory_lock(%s)", (self._key,)).fetchone()
@@ -314,6 +383,16 @@ def _driver() -> Any:
     except ModuleNotFoundError as error:
         raise MissingExtra("a store on Postgres", extra="postgres") from error
     return psycopg
+
+
+def _cut_off(error: BaseException | None) -> bool:
+    """Whether the server is away or has ended the connection; nothing of an open transaction is left then."""
+    return isinstance(error, _driver().OperationalError) and (getattr(error, "sqlstate", None) or "08").startswith(("08", "57P"))
+
+
+def _undo(writer: psycopg.Connection[Row]) -> None:
+    with contextlib.suppress(_driver().Error):
+        writer.execute("ROLLBACK")
 
 
 def _loaders() -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from overproof.data import ALL, RolloutState, Stage, StageCounts, digest_of
 from overproof.data.rollout import COUNTS
 from overproof.errors import StoreError
+from overproof.store.added import Addition, made, note
 from overproof.store.decisions import decide_on, now
 from overproof.store.local import Db
 from overproof.store.sql import Connection, Row
@@ -105,12 +106,12 @@ class Rollouts:
             by: who decided.
             why: in a few words.
             evidence: what it rests on, as JSON can say it.
-            at: seconds since 1970.
+            at: seconds since 1970; see `time`.
 
         Returns: the new state; None where somebody else was first, and nothing was written.
         Raises: StoreError for an unknown release, or one of another task.
         """
-        digest = digest_of(dict(evidence))
+        digest, at = digest_of(dict(evidence)), self._db.time(at)
         with self._db.write() as connection:
             if _epoch(connection, before.task) != before.epoch:
                 return None
@@ -172,7 +173,7 @@ class Rollouts:
 
         Returns: the slices that this call suspended; none where the stage has moved or others came first.
         """
-        done = []
+        done, at = [], self._db.time(at)
         with self._db.write() as connection:
             if state.release_id is None or _epoch(connection, state.task) != state.epoch:
                 return ()
@@ -219,7 +220,18 @@ class Rollouts:
             connection.execute(sql, (former.release_id, now(), by, why))
         return True
 
-    def add(self, counts: Mapping[tuple[int, str], StageCounts], *, at: float) -> None:
+    def time(self, at: float) -> float:
+        """
+        When it is, for all gateways alike: one whose clock runs ahead must not end a stage before its time.
+
+        Args:
+            at: seconds since 1970 as this process has them.
+
+        Returns: the server's time where the store is on one; else `at`.
+        """
+        return self._db.time(at)
+
+    def add(self, counts: Mapping[tuple[int, str], StageCounts], *, at: float, once: Addition | None = None) -> None:
         """
         Add what one gateway has seen; durable on return, all or nothing.
 
@@ -229,11 +241,17 @@ class Rollouts:
         Args:
             counts: (epoch, slice) to what is new; the sums under `ALL` are made here.
             at: seconds since 1970.
+            once: which addition of this gateway's it is; one that is there already changes nothing.
         """
         whole: dict[tuple[int, str], StageCounts] = dict(counts)
         for (epoch, _), part in counts.items():
             whole[epoch, ALL] = whole.get((epoch, ALL), StageCounts()) + part
+        at = self._db.time(at)
         with self._db.write() as connection:
+            if once is not None:
+                if made(connection, once):
+                    return
+                note(connection, once)
             for (epoch, name), part in whole.items():
                 slot = _slot(connection, epoch, name)
                 compared_at = at if part.compared else 0.0

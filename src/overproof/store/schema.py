@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from overproof.store.added import TABLE as ADDED
 from overproof.store.served_schema import SERVED_SCHEMA
 
 TRAFFIC_SCHEMA = (
@@ -44,6 +45,7 @@ TRAFFIC_SCHEMA = (
         WHEN NEW.value NOT IN ('[erased]', '[expired]') OR NEW.seq <> OLD.seq OR NEW.kind <> OLD.kind OR NEW.at <> OLD.at
         BEGIN SELECT RAISE(ABORT, 'feedback is append-only'); END;
     """,
+    ADDED,
 )
 
 PROJECT_SCHEMA = (
@@ -191,4 +193,5 @@ PROJECT_SCHEMA = (
         WHEN NEW.kind <> 'withdrawn' OR NEW.label <> '' OR NEW.seq <> OLD.seq OR NEW.at <> OLD.at OR substr(NEW.digest, 1, 7) <> 'erased '
         BEGIN SELECT RAISE(ABORT, 'reviews are append-only'); END;
     """,
+    ADDED,
 )

@@ -152,7 +152,8 @@ def _cause(folder: Path, processes: int) -> OverproofError:
     # The others fail after the first one, because it is gone.
     raised = re.findall(r"^(?:\[rank(\d+)\]: )?(\w[\w.]*(?:Error|Exception)\b.*)", log, flags=re.MULTILINE)
     rank, end = (killed or raised or [("", (log.strip().splitlines() or ["no word"])[-1])])[0]
-    return StoreError(f"process {rank or '?'} of the {processes} that train the encoder {end if killed else f'ended: {end}'}", next_action=AGAIN)
+    short = "if that was the kernel for want of memory, halve the batch in the student's `tune`; " if end.endswith(f" {int(signal.SIGKILL)}") else ""
+    return StoreError(f"process {rank or '?'} of the {processes} that train the encoder {end if killed else f'ended: {end}'}", next_action=short + AGAIN)
 
 
 def _tuned(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> Tuned:
