@@ -44,6 +44,9 @@ TRAFFIC_SCHEMA = (
         WHEN NEW.value NOT IN ('[erased]', '[expired]') OR NEW.seq <> OLD.seq OR NEW.kind <> OLD.kind OR NEW.at <> OLD.at
         BEGIN SELECT RAISE(ABORT, 'feedback is append-only'); END;
     """,
+    """
+    CREATE TABLE retained(pass TEXT NOT NULL, kind TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(pass, kind)) STRICT, WITHOUT ROWID;
+    """,
 )
 
 PROJECT_SCHEMA = (
@@ -190,5 +193,12 @@ PROJECT_SCHEMA = (
     CREATE TRIGGER review_stays BEFORE UPDATE ON review
         WHEN NEW.kind <> 'withdrawn' OR NEW.label <> '' OR NEW.seq <> OLD.seq OR NEW.at <> OLD.at OR substr(NEW.digest, 1, 7) <> 'erased '
         BEGIN SELECT RAISE(ABORT, 'reviews are append-only'); END;
+    """,
+    """
+    CREATE TABLE buried(seq INTEGER PRIMARY KEY, digest TEXT NOT NULL) STRICT;
+    CREATE TABLE signature(release_id TEXT PRIMARY KEY, raw BLOB NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE secret(name TEXT PRIMARY KEY, fingerprint TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE backup(target TEXT PRIMARY KEY, at TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE retaining(pass TEXT NOT NULL, kind TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(pass, kind)) STRICT, WITHOUT ROWID;
     """,
 )
