@@ -55,7 +55,7 @@ class Store:
         self.home = self.root / HOME
         self.remote = remote_of(self.home)
         shared = objects_of(self.home)
-        self.objects = Objects(self.home, bucket_of(shared) if shared else None, buried=self._buried)
+        self.objects = Objects(self.home, bucket_of(shared) if shared else None, buried=self.buried)
         self.signatures = Signatures(self.root, self.home, lambda: self._project_db)
         self._secret = b""
 
@@ -184,6 +184,11 @@ class Store:
         """Copy "traffic.db" or "project.db" as it is at one moment, while others write."""
         {"traffic.db": self._traffic_db, "project.db": self._project_db}[name].copy_to(target)
 
+    def note_backup(self, target: str, at: str) -> None:
+        """Keep where a backup was made and when: an erasure doesn't reach it, and says so."""
+        with self._project_db.write() as connection:
+            connection.execute("INSERT INTO backup VALUES(?, ?) ON CONFLICT(target) DO UPDATE SET at=excluded.at", (target, at))
+
     def close(self) -> None:
         """Close databases and remove scratch files."""
         if "search" in self.__dict__:
@@ -201,7 +206,8 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _buried(self, behind: int) -> list[Row]:
+    def buried(self, behind: int) -> list[Row]:
+        """Number and digest of what was erased on any machine, behind a number; an empty digest stands for rows."""
         return self._project_db.rows("SELECT seq, digest FROM buried WHERE seq > ? ORDER BY seq", (behind,))
 
     @cached_property
