@@ -34,6 +34,7 @@ from overproof.project import load_project
 from overproof.serve import moves
 from overproof.store.place import NAME, Remote, put_remote
 from overproof.store.project_store import open_store
+from overproof.store.secret import NAME as SECRET
 
 DSN = "OVERPROOF_BENCH_DSN"
 GATEWAYS = 3
@@ -104,7 +105,10 @@ def start(root: Path, upstream: str) -> list[Place]:
         places.append(Place(at, folder, None))
     release(places[0].folder, "r1")
     put_at(places[0].folder, "r1", "full")
+    with open_store(places[0].folder) as store:
+        secret = store.secret()
     for place in places:
+        (place.folder / ".overproof" / SECRET).write_bytes(secret)
         place.gateway = Gateway(place.folder)
         place.port = place.gateway.port
     return places

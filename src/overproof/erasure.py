@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,14 +16,17 @@ from overproof.progress import track
 from overproof.project import Project
 from overproof.runs import runs_of
 from overproof.steps.survey import row_hash
+from overproof.store.bucket import BucketAway
 from overproof.store.erasing import KIND, Grip, Subject
 from overproof.store.labels import label_key
 from overproof.store.project_store import Store
+from overproof.store.shared import Shared
 from overproof.store.traces import Finder, files_under
 
 SAMPLES = 32
 """Samples of one request that the ledger is asked for."""
-_ARTIFACT, _TRAINED = "artifact:", "trained:"
+_ARTIFACT, _SHARED, _TRAINED = "artifact:", "shared:", "trained:"
+_KINDS = {_ARTIFACT: "artifact", _SHARED: "shared artifact"}
 _SEALED = "sealed rows"
 _OPEN = (".db", ".db-wal", ".db-shm")
 
@@ -39,7 +40,7 @@ class Checked:
     pieces: int
     """Pieces of erased texts that were looked for."""
     hits: Mapping[str, int]
-    """File, relative to the project, to places in it; empty is what it should be."""
+    """File, relative to the project, or "shared " and the key of a shared object, to places in it; empty is what it should be."""
     said_again: int
     """Pieces that were not looked for, since rows of the log say them now."""
 
@@ -64,6 +65,8 @@ class Erasure:
     short: int
     """Texts too short to be looked for."""
     checked: Checked
+    backups: Mapping[str, str]
+    """Folder to time of the backups that `overproof backup` made of the project: an erasure reaches none of them."""
     decision: int
     """Number of the proof in the decisions log; 0 where there was nothing to erase."""
 
@@ -102,24 +105,29 @@ def erase(store: Store, project: Project, subject: Subject, *, by: str, why: str
         why: in a few words.
 
     Returns: the counts, and what a reading of every byte came to.
-    Raises: StoreError where a run or a watch is at work, or a database stays in use.
+    Raises: StoreError where a run or a watch is at work, a database stays in use, or what is shared can't be reached.
     """
     with store.role("watch"), store.role("run"):
-        erasing = store.erasing
+        erasing, shared = store.erasing, Shared(store.objects)
+        shared.bring_records()  # before anything goes: what can't be reached now is looked at by the next call, with the rows still there
         grip = erasing.grip(subject, known=project.task.output.labels)
         begun = erasing.pending(grip.mark)
         if not grip.ids and not grip.skipped and not begun:
-            return Erasure(subject=grip.mark, counts={}, releases={}, shared=0, short=0, checked=check(store, project.root, grip.mark), decision=0)
+            return Erasure(subject=grip.mark, counts={}, releases={}, shared=0, short=0, checked=check(store, project.root, grip.mark), backups={}, decision=0)
         erasing.set_stones(grip)
         if grip.ids:
             erasing.note(grip.mark, {_TRAINED + name: n for name, n in _trained(store, grip.ids).items()})
         finder = Finder(erasing.tracer, (one for group in erasing.traces(grip.mark).values() for one in group))
         found = _artifacts(store, finder)
-        erasing.note(grip.mark, {_ARTIFACT + name: 1 for name in found})
+        there, halves = _shared_with(shared, finder, found)
+        noted = {place.removeprefix(_SHARED) for place in begun if place.startswith(_SHARED)}  # by a call that was cut off
+        there, halves = there | {one for one in noted if "/" not in one}, halves | {one for one in noted if "/" in one}
+        erasing.bury(grip.mark, {_ARTIFACT + name: 1 for name in found} | {_SHARED + name: 1 for name in there | halves}, found | there)
         keys = _keys(store, project, grip)
         erasing.note(grip.mark, {_SEALED: erasing.opened(row_hash(one) for one in grip.ids)})
         erasing.sweep_project(grip, keys=keys)
-        _drop(store, found)
+        shared.remove(there, halves)
+        _drop(store)
         _drop_files(store.home, finder)
         erasing.note(grip.mark, erasing.traffic_counts(grip))
         erasing.sweep_traffic(grip)
@@ -148,7 +156,12 @@ def check(store: Store, root: Path, mark: str | None = None) -> Checked:
     for path in track(files, "reading every byte", total=len(files)):
         if found := finder.find_file(path):
             hits[path.relative_to(root).as_posix()] = sum(found.values())
-    return Checked(files=len(files), pieces=len(wanted), hits=hits, said_again=len(again))
+    shared = Shared(store.objects)
+    others = [key for key in shared.keys() if not shared.is_here(key)]  # noqa: SIM118 - no mapping
+    for key in track(others, "reading what is shared", total=len(others)):
+        if found := finder.find_blocks(shared.blocks(key)):
+            hits[f"shared {key}"] = sum(found.values())
+    return Checked(files=len(files) + len(others), pieces=len(wanted), hits=hits, said_again=len(again))
 
 
 def erasures(store: Store) -> list[Mapping[str, Any]]:
@@ -164,12 +177,13 @@ def _prove(store: Store, project: Project, grip: Grip, *, by: str, why: str) -> 
     counts: Counter[str] = Counter()
     for place, n in noted.items():
         if not place.startswith(_TRAINED) and n:
-            counts["artifact" if place.startswith(_ARTIFACT) else place] += n
-    outside = [name for name in checked.hits if not name.startswith(f"{store.home.name}/")]
+            counts[_KINDS.get(place[: place.find(":") + 1], place)] += n
+    outside = [name for name in checked.hits if not name.startswith((f"{store.home.name}/", "shared "))]
+    backups = dict(erasing.backups())
     body = {
         "why": why, "counts": dict(counts), "releases": releases, "shared_pieces": grip.shared, "short_texts": grip.short,
         "files_read": checked.files, "pieces": checked.pieces, "hits": len(checked.hits), "hits_outside_the_store": len(outside),
-        "traces": digest_of(sorted(erasing.traces(grip.mark))),
+        "backups_not_reached": backups, "traces": digest_of(sorted(erasing.traces(grip.mark))),
     }  # fmt: skip
     for release, n in releases.items():
         said = {"release": release, "rows": n, "what": f"release {release} was trained on {n:,} rows that are erased now; only a new training forgets them"}
@@ -178,8 +192,20 @@ def _prove(store: Store, project: Project, grip: Grip, *, by: str, why: str) -> 
         )
     proof = erasing.prove(grip.mark, actor=by, body=body)
     return Erasure(
-        subject=grip.mark, counts=dict(counts), releases=releases, shared=grip.shared, short=grip.short, checked=checked, decision=proof.seq
+        subject=grip.mark, counts=dict(counts), releases=releases, shared=grip.shared, short=grip.short, checked=checked, backups=backups,
+        decision=proof.seq,
     )
+
+
+@contextlib.contextmanager
+def _gone() -> Iterator[None]:
+    """What can't be loaded any more is passed over; what can't be reached now is not."""
+    try:
+        yield
+    except BucketAway:
+        raise
+    except OverproofError:
+        return
 
 
 def _trained(store: Store, ids: frozenset[str]) -> dict[str, int]:
@@ -189,7 +215,7 @@ def _trained(store: Store, ids: frozenset[str]) -> dict[str, int]:
     for run in runs_of(store):
         if run.outcome != "release" or "labels" not in run.digests:
             continue
-        with contextlib.suppress(OverproofError):  # an earlier erasure has taken it away, and has said so
+        with _gone():  # an earlier erasure has taken it away, and has said so
             release = memo.stored("verdict", run.digests["verdict"]).value.id
             rows = memo.stored("labels", run.digests["labels"]).value.train.examples
             if n := sum(one.request.id in ids for one in rows):
@@ -200,8 +226,8 @@ def _trained(store: Store, ids: frozenset[str]) -> dict[str, int]:
 def _keys(store: Store, project: Project, grip: Grip) -> set[str]:
     """The ledger's keys of the rows, under every teacher that was ever cleared here."""
     memo, pins = store.memo(dry=True), {}
-    for row in _manifests(store, "clear").values():
-        with contextlib.suppress(OverproofError):
+    for row in store.objects.records("clear").values():
+        with _gone():
             pin = memo.stored("clear", row["output"]).value.pin
             pins[repr(pin)] = pin
     form = digest_of(project.task.output.json_schema())
@@ -215,14 +241,6 @@ def _keys(store: Store, project: Project, grip: Grip) -> set[str]:
     return {label_key(pin, form, request, sample) for pin in pins.values() for request in requests for sample in range(SAMPLES)}
 
 
-def _manifests(store: Store, step: str = "*") -> dict[Path, Mapping[str, Any]]:
-    found = {}
-    for path in (store.home / "steps").glob(f"{step}/*.json"):
-        with contextlib.suppress(OSError, ValueError):
-            found[path] = json.loads(path.read_bytes())
-    return found
-
-
 def _artifacts(store: Store, finder: Finder) -> set[str]:
     """Digests of the values and folders that hold a trace."""
     root = store.home / "objects"
@@ -230,17 +248,20 @@ def _artifacts(store: Store, finder: Finder) -> set[str]:
     return {path.relative_to(root).parts[1].partition(".")[0] for path in track(files, "reading artifacts", total=len(files)) if finder.find_file(path)}
 
 
-def _drop(store: Store, digests: Iterable[str]) -> None:
-    """Remove artifacts; the manifests that name them go first, so that no later run believes in them."""
-    gone = set(digests)
-    for path, row in _manifests(store).items():
-        if gone & {row.get("output"), *row.get("folders", ())}:
-            path.unlink(missing_ok=True)
-    for digest in gone:
-        place = store.home / "objects" / digest[:2]
-        (place / f"{digest}.tree").unlink(missing_ok=True)
-        (place / f"{digest}.value").unlink(missing_ok=True)
-        shutil.rmtree(place / digest, ignore_errors=True)
+def _shared_with(shared: Shared, finder: Finder, found: set[str]) -> tuple[set[str], set[str]]:
+    """Of what lies in the bucket: digests of artifacts that are known to go or hold a trace, and keys of half-written objects that do."""
+    digests, halves = set[str](), set[str]()
+    for key in track(shared.keys(), "reading what is shared"):
+        digest = key.split("/")[2].partition(".")[0]
+        if digest not in found and (shared.is_here(key) or not finder.find_blocks(shared.blocks(key))):
+            continue
+        (digests if digest else halves).add(digest or key)
+    return digests, halves
+
+
+def _drop(store: Store) -> None:
+    """Remove the artifacts here, as every machine on this store does when it hears of it."""
+    store.objects.learn()
 
 
 def _drop_files(home: Path, finder: Finder) -> None:

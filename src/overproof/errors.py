@@ -104,6 +104,10 @@ class OutOfMemory(OverproofError):
     exit_code = EXIT_OUTSIDE_WORLD
 
 
+class RoleTaken(StoreError):
+    """Another process has the role that this one needs; it is free when that one has ended."""
+
+
 class CorruptArtifact(StoreError):
     """Bytes under the project don't have the digest that their manifest names; they are never used."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,9 +9,11 @@ from datetime import datetime
 
 from overproof.project import Project
 from overproof.runs import clock_of, runs_of
-from overproof.store.aging import KIND, cutoffs
+from overproof.store.aging import ARTIFACT, cutoffs
 from overproof.store.codec import encode
+from overproof.store.objects import made_by
 from overproof.store.project_store import Store
+from overproof.store.shared import Shared
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +32,7 @@ class Retained:
 
 def retain(store: Store, project: Project, *, now: datetime) -> Retained:
     """
-    Make one pass; the next one finds nothing to do, and after a kill it does the rest.
+    Make one pass; the next one finds nothing to do; after a kill it does the rest, and its entry has the counts of both.
 
     Args:
         store: the project's store.
@@ -42,50 +42,57 @@ def retain(store: Store, project: Project, *, now: datetime) -> Retained:
     Returns: the counts.
     Raises: StoreError where a run is at work, or a database stays in use.
     """
-    days = asdict(project.privacy.retention)
-    if not any(days.values()):
+    days = {name: n for name, n in asdict(project.privacy.retention).items() if n is not None}
+    if not days:
         return Retained(counts={}, kept_for_a_release=0, undated=0, decision=0)
     with store.role("run"):
         now = clock_of(store, now)
-        ends, aging = cutoffs(days, now), store.aging
+        ends, aging, shared = cutoffs(days, now), store.aging, Shared(store.objects)
+        aging.begin()
+        if cut_off := {kind.removeprefix(ARTIFACT) for kind in aging.counts() if kind.startswith(ARTIFACT)}:
+            shared.bring_records()
+            shared.remove(cut_off)
+            store.objects.drop(cut_off)
         aging.mark(now)
-        counts = Counter(aging.age_log(ends)) + aging.age_words(ends)
-        kept = 0
+        aging.age_log(ends)
+        aging.age_words(ends)
+        over, kept = set[str](), 0
         if ends.artifacts is not None:
-            swept, kept = _sweep(store, project, ends.artifacts)
-            counts["artifacts"] += swept
-        counts = +counts
-        undated = aging.undated()
+            shared.bring_records()
+            over, kept = _over(store, project, ends.artifacts)
+        if over or aging.counts():
+            aging.note_artifacts(over, rows=bool(aging.counts()))
+            shared.remove(over)
+            store.objects.learn()
+        counts, undated = _counted(store, aging.counts()), aging.undated()
         if not counts:
             return Retained(counts={}, kept_for_a_release=kept, undated=undated, decision=0)
         aging.forget()
-        days = {name: n for name, n in days.items() if n is not None}
-        body = {"days": days, "counts": dict(counts), "kept_for_a_release": kept, "undated": undated}
-        entry = store.decisions.append(KIND, actor="retention", subject=project.task.name, body=body)
-        return Retained(counts=dict(counts), kept_for_a_release=kept, undated=undated, decision=entry.seq)
+        entry = aging.end(task=project.task.name, body={"days": days, "counts": counts, "kept_for_a_release": kept, "undated": undated})
+        return Retained(counts=counts, kept_for_a_release=kept, undated=undated, decision=entry.seq)
 
 
-def _sweep(store: Store, project: Project, end: datetime) -> tuple[int, int]:
-    """Remove steps' results from before a moment, manifests first; returns how many went, and how many a release needs."""
+def _counted(store: Store, noted: Mapping[str, int]) -> dict[str, int]:
+    """Kind to what went: of the artifacts that were noted, those that are really gone."""
+    counts: Counter[str] = Counter()
+    for kind, n in noted.items():
+        if not kind.startswith(ARTIFACT):
+            counts[kind] += n
+        elif not store.objects.is_here(kind.removeprefix(ARTIFACT)):
+            counts["artifacts"] += n
+    return dict(counts)
+
+
+def _over(store: Store, project: Project, end: datetime) -> tuple[set[str], int]:
+    """Results of steps from before a moment that nothing later stands on, and how many of that age a release needs."""
     needed = _needed(store, project)
-    objects, old, fresh = store.home / "objects", set[str](), set(needed)
-    for path in (store.home / "steps").glob("*/*.json"):
-        row = json.loads(path.read_bytes())
-        parts = {row["output"], *row["folders"]}
-        if path.stat().st_mtime >= end.timestamp() or parts & needed:
-            fresh |= parts
-        else:
-            path.unlink()
-            old |= parts
-    for path in objects.glob("*/*.value"):
-        if path.stat().st_mtime < end.timestamp():
-            old.add(path.stem)
-    for digest in sorted(old - fresh):
-        place = objects / digest[:2]
-        (place / f"{digest}.tree").unlink(missing_ok=True)
-        (place / f"{digest}.value").unlink(missing_ok=True)
-        shutil.rmtree(place / digest, ignore_errors=True)
-    return len(old - fresh), len(old & needed)
+    old, fresh = set[str](), set(needed)
+    for path, row in store.objects.records().items():
+        parts = made_by(row)
+        over = path.stat().st_mtime < end.timestamp() and not parts & needed
+        (old if over else fresh).update(parts)
+    old.update(path.stem for path in (store.home / "objects").glob("*/*.value") if path.stat().st_mtime < end.timestamp())
+    return old - fresh, len(old & needed)
 
 
 def _needed(store: Store, project: Project) -> set[str]:
@@ -97,8 +104,7 @@ def _needed(store: Store, project: Project) -> set[str]:
     for run in runs_of(store):
         if run.digests.get("verdict") in verdicts:
             needed.update(run.digests.values())
-    for path in (store.home / "steps").glob("*/*.json"):
-        row = json.loads(path.read_bytes())
+    for row in store.objects.records().values():
         if row["output"] in needed:
             needed.update(row["folders"])
     return needed

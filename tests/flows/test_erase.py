@@ -1,5 +1,6 @@
 """A subject is erased from a whole project: by bytes on disk, with a proof, through a kill, and a later import brings nothing back."""
 
+import contextlib
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,10 +33,16 @@ from overproof.erasure import erase, erasures, spelled
 from overproof.errors import StoreError
 from overproof.pipeline import distil
 from overproof.project import load_project
+from overproof.runs import runs_of
+from overproof.store.backup import back_up
+from overproof.store.bucket import BucketAway, FolderBucket, bucket_of
 from overproof.store.captured import Feedback, Kept
 from overproof.store.erasing import Subject
 from overproof.store.labels import Settlement, label_key
-from overproof.store.project_store import open_store
+from overproof.store.move import move
+from overproof.store.objects import Objects
+from overproof.store.place import NAME, Remote
+from overproof.store.project_store import HOME, open_store
 from overproof.store.reviews import Review
 
 CALLER = "customer-7f3a-planted"
@@ -96,8 +104,41 @@ def residue(root: Path, texts: list[str]) -> list[str]:
     return [str(path) for path in root.rglob("*") if path.is_file() and any(n in path.read_bytes() for n in needles)]
 
 
-def test_nothing_of_a_subject_is_left_in_any_byte(ran: Path) -> None:
-    """Run, served traffic, review: after the erasure a plain search finds neither texts nor the caller; the rest is whole."""
+def share(root: Path, place: Path) -> Path:
+    """Give a project a shared folder, with all that is in it."""
+    (root / HOME / NAME).write_text(f'[objects]\nurl = "{place.as_uri()}"\n')
+    with open_store(root) as store:
+        store.objects.push_all()
+    return place
+
+
+def made_elsewhere(root: Path, text: str) -> None:
+    """An artifact that holds a text is taken away here, as if another machine had made it: it is in the shared folder alone."""
+    with open_store(root) as store:
+        found = {row["output"] for row in store.objects.records().values() if text.encode() in store.objects.get_value(row["output"])}
+        found -= set(runs_of(store)[-1].digests.values())  # the erasure itself looks into those
+        store.objects.drop([min(found)])
+
+
+@contextlib.contextmanager
+def kept_on(engine: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], bytes]]:
+    """Move the databases to an engine; gives what a dump of the server holds."""
+    if engine == "files":
+        yield lambda: b""
+        return
+    from tests.postgres import running, server_folder  # here: this file is a program as well
+
+    with running() as server:
+        monkeypatch.setenv("OVERPROOF_ERASED", server.dsn)
+        move(root, Remote(dsn_env="OVERPROOF_ERASED", schema="erased"))
+        for path in (root / HOME).glob("*.db*"):  # as docs/store.md says: they hold what they held
+            path.unlink()
+        yield lambda: subprocess.run([f"{server_folder()}/pg_dump", "-d", server.dsn], capture_output=True, check=True).stdout
+
+
+@pytest.mark.parametrize("engine", ["files", pytest.param("postgres", marks=pytest.mark.slow)])
+def test_nothing_of_a_subject_is_left_in_any_byte(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+    """Run, served traffic, review, shared folder, second machine, server: after the erasure a plain search finds neither texts nor the caller; the rest is whole."""
     texts = lived_in(ran)
     trained = own_rows(ran)
     bought(ran, [*trained, own_rows(ran)[0] | {"text": "a row of somebody else that was asked about"}])
@@ -108,6 +149,12 @@ def test_nothing_of_a_subject_is_left_in_any_byte(ran: Path) -> None:
     assert residue(ran, words), "the plant must be there first"
     (ran / "log.jsonl").rename(ran.parent / "log.jsonl")  # the user's own file
     with open_store(ran) as store:
+        kept = back_up(store, tmp_path / "backup")
+    place = share(ran, tmp_path / "shared")
+    other = shutil.copytree(ran, tmp_path / "other")
+    made_elsewhere(ran, trained[0]["text"])
+    assert residue(place, words), "there as well"
+    with kept_on(engine, ran, monkeypatch) as dump, open_store(ran) as store:
         before = store.traffic.counts().records
         labels = store.ledger.counts().labels
         first = erase(store, project, spelled(store, project, Subject(values=frozenset({CALLER}), column="customer")), by="Dana Ruiz", why="asked")
@@ -115,13 +162,16 @@ def test_nothing_of_a_subject_is_left_in_any_byte(ran: Path) -> None:
         second = erase(store, project, spelled(store, project, whose), by="Dana Ruiz", why="asked")
         ids.unlink()
         assert residue(ran, [*words, CALLER]) == []
+        assert residue(place, [*words, CALLER]) == []
+        assert not any(word.encode() in dump() for word in [*words, CALLER])
         assert first.checked.clean, first.checked.hits
+        assert second.checked.clean, second.checked.hits
         assert first.counts["record"] == 4
         assert first.counts["conflict"] == first.counts["skipped"] == first.counts["feedback"] == first.counts["review"] == 1
         assert [(one.request_id[:7], one.state) for one in store.watching.audits("r")] == [("erased ", "barred")]
         assert first.counts["alarm"] == first.counts["notice"] == 1
         assert second.counts["record"] == len(trained)
-        assert second.counts["artifact"] > 3
+        assert second.counts["shared artifact"] > second.counts["artifact"] > 3
         assert second.counts["label"] == labels - store.ledger.counts().labels == len(trained)
         assert store.ledger.counts().labels == 1
         assert store.ledger.counts().spent_usd == pytest.approx(3e-6 * (len(trained) + 1))
@@ -129,11 +179,49 @@ def test_nothing_of_a_subject_is_left_in_any_byte(ran: Path) -> None:
         assert [one.request_id for one in store.reviews.live().rows] == ["gateway-x"]
         assert store.decisions.verify() >= 2
         assert [one["counts"] for one in erasures(store)] == [dict(first.counts), dict(second.counts)]
+        assert second.backups == erasures(store)[1]["backups_not_reached"] == {kept.target: kept.at}
+        assert residue(tmp_path / "backup", texts), "named in the proof, and not reached"
         released = [run for run in store.decisions.read() if run.kind == "gate" and run.body["outcome"] == "release"]
         assert bool(second.releases) == bool(released)
         if released:
             assert sum(second.releases.values()) <= len(trained)
             assert any(note.kind == "erasure" for note in store.watching.notices("easy"))
+        assert residue(other / HOME / "objects", words), "the second machine has not looked yet"
+        elsewhere = Objects(other / HOME, bucket_of(place.as_uri()), buried=store.buried)
+        assert elsewhere.push_all() > 0
+        assert residue(other / HOME / "objects", words) == residue(other / HOME / "steps", words) == residue(place, words) == []
+
+
+def test_a_shared_folder_that_is_away_is_said_and_the_same_call_goes_on(fitted: Path, tmp_path: Path) -> None:
+    """From the start, and from its third removal on: exit code 4, no row gone, no proof; then once through, with the counts of both."""
+    gone = own_rows(fitted, slice(0, 120, 30))
+    (fitted / "log.jsonl").unlink()
+    ids = tmp_path / "ids.txt"
+    ids.write_text("\n".join(row["id"] for row in gone))
+    place = share(fitted, tmp_path / "shared")
+    words = ["erase", "--project", str(fitted), "--ids", str(ids), "--by", "Dana Ruiz", "--why", "asked", "--json"]
+    place.rename(tmp_path / "away")
+    away = CliRunner().invoke(main, words)
+    (tmp_path / "away").rename(place)
+    left = iter(range(2))
+    real = FolderBucket.remove
+
+    def fails(self: FolderBucket, key: str) -> None:
+        if next(left, None) is None:
+            raise BucketAway("the network is gone", next_action="wait")
+        real(self, key)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FolderBucket, "remove", fails)
+        cut = CliRunner().invoke(main, words)
+    assert [(one.exit_code, "shared" in one.output or "network" in one.output) for one in (away, cut)] == [(4, True)] * 2
+    with open_store(fitted) as store:
+        assert {one.request.id for one in store.traffic.read()} >= {row["id"] for row in gone}
+        assert not erasures(store)
+    there = json.loads(CliRunner().invoke(main, words).stdout)
+    assert residue(place, [row["text"] for row in gone]) == residue(fitted, [row["text"] for row in gone]) == []
+    assert there["counts"]["record"] == len(gone)
+    assert there["counts"]["shared artifact"] == there["counts"]["artifact"] > 1
 
 
 def test_a_later_import_brings_nothing_back(ran: Path) -> None:
@@ -181,19 +269,21 @@ def test_the_check_finds_what_a_copy_brought_back(ran: Path) -> None:
     assert ".overproof/left.json" in found.output
 
 
-@pytest.mark.parametrize("stage", ["set_stones", "sweep_project", "_drop", "sweep_traffic", "forget", "check"])
+@pytest.mark.parametrize("stage", ["set_stones", "bury", "sweep_project", "remove", "_drop", "sweep_traffic", "forget", "check"])
 def test_a_kill_in_the_middle_is_made_good_by_the_same_call(fitted: Path, stage: str) -> None:
     """Killed with -9 just after a stage, the erasure is finished by calling it again, and its proof has all the counts."""
     gone = own_rows(fitted, slice(0, 120, 30))
     bought(fitted, gone)
     (fitted / "log.jsonl").unlink()
+    place = share(fitted, fitted.parent / "shared")
     killed = subprocess.run([sys.executable, __file__, str(fitted), stage, *(row["id"] for row in gone)], check=False, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert killed.returncode == -signal.SIGKILL
     project = load_project(fitted)
     with open_store(fitted) as store:
         done = erase(store, project, Subject(ids=frozenset(row["id"] for row in gone)), by="Dana Ruiz", why="asked")
-        assert residue(fitted, [row["text"] for row in gone]) == []
+        assert residue(fitted, [row["text"] for row in gone]) == residue(place, [row["text"] for row in gone]) == []
         assert done.checked.clean
+        assert done.counts["shared artifact"] == done.counts["artifact"]
         assert done.counts["record"] == done.counts["label"] == len(gone)
         assert done.counts["artifact"] > 1
         assert len(erasures(store)) == 1
@@ -250,11 +340,12 @@ def die_after(owner: object, name: str) -> None:
 
 if __name__ == "__main__":
     from overproof.store.erasing import Erasing
+    from overproof.store.shared import Shared
 
     folder, after, *names = sys.argv[1:]
     if after == "ready":
         print("ready", flush=True)
     else:
-        die_after(Erasing if hasattr(Erasing, after) else erasure, after)
+        die_after(next(one for one in (Erasing, Shared, erasure) if hasattr(one, after)), after)
     with open_store(Path(folder)) as opened:
         erase(opened, load_project(Path(folder)), Subject(ids=frozenset(names)), by="Dana Ruiz", why="asked")

@@ -1,23 +1,36 @@
 """Retention: what is over is blanked or goes, by bytes; what is not stays; a second pass does nothing."""
 
+import contextlib
+import hashlib
 import json
 import os
+import random
+import shutil
+import signal
 import time
-from datetime import UTC, datetime
+from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from tests.watch.projects import parts
 
 from overproof.cli import main
 from overproof.cli.intake import take
+from overproof.cli.watch_page import report_page
 from overproof.data import Completion, Request, Served, ToolCall, TrafficRecord, Turn
 from overproof.pipeline import distil
 from overproof.project import load_project
 from overproof.retention import retain
+from overproof.store import aging
 from overproof.store.aging import EXPIRED, blanked
 from overproof.store.captured import Feedback, Kept
-from overproof.store.project_store import open_store
+from overproof.store.local import Db
+from overproof.store.place import NAME
+from overproof.store.project_store import HOME, open_store
+from overproof.watch.parts import REAL
+from overproof.watch.turn import watch_once
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
 DAYS = {"text": 60, "answers": 20, "context": 10, "attributes": 40, "key": 5, "feedback": 30, "artifacts": 7}
@@ -84,6 +97,98 @@ def test_a_second_pass_does_nothing_and_an_import_brings_nothing_back(kept: Path
         again = store.traffic.append([row(4, "2026-09-02"), row(2, "2026-11-06")], "again")
         assert again.added == again.conflicts == 0
         assert not held(kept, "a message 4")
+
+
+KILLS = int(os.environ.get("OVERPROOF_RETAIN_KILLS", "6"))
+SEED = int(os.environ.get("OVERPROOF_SEED", "10"))
+
+
+def stored(root: Path, shared: Path) -> list[Path]:
+    """Three old artifacts that nobody needs, here and shared, and a new one."""
+    (root / HOME / NAME).write_text(f'[objects]\nurl = "{shared.as_uri()}"\n')
+    with open_store(root) as store:
+        for at in range(4):
+            data = f"artifact {at}".encode()
+            path = store.objects.put_value(hashlib.sha256(data).hexdigest(), data)
+            os.utime(path, (0, 0) if at else (NOW.timestamp(), NOW.timestamp()))
+    return list(shared.glob("objects/*/*.value"))
+
+
+def dies_in(root: Path, at: int) -> bool:
+    """Make a pass in a process that dies after the at-th transaction or before the at-th removal; whether it died."""
+    if child := os.fork():
+        return os.waitpid(child, 0)[1] != 0
+    calls, write, unlink = iter(range(1, 1 << 30)), Db.write, Path.unlink
+
+    @contextlib.contextmanager
+    def written(self: Db):
+        with write(self) as connection:
+            yield connection
+        if next(calls) == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def unlinked(self: Path, missing_ok: bool = False) -> None:
+        if next(calls) == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        unlink(self, missing_ok=missing_ok)
+
+    Db.write, Path.unlink, aging._BATCH = written, unlinked, 2
+    with open_store(root) as store:
+        retain(store, load_project(root), now=NOW)
+    os._exit(0)
+
+
+def test_a_pass_that_is_killed_anywhere_is_counted_in_the_log_of_decisions(kept: Path, tmp_path: Path) -> None:
+    """Killed twice and then finished: what the entries count is what an undisturbed pass counts, and what is really gone."""
+    shared = tmp_path / "shared"
+    assert len(stored(kept, shared)) == 4
+    draw, points = random.Random(SEED), 1
+    whole = shutil.copytree(kept, tmp_path / "whole")
+    shutil.copytree(shared, tmp_path / "shared0")
+    while dies_in(shutil.copytree(kept, tmp_path / f"probe{points}"), points) and KILLS > 6:
+        points += 1
+    points = max(points, 24)
+    shutil.rmtree(shared)
+    shutil.copytree(tmp_path / "shared0", shared)
+    with open_store(whole) as store:
+        expected = retain(store, load_project(whole), now=NOW).counts
+    assert (expected["artifacts"], expected["text"]) == (3, 2)
+    kills = 0
+    for number in range(KILLS):
+        shutil.rmtree(shared)
+        shutil.copytree(tmp_path / "shared0", shared)
+        root = shutil.copytree(kept, tmp_path / "victim")
+        died = [dies_in(root, draw.randint(1, points)) for _ in range(2)]
+        kills += sum(died)
+        with open_store(root) as store:
+            retain(store, load_project(root), now=NOW)
+            entries = [one.body["counts"] for one in store.decisions.read() if one.kind == "retention"]
+            assert sum(map(Counter, entries), Counter()) == expected, (SEED, number, died)
+            assert store.traffic.counts().records == 6 - expected["text"]
+        assert len(list(shared.glob("objects/*/*.value"))) == len(list((root / HOME).glob("objects/*/*.value"))) == 1
+        assert not held(root, "a message 4")
+        shutil.rmtree(root)
+    print(f"seed {SEED}: {kills} kills over {points} points")
+    assert kills > KILLS / 2
+
+
+def test_the_watch_applies_the_policy_once_a_day(kept: Path) -> None:
+    """Its counts are in the report and on the page; the next pass of the day leaves it, the next day's doesn't, and a run at work puts it off."""
+    project, real = load_project(kept), parts(retention=REAL.retention)
+    with open_store(kept) as store:
+        first = watch_once(store, project, now=NOW, parts=real)
+        assert (first.retained_on, first.retained) == ("2026-12-01", {"text": 2, "answers": 4, "context": 3, "attributes": 3, "key": 4, "comments": 2})
+        assert any("retention: applied on 2026-12-01; over then: 4 answers" in str(line) for line in report_page(first))
+        later = watch_once(store, project, now=NOW + timedelta(hours=20), parts=real)
+        assert (later.retained_on, later.retained) == (first.retained_on, first.retained)
+        with open_store(kept) as busy, busy.role("run"):
+            waits = watch_once(store, project, now=NOW + timedelta(days=1), parts=real)
+        assert (waits.retained_on, waits.notes, waits.blind) == ("2026-12-01", ("retention waits: a run is at work; the next pass of the watch applies it",), ())
+        done = watch_once(store, project, now=NOW + timedelta(days=3), parts=real)
+        assert (done.retained_on, done.retained) == ("2026-12-04", {"context": 1, "key": 1})
+        with open_store(kept) as busy, busy.role("run"):
+            assert watch_once(store, project, now=NOW + timedelta(days=9), parts=real).blind == ("retention",)
+        assert [one.kind for one in store.decisions.read()].count("retention") == 2
 
 
 def test_a_row_that_lost_a_part_is_another_row_to_a_run(make, tmp_path: Path) -> None:

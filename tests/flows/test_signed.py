@@ -1,5 +1,6 @@
 """A release with its papers, signed by a key from outside: who trusts a key serves, promotes and exports nothing else."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -233,8 +234,8 @@ def _stranger(root, signed):
 
 def _unsigned(root, signed):
     del signed
-    for path in (root / ".overproof" / "signatures").iterdir():
-        path.unlink()
+    with contextlib.closing(apsw.Connection(str(root / ".overproof" / "project.db"))) as connection:
+        connection.execute("DELETE FROM signature")
 
 
 def _no_keys(root, signed):

@@ -1,6 +1,7 @@
 """Several gateways on one store: real processes, a real server, one of them cut off from it for a while."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from overproof.serve.evidence import Tally, Tick
 from overproof.store import remote
 from overproof.store.place import NAME, Remote, put_remote
 from overproof.store.project_store import open_store
+from overproof.store.secret import NAME as SECRET
 
 DSN = "OVERPROOF_TOGETHER"
 
@@ -151,7 +153,7 @@ def test_rows_that_must_be_durable_are_counted_where_the_store_is_away(tmp_path,
 
 
 def test_a_second_machine_serves_the_release_that_the_first_one_made(tmp_path, server, teacher):
-    """With the rows on a server and the artifacts in a shared folder, the project's file and store.toml are all that a machine needs."""
+    """With the rows on a server and the artifacts in a shared folder, the project's file and store.toml and surrogates.key are all that a machine needs: with another secret it is refused."""
     first, second = tmp_path / "a", tmp_path / "b"
     where = Remote(dsn_env=DSN, schema=f"t{abs(hash(str(first)))}"[:30])
     for folder in (first, second):
@@ -161,6 +163,15 @@ def test_a_second_machine_serves_the_release_that_the_first_one_made(tmp_path, s
         put_remote(folder / ".overproof", where)
     release(first, "r1")
     put_at(first, "r1", "full")
+    with open_store(first) as here:
+        here.secret()
+        here.signatures.put("r1", b"signed")
+    with pytest.raises(RuntimeError, match=r"surrogates\.key is not here"):
+        Gateway(second)
+    (second / ".overproof" / SECRET).write_bytes(b"another machine's own secret ...!")
+    with pytest.raises(RuntimeError, match="another secret"):
+        Gateway(second)
+    shutil.copyfile(first / ".overproof" / SECRET, second / ".overproof" / SECRET)
     one, ids = Gateway(second), []
     try:
         assert by(one, ids, 3) == "r1"
@@ -168,6 +179,7 @@ def test_a_second_machine_serves_the_release_that_the_first_one_made(tmp_path, s
         assert one.stop() == 0
     with open_store(first) as here, open_store(second) as there:
         assert here.releases.get("r1") == replace(there.releases.get("r1"), bundle=here.releases.get("r1").bundle)
+        assert there.signatures.get("r1") == b"signed"
         assert here.releases.get("r1").bundle.digest == there.releases.get("r1").bundle.digest
     said = subprocess.run([sys.executable, "-m", "overproof.cli", "status", "--project", str(second), "--json"], capture_output=True, text=True, check=False)
     assert "r1" in said.stdout, said.stderr

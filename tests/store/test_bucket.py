@@ -12,9 +12,10 @@ import pytest
 
 from overproof.data import Folder
 from overproof.errors import CorruptArtifact, DataError, StoreError
-from overproof.store.bucket import bucket_of
+from overproof.store.bucket import BucketAway, bucket_of
 from overproof.store.objects import Objects
 from overproof.store.place import NAME, Remote, objects_of, put_remote, remote_of
+from overproof.store.shared import Shared
 
 VALUE = b"a value"
 DIGEST = hashlib.sha256(VALUE).hexdigest()
@@ -97,6 +98,53 @@ def test_an_object_is_written_once(tmp_path, url):
     assert b"".join(bucket.get("x/y")) == b"one"
     with pytest.raises(FileNotFoundError):
         b"".join(bucket.get("x/z"))
+
+
+def test_what_is_there_can_be_listed_and_removed(tmp_path, url):
+    """All pages of it, nothing beside the prefix; a second removal does nothing."""
+    bucket = bucket_of(url)
+    for at in range(60):
+        bucket.put_new(f"objects/aa/{at}.value", b"x")
+    bucket.put_new("steps/a/1.json", b"{}")
+    assert sorted(bucket.names("objects/")) == sorted(f"objects/aa/{at}.value" for at in range(60))
+    assert list(bucket.names("steps/")) == ["steps/a/1.json"]
+    assert list(bucket.names("nothing/")) == []
+    for _ in range(2):
+        bucket.remove("objects/aa/7.value")
+    assert len(list(bucket.names("objects/"))) == 59
+    assert not bucket.has("objects/aa/7.value")
+
+
+def test_what_an_erasure_buried_leaves_another_machine_before_it_hands_it_on(tmp_path, url):
+    """Value, folder and the records that name them, once: the same bytes made anew stay."""
+    graves = []
+    a, b = machine(tmp_path, "a", url), Objects(tmp_path / "b" / ".overproof", bucket_of(url), buried=lambda behind: graves[behind:])
+    tree = a.keep(made(tmp_path))
+    a.put_value(DIGEST, VALUE)
+    a.note(a.home / "steps/train/1.json", json.dumps({"output": DIGEST, "folders": [tree]}).encode())
+    assert (b.get_value(DIGEST), b.find(tree).exists(), b.noted(b.home / "steps/train/1.json")) == (VALUE, True, True)
+    Shared(a).remove({DIGEST, tree}, {"objects/aa/.half.part"})
+    assert list(bucket_of(url).names("objects/")) == list(bucket_of(url).names("steps/")) == []
+    graves += [(1, ""), (2, DIGEST), (3, tree)]
+    assert b.push_all() == 0
+    assert not [path for path in b.home.rglob("*") if path.is_file() and path.parent.name != "tmp" and path.suffix != ".lock"]
+    assert list(bucket_of(url).names("objects/")) == []
+    b.put_value(DIGEST, VALUE)
+    again = Objects(b.home, bucket_of(url), buried=lambda behind: graves[behind:])
+    assert (again.push_all(), again.get_value(DIGEST)) == (1, VALUE)
+
+
+def test_a_shared_folder_that_is_not_mounted_is_not_taken_for_an_empty_one(tmp_path):
+    """Neither where it is missing, nor where the place to mount it is empty."""
+    a = machine(tmp_path, "a", (tmp_path / "shared").as_uri())
+    a.note(a.home / "steps/train/1.json", b"{}")
+    Shared(a).bring_records()
+    (tmp_path / "shared").rename(tmp_path / "elsewhere")
+    with pytest.raises(BucketAway):
+        Shared(a).bring_records()
+    (tmp_path / "shared").mkdir()
+    with pytest.raises(BucketAway, match="nothing was erased"):
+        Shared(a).bring_records()
 
 
 @pytest.mark.parametrize("which", ["deep/weights", "card.json", "list", "value", "gone"])

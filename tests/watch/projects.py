@@ -73,7 +73,7 @@ def parts(**given) -> Parts:
     def none(*_, **__) -> Found:
         return Found()
 
-    rest = dict.fromkeys(("audits", "monitors", "drifts", "teacher", "duties"), none)
+    rest = dict.fromkeys(("audits", "monitors", "drifts", "teacher", "duties", "retention"), none)
     return Parts(**{**rest, "triggers": lambda *_, **__: Followed(), "notices": tell, **given})
 
 

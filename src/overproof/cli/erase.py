@@ -56,12 +56,15 @@ def erase(door: Door, subject: str, **given: object) -> int:
 
 
 def _told(done: Erasure) -> list[str]:
+    from rich.markup import escape
+
     if not done.decision:
         return ["no row of this subject is here; nothing was changed", *_told_check(done.checked)]
     lines = [f"erased ({place}): {n:,}" for place, n in sorted(done.counts.items())]
     lines += [f"[yellow]release {name}[/] was trained on {n:,} of these rows; its weights can't forget, only the next training leaves them out" for name, n in done.releases.items()]
     if done.shared or done.short:
         lines.append(f"not looked for: {done.shared:,} pieces that rows of others hold as well, {done.short:,} texts of under 12 characters")
+    lines += [f"not reached: the backup of {at[:16]} in {escape(folder)}; make a new one, then delete that" for folder, at in done.backups.items()]
     return [*lines, f"proof: entry {done.decision} of the decisions log, subject {done.subject[:16]}…", *_told_check(done.checked)]
 
 
@@ -71,6 +74,6 @@ def _told_check(found: Checked) -> list[str]:
     again = f"; {found.said_again:,} more stand in rows that came later" if found.said_again else ""
     lines = [f"{found.files:,} files read for {found.pieces:,} pieces of erased texts{again}: " + ("[green]none found[/]" if found.clean else f"[bold red]found in {len(found.hits):,}[/]")]
     lines += [f"  {escape(name)}: {n:,} places" for name, n in list(found.hits.items())[:_SHOWN]]
-    if any(not name.startswith(".overproof/") for name in found.hits):
+    if any(not name.startswith((".overproof/", "shared ")) for name in found.hits):
         lines.append("next: files outside .overproof are yours; delete or mend them, then `overproof erase --check`")
     return lines

@@ -44,6 +44,9 @@ def report_page(report: WatchReport) -> Iterator[Any]:
             yield f"  and {len(report.examples) - MOST_NEW} more, see --json"
     yield ""
     yield from (f"[yellow]note:[/] {escape(note)}" for note in report.notes)
+    if report.retained_on:
+        over = ", ".join(f"{n:,} {escape(kind)}" for kind, n in sorted(report.retained.items()))
+        yield f"retention: applied on {report.retained_on}; over then: {over or 'nothing'}"
     yield f"audits: {report.audits_drawn} drawn, {report.audits_labelled} answered, {report.audits_due} due; {report.spent_usd:.2f} USD this month"
 
 

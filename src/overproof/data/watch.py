@@ -209,3 +209,7 @@ class WatchReport:
     """Parts that failed; there is an alarm for each."""
     audit_more: tuple[str, ...] = ()
     """Slices whose mean confidence fell: the next day's plan audits them more."""
+    retained_on: str = ""
+    """Day on which the retention policy was applied last; empty where there is none, or never."""
+    retained: Mapping[str, int] = field(default_factory=dict)
+    """What was over on that day: kind to rows."""

@@ -1,23 +1,27 @@
-"""Rows whose time has run out: words become a marker, digests and counts stay; every table in transactions of its own."""
+"""Rows whose time has run out: words become a marker, digests and counts stay; what went is counted in the transaction in which it goes."""
 
 from __future__ import annotations
 
 import json
+import uuid
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from overproof.data import Alarm, digest_of
 from overproof.store.codec import decode, encode
+from overproof.store.decisions import Decision, decide_on
 from overproof.store.local import Db
 from overproof.store.sql import Connection, Row
 
 EXPIRED = "[expired]"
 KIND = "retention"
 """Of the decision that a pass leaves."""
+ARTIFACT = "artifact:"
+"""Begins the kind under which an artifact is noted before it goes."""
 _BATCH = 500
 
 
@@ -59,41 +63,85 @@ class Aging:
     """
 
     def __init__(self, traffic: Db, project: Db) -> None:
-        self._traffic, self._project = traffic, project
+        self._traffic, self._project, self._pass = traffic, project, ""
 
-    def age_log(self, ends: Cutoffs) -> Counter[str]:
-        """Blank what is over in the traffic log; a row whose text is over leaves the log that runs read. Returns counts by kind."""
-        counts: Counter[str] = Counter()
+    def begin(self) -> None:
+        """Begin a pass, or take up the one that was cut off, with the counts of what it did."""
+        done = {json.loads(body).get("pass") for (body,) in self._project.rows("SELECT body FROM decision WHERE kind=?", (KIND,))}
+        known = {name for db, table in self._tables for (name,) in db.rows(f"SELECT DISTINCT pass FROM {table}")}  # noqa: S608 - constants
+        for name in known & done:
+            self._clear(name)
+        self._pass = min(known - done, default=uuid.uuid4().hex)
+
+    def end(self, *, task: str, body: Mapping[str, Any]) -> Decision:
+        """The pass's entry in the decisions log; one transaction with the end of its notes."""
+        with self._project.write() as connection:
+            decision = decide_on(connection, KIND, actor="retention", subject=task, body={"pass": self._pass, **body})
+            connection.execute("DELETE FROM retaining WHERE pass=?", (self._pass,))
+        self._clear(self._pass)
+        return decision
+
+    def counts(self) -> Counter[str]:
+        """What the pass took away so far, also before it was cut off; artifacts are noted before they go."""
+        found: Counter[str] = Counter()
+        for db, table in self._tables:
+            found.update(dict(db.rows(f"SELECT kind, n FROM {table} WHERE pass=?", (self._pass,))))  # noqa: S608 - constants
+        return found
+
+    def note_artifacts(self, digests: Collection[str], *, rows: bool) -> None:
+        """Note artifacts that are about to go, and tell every machine on this store; `rows`: that rows went, too."""
+        with self._project.write() as connection:
+            for digest in sorted(digests):
+                connection.execute("INSERT INTO retaining VALUES(?, ?, 1) ON CONFLICT DO NOTHING", (self._pass, ARTIFACT + digest))
+            for digest in [*([""] if rows else []), *sorted(digests)]:
+                connection.execute("INSERT INTO buried(digest) VALUES(?)", (digest,))
+
+    @property
+    def _tables(self) -> tuple[tuple[Db, str], ...]:
+        return ((self._traffic, "retained"), (self._project, "retaining"))
+
+    def _clear(self, name: str) -> None:
+        for db, table in self._tables:
+            with db.write() as connection:
+                connection.execute(f"DELETE FROM {table} WHERE pass=?", (name,))  # noqa: S608 - constants
+
+    def _count(self, connection: Connection, table: str, counts: Mapping[str, int]) -> None:
+        for kind, n in counts.items():
+            sql = f"INSERT INTO {table} VALUES(?, ?, ?) ON CONFLICT(pass, kind) DO UPDATE SET n={table}.n+excluded.n"
+            if n:
+                connection.execute(sql, (self._pass, kind, n))
+
+    def age_log(self, ends: Cutoffs) -> None:
+        """Blank what is over in the traffic log; a row whose text is over leaves the log that runs read."""
         first = max((one for one in (ends.text, ends.answers, ends.context, ends.attributes, ends.key) if one is not None), default=None)
         if first is None:
-            return counts
+            return
         for table in ("record", "expired"):
             seq = ""
             while rows := self._traffic.rows(
                 f"SELECT id, digest, at_us, source, body FROM {table} WHERE at_us < ? AND id > ? ORDER BY id LIMIT {_BATCH}",  # noqa: S608 - constants
                 (round(first.timestamp() * 1e6), seq),
             ):
-                self._age_rows(table, rows, ends, counts)
+                self._age_rows(table, rows, ends)
                 seq = rows[-1][0]
         if ends.text is not None:
-            self._age_aside(ends.text, counts)
-        return counts
+            self._age_aside(ends.text)
 
-    def age_words(self, ends: Cutoffs) -> Counter[str]:
+    def age_words(self, ends: Cutoffs) -> None:
         """Blank comments of callers, answers that became no label, and examples in alarms and sketches of drift."""
-        counts: Counter[str] = Counter()
         if ends.feedback is not None:
             with self._traffic.write() as connection:
                 sql = "UPDATE feedback SET value=? WHERE kind='comment' AND at < ? AND value NOT IN ('[erased]', '[expired]')"
                 connection.execute(sql, (EXPIRED, ends.feedback.isoformat()))
-                counts["comments"] += connection.changes()
+                self._count(connection, "retained", {"comments": connection.changes()})
+        counts: Counter[str] = Counter()
         with self._project.write() as connection:
             if ends.rejected is not None and (upto := _aged(connection, ends.rejected)):
                 connection.execute("UPDATE attempt SET answer=NULL WHERE id<=? AND answer IS NOT NULL", (upto,))
                 counts["rejected answers"] += connection.changes()
             if ends.examples is not None:
                 self._examples(connection, ends.examples, counts)
-        return counts
+            self._count(connection, "retaining", counts)
 
     def mark(self, at: datetime) -> None:
         """Note how far the tables without a time of their own reach now: what is there has come by then."""
@@ -111,7 +159,8 @@ class Aging:
         self._traffic.forget()
         self._project.forget()
 
-    def _age_rows(self, table: str, rows: list[Row], ends: Cutoffs, counts: Counter[str]) -> None:
+    def _age_rows(self, table: str, rows: list[Row], ends: Cutoffs) -> None:
+        counts: Counter[str] = Counter()
         with self._traffic.write() as connection:
             moved = False
             for identity, digest, at_us, source, body in rows:
@@ -133,11 +182,13 @@ class Aging:
                     connection.execute("DELETE FROM record WHERE id=?", (identity,))
                 else:
                     connection.execute("UPDATE record SET body=?, digest=? WHERE id=?", (text, digest_of(new), identity))
+            self._count(connection, "retained", counts)
             if moved and table == "record":
                 connection.execute("UPDATE meta SET value=CAST(CAST(value AS INTEGER)+1 AS TEXT) WHERE name='epoch'")
                 connection.execute("DELETE FROM meta WHERE name='snapshot'")
 
-    def _age_aside(self, end: datetime, counts: Counter[str]) -> None:
+    def _age_aside(self, end: datetime) -> None:
+        counts: Counter[str] = Counter()
         upto = self._project.rows("SELECT coalesce(max(upto), 0) FROM aged WHERE kind='skipped' AND at < ?", (end.isoformat(),))[0][0]
         with self._traffic.write() as connection:
             connection.execute("DELETE FROM skipped WHERE seq<=?", (upto,))
@@ -148,6 +199,7 @@ class Aging:
                 if at is not None and at < end.isoformat():
                     connection.execute("DELETE FROM conflict WHERE seq=?", (seq,))
                     counts["conflicting rows"] += 1
+            self._count(connection, "retained", counts)
 
     def _examples(self, connection: Connection, end: datetime, counts: Counter[str]) -> None:
         alarms: list[Row] = connection.execute("SELECT id, body FROM alarm WHERE at < ?", (end.timestamp(),)).fetchall()

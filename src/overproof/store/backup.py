@@ -40,7 +40,11 @@ class BackupReport:
     files: int
     bytes: int
     copied: int
-    """Files that an earlier backup there did not hold yet."""
+    """Files that an earlier backup, there or the one named, did not hold yet."""
+    linked: int
+    """Files that the backup named with `since` holds as well: one place on the disk, two names."""
+    mended: int
+    """Files that an earlier backup held damaged, and that were copied anew from the project."""
     snapshot: str
     """Digest of the traffic log in the copy."""
     records: int
@@ -63,7 +67,7 @@ class RestoreReport:
     """Entries of the decisions log; their chain was checked."""
 
 
-def back_up(store: Store, target: Path) -> BackupReport:
+def back_up(store: Store, target: Path, *, since: Path | None = None) -> BackupReport:
     """
     Copy a project while others work on it.
 
@@ -74,40 +78,37 @@ def back_up(store: Store, target: Path) -> BackupReport:
     Args:
         store: the project's store.
         target: a folder; where it holds an earlier backup, only what is new is copied.
+        since: folder of an earlier backup on the same disk, which stays: what has not changed is a second name for its file.
 
     Returns: what was copied.
-    Raises: StoreError for a folder with other things in it, inside the project, or one that can't be written; CorruptArtifact
-        for a database that is damaged.
+    Raises: StoreError for a folder with other things in it, inside the project, or one that can't be written, and for a `since` that is
+        the target or on another disk; CorruptArtifact for a database that is damaged, and a `since` that is no backup.
     """
     target = target.absolute()
     if target.is_relative_to(store.root):
         raise StoreError("a backup inside the project would back itself up", next_action="name a folder elsewhere, on another disk if there is one")
     with _said(target):
-        earlier = _admit(target)
+        earlier, shelf = _admit(target), _Shelf(target, since)
         scratch = store.objects.scratch()
         facts: dict[str, Any] = {}
         rows: list[list[Any]] = []
-        copied = 0
         for name, schema in _DATABASES:
             copy = scratch / f"backup-{name}"  # on the project's own disk: the target may be where SQLite must not write
             store.copy_database(name, copy)
             facts |= _facts(copy, schema)
-            row, new = _keep(copy, target, f"{HOME}/{name}")
-            rows.append([*row[:3], 0o644])
-            copied += new
+            rows.append([*shelf.keep(copy, f"{HOME}/{name}")[:3], 0o644])
             copy.unlink()
         for name in track(_names(store.root), "copying files"):
             try:
-                row, new = _kept(store.root / name, target, name, earlier.get(name))
+                rows.append(shelf.take(store.root / name, name, earlier.get(name)))
             except FileNotFoundError:  # it went meanwhile, and nothing in the databases needs it
                 continue
-            rows.append(row)
-            copied += new
         body = {"format": FORMAT, "at": now(), "files": rows, **facts}
         _write(target / MANIFEST, json.dumps({**body, "digest": _digest(body)}, indent=0).encode())
         _prune(target, {row[2] for row in rows})
+    store.note_backup(str(target), body["at"])
     return BackupReport(
-        target=str(target), at=body["at"], files=len(rows), bytes=sum(row[1] for row in rows), copied=copied,
+        target=str(target), at=body["at"], files=len(rows), bytes=sum(row[1] for row in rows), copied=shelf.copied, linked=shelf.linked, mended=len(shelf.rotten),
         snapshot=facts["snapshot"], records=facts["records"], decisions=facts["decisions"],
     )  # fmt: skip
 
@@ -186,32 +187,70 @@ def _names(root: Path) -> list[str]:
     return list(found)
 
 
-def _kept(path: Path, target: Path, name: str, known: Sequence[Any] | None) -> tuple[list[Any], bool]:
-    """A file's row of the manifest, and whether it had to be copied."""
-    fixed = known is not None and name.startswith(f"{HOME}/objects/") and path.stat().st_size == known[1]
-    if known is not None and fixed and _blob(target, known[2]).is_file():  # an object's name is its digest
-        return list(known), False
-    return _keep(path, target, name)
+class _Shelf:
+    """Where files lie under their digests; what an earlier backup holds whole is not copied again."""
 
+    def __init__(self, target: Path, since: Path | None) -> None:
+        self._target, self._since = target, since.absolute() if since is not None else None
+        self._known: dict[str, Any] = {}
+        self.copied = self.linked = 0
+        self.rotten: set[str] = set()
+        if self._since is not None:
+            if self._since == target:
+                raise StoreError("a backup can't be made since itself", next_action="leave --since away: the folder gets only what is new")
+            self._known = {row[0]: row for row in _manifest(self._since)["files"]}
+            if self._since.stat().st_dev != target.stat().st_dev:
+                raise StoreError(f"{str(self._since)!r} is on another disk than {str(target)!r}; no file can have a name on both", next_action="leave --since away")
 
-def _keep(path: Path, target: Path, name: str) -> tuple[list[Any], bool]:
-    """Copy a file under its digest, durably; what is there under it is not copied again."""
-    found = path.stat()
-    row: list[Any] = [name, found.st_size, _hash(path), stat.S_IMODE(found.st_mode)]
-    if (to := _blob(target, row[2])).is_file() and to.stat().st_size == row[1]:
-        return row, False
-    part = target / f".part-{uuid.uuid4().hex}"
-    with path.open("rb") as source, part.open("xb") as file:
-        os.fchmod(file.fileno(), 0o600)
-        shutil.copyfileobj(source, file, _BLOCK)
-        file.flush()
-        os.fsync(file.fileno())
-    row[1:3] = part.stat().st_size, _hash(part)  # it may have changed since; what was copied is what counts
-    to = _blob(target, row[2])
-    to.parent.mkdir(parents=True, exist_ok=True)
-    part.replace(to)
-    _sync(to.parent)
-    return row, True
+    def take(self, path: Path, name: str, known: Sequence[Any] | None) -> list[Any]:
+        """A file's row of the manifest; an object's name is its digest, so that it is not read where a backup has it whole."""
+        known = known or self._known.get(name)
+        fixed = known is not None and name.startswith(f"{HOME}/objects/") and path.stat().st_size == known[1]
+        if known is not None and fixed and self._held(known[2], known[1]):
+            return list(known)
+        return self.keep(path, name)
+
+    def keep(self, path: Path, name: str) -> list[Any]:
+        """Copy a file under its digest, durably, unless it is held."""
+        found = path.stat()
+        row: list[Any] = [name, found.st_size, _hash(path), stat.S_IMODE(found.st_mode)]
+        if self._held(row[2], row[1]):
+            return row
+        part = self._target / f".part-{uuid.uuid4().hex}"
+        with path.open("rb") as source, part.open("xb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            shutil.copyfileobj(source, file, _BLOCK)
+            file.flush()
+            os.fsync(file.fileno())
+        row[1:3] = part.stat().st_size, _hash(part)  # it may have changed since; what was copied is what counts
+        to = self._place(row[2])
+        part.replace(to)
+        _sync(to.parent)
+        self.copied += 1
+        return row
+
+    def _held(self, digest: str, size: int) -> bool:
+        """Whether the target has the file whole, by a second name where the other backup has it. Read to the end: disks rot."""
+        to = _blob(self._target, digest)
+        if to.is_file():
+            if _whole(to, size, digest):
+                return True
+            self.rotten.add(digest)  # the copy gets a place of its own: whoever shares the damaged one keeps it, and is refused
+            return False
+        if self._since is None or not (there := _blob(self._since, digest)).is_file():
+            return False
+        if not _whole(there, size, digest):
+            self.rotten.add(digest)
+            return False
+        os.link(there, self._place(digest))
+        _sync(to.parent)
+        self.linked += 1
+        return True
+
+    def _place(self, digest: str) -> Path:
+        to = _blob(self._target, digest)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        return to
 
 
 def _blob(target: Path, digest: str) -> Path:
@@ -264,8 +303,12 @@ def _inside(name: str) -> bool:
     return bool(parts) and not Path(name).is_absolute() and ".." not in parts
 
 
+def _whole(path: Path, size: int, digest: str) -> bool:
+    return not path.is_symlink() and path.is_file() and path.stat().st_size == size and _hash(path) == digest
+
+
 def _verify(path: Path, size: int, digest: str) -> None:
-    if path.is_symlink() or not path.is_file() or path.stat().st_size != size or _hash(path) != digest:
+    if not _whole(path, size, digest):
         raise CorruptArtifact(f"{str(path)!r} is not what was backed up; nothing was restored", next_action="take an earlier backup, or make a new one")
 
 

@@ -20,6 +20,10 @@ _S3: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w.=/-]+)?")
 _UP: Final = "see that it can be reached and the credentials in the environment are right, then run again: finished steps are kept"
 
 
+class BucketAway(StoreError):
+    """What is shared can't be read or written now."""
+
+
 class Bucket(Protocol):
     """Named bytes, each written once, whole or not at all."""
 
@@ -31,6 +35,12 @@ class Bucket(Protocol):
 
     def get(self, key: str) -> Iterator[bytes]:
         """An object in pieces; FileNotFoundError before the first one where there is none."""
+
+    def names(self, prefix: str) -> Iterator[str]:
+        """Keys of all objects under a prefix that ends at a slash."""
+
+    def remove(self, key: str) -> None:
+        """Take an object away for good; nothing happens where there is none."""
 
 
 def bucket_of(url: str) -> Bucket:
@@ -85,16 +95,29 @@ class FolderBucket:
                     os.link(part, target)
             finally:
                 part.unlink(missing_ok=True)
-            handle = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            _sync(target.parent)
 
     def get(self, key: str) -> Iterator[bytes]:
         """See `Bucket.get`."""
         with self._clear_errors():
             yield from _pieces(self._root / key)
+
+    def names(self, prefix: str) -> Iterator[str]:
+        """See `Bucket.names`."""
+        for folder, _, files in os.walk(self._root / prefix, onerror=self._refuse):
+            yield from (Path(folder, name).relative_to(self._root).as_posix() for name in sorted(files))
+
+    def remove(self, key: str) -> None:
+        """See `Bucket.remove`; durable on return."""
+        target = self._root / key
+        with self._clear_errors(), contextlib.suppress(FileNotFoundError):
+            target.unlink()
+            _sync(target.parent)
+
+    def _refuse(self, error: OSError) -> None:
+        """A folder that can't be read is not an empty one."""
+        if not isinstance(error, FileNotFoundError) or not self._root.is_dir():
+            raise BucketAway(f"shared folder {str(self._root)!r}: {error.strerror or error}", next_action=_UP) from error
 
     @contextlib.contextmanager
     def _clear_errors(self) -> Iterator[None]:
@@ -103,7 +126,7 @@ class FolderBucket:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise StoreError(f"shared folder {str(self._root)!r}: {error.strerror or error}", next_action=_UP) from error
+            raise BucketAway(f"shared folder {str(self._root)!r}: {error.strerror or error}", next_action=_UP) from error
 
 
 class S3Bucket:
@@ -150,15 +173,34 @@ class S3Bucket:
             for piece in self._lib.get(self._store, key).stream(min_chunk_size=BLOCK):
                 yield bytes(piece)
 
+    def names(self, prefix: str) -> Iterator[str]:
+        """See `Bucket.names`."""
+        with self._clear_errors():
+            for batch in self._lib.list(self._store, prefix):
+                yield from (str(one["path"]) for one in batch)
+
+    def remove(self, key: str) -> None:
+        """See `Bucket.remove`. A bucket that keeps old versions keeps this one as well."""
+        with self._clear_errors(), contextlib.suppress(FileNotFoundError):
+            self._lib.delete(self._store, key)
+
     @contextlib.contextmanager
     def _clear_errors(self) -> Iterator[None]:
         try:
             yield
         except self._lib.exceptions.BaseError as error:
-            raise StoreError(f"{self._url}: {str(error).splitlines()[0][:300]}", next_action=_UP) from error
+            raise BucketAway(f"{self._url}: {str(error).splitlines()[0][:300]}", next_action=_UP) from error
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while piece := file.read(BLOCK):
             yield piece
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

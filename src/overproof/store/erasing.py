@@ -134,6 +134,18 @@ class Erasing:
             for place, n in places.items():
                 connection.execute("INSERT INTO erasing VALUES(?, ?, ?) ON CONFLICT DO NOTHING", (mark, place, n))
 
+    def bury(self, mark: str, places: Mapping[str, int], digests: Iterable[str]) -> None:
+        """Note counts, and make known to every machine on this store which artifacts are gone; one transaction, before any of them goes."""
+        with self._project.write() as connection:
+            for place, n in places.items():
+                connection.execute("INSERT INTO erasing VALUES(?, ?, ?) ON CONFLICT DO NOTHING", (mark, place, n))
+            for digest in ("", *sorted(digests)):  # the empty one says that there was an erasure
+                connection.execute("INSERT INTO buried(digest) VALUES(?)", (digest,))
+
+    def backups(self) -> list[tuple[str, str]]:
+        """Folder and time of every backup that was made of this project."""
+        return [(target, at) for target, at in self._project.rows("SELECT target, at FROM backup ORDER BY at, target")]
+
     def set_stones(self, grip: Grip) -> None:
         """Make the rows known for good, by keyed hashes alone; durable on return."""
         with self._traffic.write() as connection:

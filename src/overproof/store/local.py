@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import apsw
 
-from overproof.errors import CorruptArtifact, StoreError
+from overproof.errors import CorruptArtifact, RoleTaken, StoreError
 from overproof.store.sql import Connection, Row
 
 APPLICATION_ID = 0x4F565250  # "OVRP"
@@ -290,7 +290,7 @@ class Role:
         except OSError as error:
             holder = os.pread(handle, 64, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(handle)
-            raise StoreError(
+            raise RoleTaken(
                 f"another `overproof {self._name}` (process {holder}) is working on this project",
                 next_action="wait until it has finished, or end that process",
             ) from error

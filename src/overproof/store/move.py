@@ -16,6 +16,7 @@ from overproof.progress import track
 from overproof.store.local import Db
 from overproof.store.place import Remote, open_db, put_remote, remote_of, role_on
 from overproof.store.schema import PROJECT_SCHEMA, TRAFFIC_SCHEMA
+from overproof.store.signatures import Signatures
 from overproof.store.sql import Row
 
 SCHEMAS: Final = {"project": PROJECT_SCHEMA, "traffic": TRAFFIC_SCHEMA}
@@ -77,6 +78,7 @@ def move(root: Path, to: Remote | None) -> tuple[TableDigest, ...]:
         raise DataError("the store is there already", next_action="nothing is to be done")
     with contextlib.ExitStack() as held:
         db = held.enter_context(_opened(home, "project", PROJECT_SCHEMA, before))
+        Signatures(root, home, lambda: db).take_in()
         for role in ROLES:
             held.enter_context(role_on(home, role, lambda: db, before))
         for name, scripts in SCHEMAS.items():

@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,60 @@ class Objects:
     Args:
         home: the `.overproof` folder; made on the first write.
         bucket: what several machines share: all that is put here goes there as well, and what is missing here is fetched.
+        buried: gives what erasures on any machine took away, behind a number: pairs of number and digest.
     """
 
-    def __init__(self, home: Path, bucket: Bucket | None = None) -> None:
+    def __init__(self, home: Path, bucket: Bucket | None = None, *, buried: Callable[[int], Sequence[Sequence[Any]]] | None = None) -> None:
         self.home = home.absolute()
         self._bucket, self._pushed = bucket, set[str]()
+        self._buried, self._learnt = buried, -1
         self._scratch: Path | None = None
         self._lock = -1
         self._verified: set[str] = set()
+
+    @property
+    def bucket(self) -> Bucket | None:
+        """What several machines share; None where the files are here alone."""
+        return self._bucket
+
+    def learn(self) -> None:
+        """
+        Drop what has been erased on any machine since this one last looked, once: the same bytes made anew from rows that are there may stay.
+
+        Comes before anything is handed on, fetched, or found by a step.
+        """
+        if self._buried is None:
+            return
+        note = self.home / "tmp" / "buried"  # in no backup: a restored project looks at everything again
+        if self._learnt < 0:
+            self._learnt = int(note.read_text()) if note.exists() else 0
+        if fresh := self._buried(self._learnt):
+            self.drop(str(row[1]) for row in fresh)
+            if any(not row[1] for row in fresh):  # rows went as well: an index of them is made again, a copy from before a migration is of no more use
+                for path in [*self.home.glob("search*"), *self.home.glob("*.bak")]:
+                    path.unlink(missing_ok=True)
+            self._learnt = int(fresh[-1][0])
+            self.write_whole(note, str(self._learnt).encode())
+
+    def records(self, step: str = "*") -> dict[Path, Mapping[str, Any]]:
+        """The records of steps that are here and can be read."""
+        found = {}
+        for path in sorted(self.home.glob(f"steps/{step}/*.json")):
+            with contextlib.suppress(OSError, ValueError):
+                found[path] = json.loads(path.read_bytes())
+        return found
+
+    def drop(self, digests: Iterable[str]) -> None:
+        """Remove values and folders here; the records that name them go first, so that no later run believes in them."""
+        gone = {one for one in digests if one}
+        for path, row in self.records().items():
+            if gone & made_by(row):
+                path.unlink(missing_ok=True)
+        for digest in gone:
+            self._tree_list(digest).unlink(missing_ok=True)
+            self.value_path(digest).unlink(missing_ok=True)
+            shutil.rmtree(self._tree_list(digest).with_suffix(""), ignore_errors=True)
+        self._verified -= gone
 
     def value_path(self, digest: str) -> Path:
         """Where the bytes of a value with this digest are or would be."""
@@ -56,8 +102,13 @@ class Objects:
         """True iff the folder is there whole (its files are checked when they are first used)."""
         return self._is_there(self._tree_list(digest))
 
+    def is_here(self, digest: str) -> bool:
+        """True iff this machine has the value or the folder."""
+        return self.value_path(digest).exists() or self._tree_list(digest).exists()
+
     def put_value(self, digest: str, data: bytes) -> Path:
         """Store bytes under their digest; does nothing where they are there already."""
+        self.learn()
         path = self.value_path(digest)
         if not path.exists():
             self.write_whole(path, data)
@@ -76,6 +127,7 @@ class Objects:
         """
         path = self.value_path(digest)
         if not path.exists():
+            self.learn()
             self._fetch_value(path, digest)
         try:
             data = path.read_bytes()
@@ -99,6 +151,7 @@ class Objects:
         Raises: StoreError for a missing folder, a link or a special file; CorruptArtifact where the folder names a
             digest that its files don't have.
         """
+        self.learn()
         if folder.digest and self.has_tree(folder.digest):
             self._push_tree(folder.digest)
             return folder.digest
@@ -122,6 +175,7 @@ class Objects:
         Returns: absolute path.
         Raises: CorruptArtifact where a file is missing, added, or has another size or SHA-256.
         """
+        self.learn()
         place = self.home / "objects" / digest[:2] / digest
         if digest in self._verified:
             return place
@@ -170,6 +224,7 @@ class Objects:
 
     def noted(self, path: Path) -> bool:
         """Whether there is such a record; one that another machine made is brought here."""
+        self.learn()
         if not path.exists() and self._bucket is not None:
             with contextlib.suppress(FileNotFoundError):
                 self.write_whole(path, b"".join(self._bucket.get(self._key(path))))
@@ -184,6 +239,7 @@ class Objects:
         """
         if self._bucket is None:
             raise DataError("store.toml names no [objects]", next_action='write [objects] with url = "s3://bucket/prefix" or "file:///folder" into .overproof/store.toml')
+        self.learn()
         trees, values, records = (sorted(self.home.glob(one)) for one in ("objects/*/*.tree", "objects/*/*.value", "steps/*/*.json"))
         for path in progress.track([*trees, *values, *records], "sharing", total=len(trees) + len(values) + len(records)):
             if path.suffix == ".tree":
@@ -353,6 +409,18 @@ class Objects:
             f"{str(shown)!r} {what}; it is not used",
             next_action=f"delete it (rm -rf {drop}), then run again: the step that made it is repeated",
         )
+
+
+def made_by(row: Mapping[str, Any]) -> set[str]:
+    """
+    What a step left, by its record.
+
+    Args:
+        row: the record.
+
+    Returns: digests of its value and of the folders in it.
+    """
+    return {str(row.get("output")), *map(str, row.get("folders") or ())}
 
 
 def _files_of(folder: Path) -> list[str]:

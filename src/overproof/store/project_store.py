@@ -30,9 +30,10 @@ from overproof.store.reviews import ReviewLog
 from overproof.store.rollout import Rollouts
 from overproof.store.schema import PROJECT_SCHEMA, TRAFFIC_SCHEMA
 from overproof.store.search import SearchIndex
-from overproof.store.secret import project_secret
+from overproof.store.secret import agreed_secret, new_secret
 from overproof.store.served import ServedDays
 from overproof.store.signatures import Signatures
+from overproof.store.sql import Row
 from overproof.store.watch import Watching
 
 if TYPE_CHECKING:  # it needs NumPy, which opening a store does not
@@ -54,8 +55,9 @@ class Store:
         self.home = self.root / HOME
         self.remote = remote_of(self.home)
         shared = objects_of(self.home)
-        self.objects = Objects(self.home, bucket_of(shared) if shared else None)
-        self.signatures = Signatures(self.root, self.home)
+        self.objects = Objects(self.home, bucket_of(shared) if shared else None, buried=self.buried)
+        self.signatures = Signatures(self.root, self.home, lambda: self._project_db)
+        self._secret = b""
 
     @cached_property
     def traffic(self) -> TrafficLog:
@@ -132,7 +134,13 @@ class Store:
 
     def secret(self) -> bytes:
         """The project's own secret, made where missing; see `store.secret`."""
-        return project_secret(self.home)
+        self._secret = self._secret or agreed_secret(self.home, self._project_db)
+        return self._secret
+
+    def new_secret(self, *, by: str, why: str) -> str:
+        """Begin with another secret; returns its fingerprint."""
+        self._secret = b""
+        return new_secret(self.home, self._project_db, by=by, why=why)
 
     @cached_property
     def reviews(self) -> ReviewLog:
@@ -176,6 +184,11 @@ class Store:
         """Copy "traffic.db" or "project.db" as it is at one moment, while others write."""
         {"traffic.db": self._traffic_db, "project.db": self._project_db}[name].copy_to(target)
 
+    def note_backup(self, target: str, at: str) -> None:
+        """Keep where a backup was made and when: an erasure doesn't reach it, and says so."""
+        with self._project_db.write() as connection:
+            connection.execute("INSERT INTO backup VALUES(?, ?) ON CONFLICT(target) DO UPDATE SET at=excluded.at", (target, at))
+
     def close(self) -> None:
         """Close databases and remove scratch files."""
         if "search" in self.__dict__:
@@ -192,6 +205,10 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def buried(self, behind: int) -> list[Row]:
+        """Number and digest of what was erased on any machine, behind a number; an empty digest stands for rows."""
+        return self._project_db.rows("SELECT seq, digest FROM buried WHERE seq > ? ORDER BY seq", (behind,))
 
     @cached_property
     def _traffic_db(self) -> Db:

@@ -14,7 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from overproof.errors import MissingExtra, StoreError
+from overproof.errors import MissingExtra, RoleTaken, StoreError
 from overproof.store.dialect import REFUSE, script, statement
 from overproof.store.local import Db
 from overproof.store.sql import Row, Values
@@ -368,7 +368,7 @@ class PgRole:
     def _alone(self, session: psycopg.Connection[Row]) -> None:
         got = session.execute("SELECT pg_try_advisory_lock(%s)", (self._key,)).fetchone()
         if not got or not got[0]:
-            raise StoreError(f"another `overproof {self._name}` ({self._holder(session)}) is working on this project", next_action="wait until it has finished, or end that process")
+            raise RoleTaken(f"another `overproof {self._name}` ({self._holder(session)}) is working on this project", next_action="wait until it has finished, or end that process")
 
     def _holder(self, session: psycopg.Connection[Row]) -> str:
         query = """SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid

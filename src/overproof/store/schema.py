@@ -46,6 +46,9 @@ TRAFFIC_SCHEMA = (
         BEGIN SELECT RAISE(ABORT, 'feedback is append-only'); END;
     """,
     ADDED,
+    """
+    CREATE TABLE retained(pass TEXT NOT NULL, kind TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(pass, kind)) STRICT, WITHOUT ROWID;
+    """,
 )
 
 PROJECT_SCHEMA = (
@@ -194,4 +197,11 @@ PROJECT_SCHEMA = (
         BEGIN SELECT RAISE(ABORT, 'reviews are append-only'); END;
     """,
     ADDED,
+    """
+    CREATE TABLE buried(seq INTEGER PRIMARY KEY, digest TEXT NOT NULL) STRICT;
+    CREATE TABLE signature(release_id TEXT PRIMARY KEY, raw BLOB NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE secret(name TEXT PRIMARY KEY, fingerprint TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE backup(target TEXT PRIMARY KEY, at TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE retaining(pass TEXT NOT NULL, kind TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(pass, kind)) STRICT, WITHOUT ROWID;
+    """,
 )

@@ -1,14 +1,14 @@
-"""Signatures of releases beside the store, and the word on whether a release may be believed."""
+"""Signatures of releases in the store, and the word on whether a release may be believed."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from overproof.errors import StoreError
 from overproof.signatures import TRUSTED, check_bundle, check_signature, signer, trusted_keys
+from overproof.store.local import Db
 
 FOLDER, MANIFEST = "signatures", "bundle/manifest.json"
 UNSIGNED = f"not signed: there is no {TRUSTED}, so nobody asks for it"
@@ -26,36 +26,38 @@ class Sealing:
 
 class Signatures:
     """
-    One file for each signed release.
+    One signature for each signed release, where the releases are: machines that share those share these.
 
     Args:
         root: the project's folder, which holds `trusted_keys.toml` where signatures are asked for.
-        home: the store's folder.
+        home: the store's folder; earlier versions kept a file for each signature there.
+        db: gives the open `project.db`.
     """
 
-    def __init__(self, root: Path, home: Path) -> None:
-        self._root, self._folder = root, home / FOLDER
+    def __init__(self, root: Path, home: Path, db: Callable[[], Db]) -> None:
+        self._root, self._folder, self._db = root, home / FOLDER, db
 
     def put(self, release_id: str, raw: bytes) -> None:
-        """Keep a release's signature, whole; an earlier one is replaced."""
-        self._folder.mkdir(exist_ok=True)
-        path = self._path(release_id)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        try:
-            with part.open("wb") as file:
-                file.write(raw)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        """Keep a release's signature; an earlier one is replaced."""
+        with self._db().write() as connection:
+            connection.execute("INSERT INTO signature VALUES(?, ?) ON CONFLICT(release_id) DO UPDATE SET raw=excluded.raw", (release_id, raw))
 
     def get(self, release_id: str) -> bytes | None:
         """The signature of a release; None where it has none."""
-        try:
-            return self._path(release_id).read_bytes()
-        except FileNotFoundError:
-            return None
+        found = self._db().rows("SELECT raw FROM signature WHERE release_id=?", (release_id,))
+        if not found and any(path.stem == release_id for path in self._folder.glob("*.sig")):
+            self.take_in()
+            return self.get(release_id)
+        return bytes(found[0][0]) if found else None
+
+    def take_in(self) -> int:
+        """Take signatures that lie in files into the store; returns how many."""
+        paths = sorted(self._folder.glob("*.sig"))
+        for path in paths:
+            if not self._db().rows("SELECT 1 FROM signature WHERE release_id=?", (path.stem,)):
+                self.put(path.stem, path.read_bytes())
+            path.unlink()
+        return len(paths)
 
     def check(self, release_id: str, bundle: Path, *, day: date | None = None) -> Sealing:
         """
@@ -77,8 +79,3 @@ class Signatures:
         check_bundle(bundle, signed, what=what)
         who = signer(raw or b"", trusted)
         return Sealing(words=f"signed by {who.person}" if who else "signed", manifest=signed[MANIFEST])
-
-    def _path(self, release_id: str) -> Path:
-        if not release_id.replace("-", "").replace("_", "").replace(".", "").isalnum() or release_id.startswith("."):
-            raise StoreError(f"release {release_id!r} has no name for a file", next_action="run `overproof status` for the releases that there are")
-        return self._folder / f"{release_id}.sig"

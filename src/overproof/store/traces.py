@@ -139,18 +139,22 @@ class Finder:
 
     def find_file(self, path: Path) -> Counter[str]:
         """The marks of what is in a file, with the number of places; a file that is gone holds nothing."""
+        try:
+            with path.open("rb") as file:
+                return self.find_blocks(iter(lambda: file.read(_BLOCK), b""))
+        except FileNotFoundError:
+            return Counter()
+
+    def find_blocks(self, blocks: Iterable[bytes]) -> Counter[str]:
+        """The same for bytes that come in blocks; a piece may lie over several."""
         found: Counter[str] = Counter()
         if not self._by_prefix:
             return found
-        try:
-            with path.open("rb") as file:
-                rest = b""
-                while block := file.read(_BLOCK):
-                    found.update(self.find(rest + block))
-                    rest = (rest + block)[-(self.longest - 1) :]
-                    found.subtract(self.find(rest))  # the next block finds these again
-        except FileNotFoundError:
-            return found
+        rest = b""
+        for block in blocks:
+            found.update(self.find(rest + block))
+            rest = (rest + block)[-(self.longest - 1) :]
+            found.subtract(self.find(rest))  # the next block finds these again
         found.update(self.find(rest))
         return +found
 

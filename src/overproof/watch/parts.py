@@ -83,6 +83,13 @@ class Telling(Protocol):
         """Tell; says what could not be delivered."""
 
 
+class Keeping(Protocol):
+    """Apply the retention policy."""
+
+    def __call__(self, store: Store, project: Project, *, now: datetime) -> Found:
+        """Make today's pass, where there is a policy and it was not made yet."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parts:
     """The parts of a pass."""
@@ -94,6 +101,7 @@ class Parts:
     duties: OfProject
     triggers: Acting
     notices: Telling
+    retention: Keeping
 
 
 READS: Mapping[str, tuple[Occasion, ...]] = {
@@ -160,5 +168,13 @@ def _notices(store: Store, project: Project, report: WatchReport, *, now: dateti
     return tell(store, project, report, now=now)
 
 
-REAL = Parts(audits=_audits, monitors=_monitors, drifts=_drifts, teacher=_teacher, duties=_duties, triggers=_triggers, notices=_notices)
+def _retention(store: Store, project: Project, *, now: datetime) -> Found:
+    from overproof.watch.keeping import keep_today
+
+    return keep_today(store, project, now=now)
+
+
+REAL = Parts(
+    audits=_audits, monitors=_monitors, drifts=_drifts, teacher=_teacher, duties=_duties, triggers=_triggers, notices=_notices, retention=_retention,
+)  # fmt: skip
 """What `watch_once` goes through."""

@@ -20,7 +20,7 @@ BLIND: Signal = "blind"
 DOES = {
     "audits": "nobody checks its answers", "monitors": "what the audits say is not read", "drifts": "changes of the traffic are not seen",
     "teacher": "a teacher that changes is not seen", "duties": "the owner's review and the attestation are not looked at",
-    "triggers": "nothing follows from alarms", "notices": "nobody is told",
+    "retention": "what is over is still there", "triggers": "nothing follows from alarms", "notices": "nobody is told",
 }  # fmt: skip
 
 
@@ -71,6 +71,7 @@ class _Pass:
             look["drifts"] = lambda: parts.drifts(s, p, one, now=now)
         look["teacher"] = lambda: parts.teacher(s, p, release=release, now=now, ask=ask)
         look["duties"] = lambda: parts.duties(s, p, release=release, now=now)
+        look["retention"] = lambda: parts.retention(s, p, now=now)
         for name in track(list(look), "the watch", total=len(look)):
             one_found = self.attempt(name, look[name], None)
             if one_found is not None:
@@ -137,8 +138,11 @@ class _Pass:
     def report(self, found: Mapping[str, Found], followed: Followed) -> WatchReport:
         watching, release_id = self.store.watching, self.state.release_id
         ended = {t.id: t for t in followed.triggers if t.state != "open"}
-        before = watching.last_pass(self.task) if "drifts" not in found else None  # a look that failed forgets nothing
-        more = before.audit_more if before is not None and before.release_id == release_id else ()
+        before = watching.last_pass(self.task)
+        same = before is not None and before.release_id == release_id and "drifts" not in found  # a look that failed forgets nothing
+        more = before.audit_more if before is not None and same else ()
+        kept = found["retention"].said if "retention" in found else None
+        day, over = (self.now.date().isoformat(), kept.counts) if kept is not None else (before.retained_on, before.retained) if before is not None else ("", {})
         known = {t.id: t for t in watching.triggers(self.task)}
         return WatchReport(
             task=self.task, release_id=release_id, at=self.now.isoformat(timespec="seconds"),
@@ -149,7 +153,7 @@ class _Pass:
             spent_usd=watching.spent_usd(self.now.strftime("%Y-%m")) + sum(part.spent_usd for part in found.values()), blind=tuple(self.faults),
             audit_more=tuple(sorted({*more, *(name for part in found.values() for name in part.audit_more)})),
             notes=tuple(dict.fromkeys([*(n for part in found.values() for n in part.notes), *followed.notes])),
-            examples={key: shown for part in found.values() for key, shown in part.examples.items()},
+            examples={key: shown for part in found.values() for key, shown in part.examples.items()}, retained_on=day, retained=over,
         )  # fmt: skip
 
 
