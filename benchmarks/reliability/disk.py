@@ -21,8 +21,9 @@ SECTOR = 512
 CALLS = (
     "open,openat,creat,close,write,pwrite64,writev,pwritev,fsync,fdatasync,sync_file_range,ftruncate,truncate,fallocate,rename,"
     "renameat,renameat2,mkdir,mkdirat,unlink,unlinkat,rmdir,link,linkat,symlink,symlinkat,sendfile,copy_file_range,dup,dup2,dup3,"
-    "lseek,fcntl"
+    "lseek,fcntl,clone,clone3,fork,vfork,execve,sendto"
 )
+FORKS = ("clone", "clone3", "fork", "vfork")
 _CALL = re.compile(r"^(\d+)\s+(\w+)\((.*)\)\s+=\s+(-?\d+|\?)")
 _UNFINISHED = re.compile(r"^(\d+)\s+(\w+)\((.*) <unfinished \.\.\.>$")
 _RESUMED = re.compile(r"^(\d+)\s+<\.\.\. (\w+) resumed>(.*)\)\s+=\s+(-?\d+|\?)")
@@ -179,24 +180,44 @@ def _names(node: _Folder, how: Cut, rng: random.Random) -> dict[str, int]:
     return held
 
 
-def record(command: Sequence[str], root: Path) -> list[Op]:
+class Recording(list[Op]):
+    """The operations, in order; `ends` has how many of them each call that changed a file left behind it."""
+
+    def __init__(self, ops: Sequence[Op] = (), ends: Sequence[int] = ()) -> None:
+        super().__init__(ops)
+        self.ends = list(ends)
+
+
+def record(
+    command: Sequence[str], root: Path, *, typed: str = "", codes: Sequence[int] = (0,), during: Callable[[subprocess.Popen[str]], None] | None = None
+) -> Recording:
     """
     Run a process and write down what it does below a folder.
 
     Args:
-        command: what to run; each line on its standard output is an acknowledgement.
-        root: a folder; what lies there counts as synced.
+        command: what to run; each line on its standard output is an acknowledgement, and so are each HTTP POST that it
+            sends ("wire") and each answer that it gives ("answered").
+        root: a folder, where it starts; what lies there counts as synced.
+        typed: what it reads from its standard input.
+        codes: exit codes with which it may end.
+        during: for a server: called with strace's process; it asks and ends what is traced.
 
-    Returns: the operations, in order; those that make what lay there come first.
+    Returns: the operations; those that make what lay there come first.
     """
     reader = _Reader(root)
     reader.take_up(root, 0)
     with tempfile.NamedTemporaryFile(suffix=".strace") as log:
         line = ["strace", "-f", "-qq", "-xx", "-s", str(1 << 26), "--seccomp-bpf", "-e", f"trace={CALLS}", "-e", "signal=none", "-o", log.name]
         found = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))  # it imports us, from another folder
-        done = subprocess.run([*line, *command], check=False, capture_output=True, text=True, cwd=root, env={**os.environ, "PYTHONPATH": found})
-        if done.returncode:
-            raise RuntimeError(f"the recorded process ended with {done.returncode}: {done.stderr[-2000:]}")
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen([*line, *command], text=True, cwd=root, env={**os.environ, "PYTHONPATH": found}, **pipes) as process:  # type: ignore[call-overload]
+            if during is not None:
+                during(process)
+            out, told = process.communicate(typed)
+        if process.returncode not in codes:
+            raise RuntimeError(f"the recorded process ended with {process.returncode}: {out[-1000:]} {told[-2000:]}")
+        with Path(log.name).open(encoding="ascii") as lines:
+            reader.meet(lines)
         with Path(log.name).open(encoding="ascii") as lines:
             return reader.read(lines)
 
@@ -207,8 +228,11 @@ class _Reader:
     def __init__(self, root: Path) -> None:
         self.root = os.fsencode(root.resolve())
         self.ops: list[Op] = []
+        self.ends: list[int] = []
         self._folders: dict[int, dict[str, int]] = {0: {}}
         self._sizes: dict[int, int] = {}
+        self._parents: dict[str, tuple[str, bool]] = {}  # thread: who made it, and whether the two share descriptors
+        self._tables: dict[str, tuple[dict[int, tuple[int, bool]], dict[int, list[int]], dict[int, bytes]]] = {}  # of each thread
         self._open: dict[int, tuple[int, bool]] = {}  # descriptor: number, whether it appends
         self._place: dict[int, list[int]] = {}  # one cell for all descriptors of one opening
         self._paths: dict[int, bytes] = {}  # of open folders
@@ -228,16 +252,38 @@ class _Reader:
                 self.ops.append(("sync", inner))
         self.ops.append(("sync", number))
 
-    def read(self, lines: Iterator[str]) -> list[Op]:
+    def meet(self, lines: Iterator[str]) -> None:
+        """Who makes whom: a child's first call may stand before the call that made it has returned."""
         waiting: dict[str, str] = {}
         for line in lines:
+            if (found := _UNFINISHED.match(line)) and found[2] in FORKS:
+                waiting[found[1]] = found[3]
+            elif (found := _RESUMED.match(line) or _CALL.match(line)) and found[2] in FORKS and found[4].isdigit():
+                self._parents[found[4]] = (found[1], "CLONE_FILES" in waiting.pop(found[1], "") + found[3])
+
+    def read(self, lines: Iterator[str]) -> Recording:
+        waiting: dict[str, str] = {}
+        for line in lines:
+            before = len(self.ops)
             if found := _UNFINISHED.match(line):
                 waiting[found[1]] = found[3]
             elif found := _RESUMED.match(line):
+                self._turn(found[1])
                 self._call(found[2], waiting.pop(found[1]) + found[3], found[4])
             elif found := _CALL.match(line):
+                self._turn(found[1])
                 self._call(found[2], found[3], found[4])
-        return self.ops
+            if any(op[0] in ("make", "name", "put") for op in self.ops[before:]):
+                self.ends.append(len(self.ops))
+        return Recording(self.ops, self.ends)
+
+    def _turn(self, thread: str) -> None:
+        """Descriptors of the thread that calls: a child process starts with a copy of its parent's."""
+        if thread not in self._tables:
+            parent, shared = self._parents.get(thread, ("", False))
+            held = self._tables.get(parent)
+            self._tables[thread] = ({}, {}, {}) if held is None else held if shared else (dict(held[0]), dict(held[1]), dict(held[2]))
+        self._open, self._place, self._paths = self._tables[thread]
 
     def _call(self, name: str, args: str, result: str) -> None:
         if result == "?" or int(result) < 0:
@@ -295,8 +341,13 @@ class _Reader:
         self._sizes[number] = size
         self.ops.append(("put", number, size, None))
 
+    def _answered(self, data: bytes) -> None:
+        if data.startswith(b"HTTP/1.1 200 "):
+            self.ops.append(("say", "answered"))
+
     def _do_write(self, handle: int, data: bytes, offset: int | None) -> None:
         if handle not in self._open:
+            self._answered(data)
             if handle == 1:
                 *whole, self._half = (self._half + data).split(b"\n")
                 self.ops.extend(("say", one.decode()) for one in whole)
@@ -393,6 +444,22 @@ class _Reader:
 
     def on_linkat(self, args: list[bytes], result: int) -> None:
         self.on_link([self._path(args[1], _number(args[0])), self._path(args[3], _number(args[2]))], result)
+
+    def on_execve(self, args: list[bytes], result: int) -> None:
+        del args, result
+        for known in (self._open, self._place, self._paths):
+            known.clear()  # all of ours are closed by it
+
+    def on_clone(self, args: list[bytes], result: int) -> None:
+        """See `meet`."""
+
+    on_clone3 = on_fork = on_vfork = on_clone
+
+    def on_sendto(self, args: list[bytes], result: int) -> None:
+        del result
+        if args[1].startswith(b"POST "):
+            self.ops.append(("say", "wire"))
+        self._answered(args[1])
 
     def on_lseek(self, args: list[bytes], result: int) -> None:
         if int(args[0]) in self._open:

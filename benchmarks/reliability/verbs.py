@@ -1,234 +1,237 @@
-# ruff: noqa: SLF001 - it looks into the store as nobody else may
 """
-Every mutating verb killed at every system call that changes a file, and at as many power cuts:
-python -m benchmarks.reliability.verbs [--step 1] [--finish 25].
+Every mutating verb killed at every system call that changes a file:
+python -m benchmarks.reliability.verbs [--step 1] [--finish 10] [--only NAME …] [--report FILE].
 
-Each verb runs once under strace. A kill between two calls leaves exactly what the calls before it made, since the kernel keeps it;
-so the recording holds every kill point. At each one the project is opened, its databases, its chain of decisions and every artifact
-are checked, and what it holds must be the state before the verb, after it, or between the two; a power cut at the same point must
-leave a sound state too. At some points the verb is run again and must end where the undisturbed one ended.
+Each verb runs once under strace; `killed` says what is looked at. What a place holds must be the state before the verb, after it, or
+between the two; at some points the verb is run again and must end where the undisturbed one ended, with no label paid twice.
+`store move` talks to a server, so it is really killed, once at each thing that it says or writes.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import io
 import json
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
+import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.reliability import moved
+from benchmarks.reliability.cases import CASES, READS, Bases, Case
 from benchmarks.reliability.control import fast
-from benchmarks.reliability.disk import Disk, record
+from benchmarks.reliability.disk import Recording, record
+from benchmarks.reliability.killed import (
+    AGAIN,
+    DOUBLED,
+    LOST,
+    TORN,
+    WRONG,
+    Kept,
+    Look,
+    Looker,
+    compare,
+    copy_into,
+    ended_at,
+    torn,
+)
 from benchmarks.reliability.power import files_of
-from tests.flows.conftest import make_project, rows, write_log
 
 from overproof.cli import main as overproof
-from overproof.errors import OverproofError
 from overproof.store.project_store import open_store
 
 CLI = "import shutil; shutil._USE_CP_SENDFILE = False; from overproof.cli import main; main()"
+SHOWN = 5
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Verb:
-    """One call."""
-
-    name: str
-    args: tuple[str, ...]
-    again: bool = True
-    """Whether a second call after a kill has to end where the undisturbed one ended."""
-
-
-VERBS = (
-    Verb(name="init", args=("init", "fresh"), again=False),  # overwrites nothing: after a kill it names what is there
-    Verb(name="import", args=("import", "more.jsonl")),
-    Verb(name="run", args=("run",)),
-    Verb(name="review", args=("review", "--import", "sheet.csv", "--reviewer", "Ana")),
-    Verb(name="keys", args=("keys", "add", "gate"), again=False),  # a key that nobody was shown stays, and a second one is made
-    Verb(name="promote", args=("promote", "--by", "Dana")),
-    Verb(name="rollback", args=("rollback", "--why", "a sweep", "--by", "Dana")),
-    Verb(name="export", args=("export", "--to", "out")),
-)
-NOT_SWEPT = ("discover", "waive", "watch", "refresh", "sign", "ablate", "serve", "demo")
-
-
-def call(root: Path, verb: Verb) -> int:
+def call(root: Path, case: Case) -> int:
     """Run a verb to its end, in this process."""
-    before = Path.cwd()
+    before, stdin = Path.cwd(), sys.stdin
     os.chdir(root)
+    sys.stdin = io.StringIO(case.typed)
     try:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            overproof(list(verb.args))
+            overproof(list(case.args))
     except SystemExit as ended:
         return int(ended.code or 0)
     finally:
         os.chdir(before)
+        sys.stdin = stdin
     return 0
 
 
-def state_of(root: Path) -> dict[str, Any]:
-    """What a project holds, without times."""
-    found: dict[str, Any] = {
-        "files": {
-            str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*")
-            if path.is_file() and ".overproof" not in path.parts and "dossier" not in path.parts and "out" not in path.parts and ".part" not in str(path)
-        }
-    }  # fmt: skip
-    if not (root / ".overproof").exists():
-        return found
-    with open_store(root) as store:
-        found["traffic"] = sorted(store.traffic._db.rows("SELECT id, digest FROM record"))
-        tables = {"labels": "SELECT key FROM label", "keys": "SELECT name FROM api_key", "rollout": "SELECT release_id, stage, share FROM rollout",
-                  "releases": "SELECT task FROM release", "reviews": "SELECT digest, label FROM review"}  # fmt: skip
-        found |= {name: sorted(store._project_db.rows(sql)) for name, sql in tables.items()}
-    return found
+class Sweep:
+    """
+    One verb killed everywhere.
 
+    Args:
+        case: the verb.
+        place: where it works, as the state before it is.
+        say: gets a line for each fault.
+    """
 
-def faults_of(root: Path) -> list[str]:
-    """What is wrong with a project that was killed or cut."""
-    if not (root / ".overproof").exists():
-        return []
-    wrong: list[str] = []
-    try:
-        with open_store(root) as store:
-            wrong += [f"{db.path.name}: {one}" for db in (store._traffic_db, store._project_db) for one in db.check()]
-            store.decisions.verify()
-            for path in (store.home / "steps").rglob("*.json"):
-                row = json.loads(path.read_bytes())
-                store.objects.get_value(row["output"])
-                for folder in row["folders"]:
-                    store.objects.find(folder)
-    except (OverproofError, ValueError, KeyError) as error:
-        wrong.append(f"{type(error).__name__}: {error}")
-    return wrong
+    def __init__(self, case: Case, place: Path, say: Callable[[str], None]) -> None:
+        self.case, self.place, self._say = case, place, say
+        self.seen: Counter[str] = Counter()
 
-
-def between(now: Any, before: Any, after: Any) -> bool:
-    """Each part of the state is the old one, the new one, or holds what the old one held and nothing that the new one doesn't."""
-    for name, held in now.items():
-        old, new = before.get(name, type(held)()), after.get(name, type(held)())
-        if name == "files":
-            bad = [path for path, text in held.items() if text not in (old.get(path), new.get(path))]
-            if bad:
-                return False
-        elif held not in (old, new) and not (set(old) <= set(held) <= set(new)):
-            return False
-    return True
-
-
-def swept(verb: Verb, project: Path, *, step: int, finish: int, seed: int) -> Counter[str]:
-    """Kill one verb everywhere; leaves the project as the undisturbed verb leaves it."""
-    seen: Counter[str] = Counter()
-    before = state_of(project)
-    start = len(record(["true"], project))
-    ops = record([sys.executable, "-c", CLI, *verb.args], project)
-    left = files_of(project)
-    with tempfile.TemporaryDirectory(dir=fast()) as name:
-        whole = Disk(ops)
-        whole.advance(len(ops))
-        whole.whole(Path(name) / "model")
-        model = files_of(Path(name) / "model")
-        if odd := sorted(path for path in {*model, *left} if model.get(path) != left.get(path)):
-            raise RuntimeError(f"the recording of {verb.name} doesn't give the folder that the process left: {odd[:5]}")
-    after = state_of(project)
-    if len(ops) == start or (after == before and verb.name != "export"):
-        raise RuntimeError(f"{verb.name} changed nothing: there is nothing to sweep")
-    points = range(start, len(ops) + 1, step)
-    ends = set(random.Random(seed).sample(points, min(finish, len(points))))
-    disk = Disk(ops)
-    for at in points:
-        disk.advance(at)
-        for how in ("kill", "cut"):
+    def go(self, *, step: int, finish: int, seed: int) -> Counter[str]:
+        ops, start = self._recorded()
+        disk, looker = Kept(ops), Looker(self.place)
+        points = ops.ends[::step]
+        ends = set(random.Random(seed).sample(points, min(finish, len(points)))) if self.case.again else set()
+        disk.advance(start)
+        old_files, (before, after), new_files, ended = self._sides(ops, start, looker)
+        known, was = Counter[bytes](), disk.signature()
+        for number, at in enumerate(points):
+            disk.advance(at)
+            now = disk.signature()
+            looker.money = [one for one in disk.said if one == "wire"]
             with tempfile.TemporaryDirectory(dir=fast()) as name:
-                root = Path(name) / "project"
-                disk.whole(root) if how == "kill" else disk.cut(random.Random(f"{seed} {verb.name} {at}"), root)
-                seen[f"{how}s"] += 1
-                found = faults_of(root)
-                if found:
-                    tell(seen, f"{how}: damaged", f"{verb.name} at {at}: {found[0]}")
-                elif not between(state_of(root), before, after) and how == "kill":
-                    tell(seen, f"{how}: neither old nor new", f"{verb.name} at {at}: {[p for p in state_of(root)['files'] if p not in before['files']][:3]}")
-                elif how == "kill" and at in ends and verb.again:
-                    seen["run again"] += 1
-                    code = call(root, verb)
-                    ended = state_of(root)
-                    if ended != after:
-                        parts = [part for part in after if ended.get(part) != after[part]]
-                        tell(seen, "run again: another end", f"{verb.name} at {at}: exit {code}, {parts}")
-    return seen
+                root = copy_into(disk, Path(name) / "place")
+                look = looker.look(root, now)
+                self.seen["kills"] += 1
+                faults = look.faults or compare(look, before, after)
+                faults += torn(disk, now, was, self._last, old_files, new_files, self.case.whole)
+                labels = sum((one for table, one in look.tables.items() if table.endswith(".label")), Counter[bytes]())
+                if not known <= labels and not self.case.removes:
+                    faults.append((LOST, "labels that were there at an earlier call"))
+                known = labels
+                if self.case.captures:
+                    rows = sum((look.tables["project.record"] - before.tables["project.record"]).values())
+                    if rows < (answered := disk.said.count("answered")):
+                        faults.append((LOST, f"{answered} requests were answered, {rows} are in the log"))
+                    self.seen["answers given"] = answered
+                for what, where in faults:
+                    self._tell(what, f"call {number * step + 1} of {len(ops.ends)}: {where}")
+                if at in ends:
+                    self._again(copy_into(disk, root), ended, f"call {number * step + 1} of {len(ops.ends)}")
+        return self.seen
 
+    def _recorded(self) -> tuple[Recording, int]:
+        case = self.case
+        start = len(record(["true"], self.place))
+        ops = record([sys.executable, "-c", CLI, *case.args], self.place, typed=case.typed, codes=case.codes, during=case.during)
+        whole = Kept(ops)
+        whole.advance(len(ops))
+        model, left = {way: whole.bytes_of(number) for way, (number, _) in whole.signature().items()}, files_of(self.place)
+        if odd := sorted(path for path in {*model, *left} if model.get(path) != left.get(path) and not path.endswith((".lock", "-shm"))):
+            raise RuntimeError(f"the recording of {case.name} doesn't give the folder that the process left: {odd[:5]}")
+        if not ops.ends:
+            raise RuntimeError(f"{case.name} changed nothing: there is nothing to sweep")
+        self._last = whole.signature()
+        return ops, start
 
-def tell(seen: Counter[str], what: str, where: str) -> None:
-    seen[what] += 1
-    if seen[what] <= 3:
-        print(f"{what}: {where}", file=sys.stderr)
+    def _sides(self, ops: Recording, start: int, looker: Looker) -> tuple[Any, tuple[Look, Look], Any, Any]:
+        """Files before, what a look sees before and after, files after, and where the undisturbed verb ended."""
+        files, looks, ended = [], [], None
+        for at in (start, len(ops)):
+            disk = Kept(ops)
+            disk.advance(at)
+            with tempfile.TemporaryDirectory(dir=fast()) as name:
+                root = copy_into(disk, Path(name) / "place")
+                looks.append(Looker(self.place).look(root, disk.signature()))
+                if looks[-1].faults:
+                    raise RuntimeError(f"{self.case.name}: unsound without a kill: {looks[-1].faults[:3]}")
+                ended = ended_at(copy_into(disk, root))
+            files.append({way: disk.bytes_of(number) for way, (number, _) in disk.signature().items() if "/.overproof/" not in way})
+        del looker
+        return files[0], (looks[0], looks[1]), files[1], ended
 
+    def _again(self, root: Path, ended: Any, where: str) -> None:
+        """The same call once more: it ends as the undisturbed one did, and asks for no label that is there."""
+        for said in root.glob("*/.overproof/store.toml"):
+            said.write_text(said.read_text().replace(str(self.place), str(root)))
+        asked = self._asked(root)
+        self.seen["run again"] += 1
+        code = call(root, self.case)
+        if code not in self.case.codes + self.case.again_codes:
+            self._tell(AGAIN, f"{where}: exit code {code}")
+            return
+        found = ended_at(root)
+        for part, want in ended.items():
+            held = found.get(part)
+            if held != want:
+                table = part.rsplit(".", 1)[-1]
+                kind = AGAIN if table not in ("label", "review") else LOST if held is None or not want <= held else DOUBLED
+                self._tell(kind, f"{where}, run again: {part} differs{f' in {sorted(w for w in {*held, *want} if held.get(w) != want.get(w))[:3]}' if part == 'files' and held else ''}")
+        for key, n in asked.items():
+            if self._asked(root)[key] > n:
+                self._tell(DOUBLED, f"{where}, run again: a label that was there was paid again")
 
-def prepared(place: Path) -> Path:
-    """A small project whose run ends in a release, before its second import."""
-    project = make_project(place / "project", rows(880))
-    write_log(project / "more.jsonl", [{**row, "id": f"more-{row['id']}"} for row in rows(20, seed=9)])
-    return project
+    def _asked(self, root: Path) -> Counter[str]:
+        """Paid attempts for each label that is there."""
+        found: Counter[str] = Counter()
+        for home in root.glob("*/.overproof"):
+            if (home / "project.db").exists():
+                with open_store(home.parent) as store:
+                    found.update(dict(store._project_db.rows("SELECT a.key, count(*) FROM attempt a JOIN label l ON l.key = a.key GROUP BY a.key")))  # noqa: SLF001
+        return found
 
-
-def sheet(project: Path) -> None:
-    """A review sheet that is filled in."""
-    command = [sys.executable, "-c", CLI, "review", "--queue", "audit", "--rows", "train", "--n", "4", "--export", "sheet.csv"]
-    done = subprocess.run(command, cwd=project, check=False, capture_output=True, text=True)
-    if done.returncode or not (project / "sheet.csv").exists():
-        print(f"no review sheet: {done.stderr[-300:]}", file=sys.stderr)
-        return
-    with (project / "sheet.csv").open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        names, lines = list(reader.fieldnames or ()), list(reader)
-    with (project / "sheet.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows({**line, "label": "how to"} for line in lines)
+    def _tell(self, what: str, where: str) -> None:
+        self.seen[what] += 1
+        if self.seen[what] <= SHOWN:
+            self._say(f"{self.case.name}: {what}: {where}")
 
 
 def campaign(*, step: int, finish: int, seed: int, only: tuple[str, ...] = (), say: Callable[[str], None] = print) -> dict[str, Counter[str]]:
-    """Every verb in the order of a first day, each on what the one before left."""
+    """Every case by itself: a fault in one doesn't cost the rest."""
     found: dict[str, Counter[str]] = {}
-    with tempfile.TemporaryDirectory(dir=fast()) as name:
-        project = prepared(Path(name))
-        for verb in VERBS:
-            if verb.name == "review":
-                sheet(project)
-            if only and verb.name not in only:
-                call(project, verb)
+    with tempfile.TemporaryDirectory(dir=fast()) as name, Bases(Path(name)) as bases:
+        for case in CASES:
+            if only and case.name not in only and case.verb.split()[0] not in only:
                 continue
-            found[verb.name] = swept(verb, project, step=step, finish=finish, seed=seed)
-            say(f"{verb.name}: {dict(found[verb.name])}")
+            began = time.process_time(), time.monotonic()
+            place = Path(name) / "place"
+            try:
+                bases.copy(case, place)
+                if case.remote:
+                    found[case.name] = moved.swept(case, place, step=step, finish=finish, seed=seed, say=say)
+                else:
+                    found[case.name] = Sweep(case, place, say).go(step=step, finish=min(finish, case.finish), seed=seed)
+            except moved.NoServer as error:
+                found[case.name] = Counter({"skipped": 1})
+                say(f"{case.name}: SKIPPED: {error}")
+                continue
+            except Exception as error:
+                found[case.name] = Counter({"not swept": 1})
+                say(f"{case.name}: NOT SWEPT: {type(error).__name__}: {error}")
+                if os.environ.get("OVERPROOF_DEBUG"):
+                    traceback.print_exc()
+                continue
+            finally:
+                shutil.rmtree(place, ignore_errors=True)
+            say(f"{case.name}: {dict(found[case.name])}, {time.process_time() - began[0]:.0f} CPU s of {time.monotonic() - began[1]:.0f} s")
     return found
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--step", type=int, default=1, help="1 kills at every call")
-    parser.add_argument("--finish", type=int, default=25, help="points of each verb at which it is run again to its end")
+    parser.add_argument("--finish", type=int, default=10, help="points of each verb at which it is run again to its end, at most")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", nargs="+", choices=[verb.name for verb in VERBS], default=[])
+    parser.add_argument("--only", nargs="+", default=[], help="verbs or cases")
+    parser.add_argument("--report", type=Path, help="a file for the report, with the counts of each verb")
     given = parser.parse_args()
     if shutil.which("strace") is None:
         sys.exit("strace is needed: it records what the process asks of the kernel")
-    found = campaign(step=given.step, finish=given.finish, seed=given.seed, only=tuple(given.only), say=lambda one: print(one, file=sys.stderr))
+    found = campaign(step=given.step, finish=given.finish, seed=given.seed, only=tuple(given.only), say=lambda one: print(one, file=sys.stderr, flush=True))
     total: Counter[str] = Counter()
     for one in found.values():
         total.update(one)
-    wrong = sum(n for what, n in total.items() if ":" in what)
-    print(json.dumps({"seed": given.seed, "step": given.step, "verbs": list(found), "not swept": list(NOT_SWEPT), **total, "wrong": wrong}))
+    wrong = sum(total[what] for what in (*WRONG, "not swept"))
+    report = {"seed": given.seed, "step": given.step, "cases": len(found), "kills": total["kills"], "run again": total["run again"], LOST: total[LOST], DOUBLED: total[DOUBLED],
+              TORN: total[TORN], "wrong": wrong, "skipped": [name for name, one in found.items() if one["skipped"]], "not swept": [name for name, one in found.items() if one["not swept"]]}  # fmt: skip
+    print(json.dumps(report))
+    if given.report:
+        given.report.write_text(json.dumps({**report, "reads": sorted(READS), "each": found}, indent=1) + "\n")
     return int(wrong > 0)
 
 

@@ -24,6 +24,7 @@ from overproof.verify import (
     public_point,
     signed_files,
 )
+from overproof.whole import write_whole
 
 TRUSTED = "trusted_keys.toml"
 BUNDLE = "bundle/"
@@ -73,9 +74,16 @@ def make_key(path: Path, *, project: Path) -> str:
     secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     pem = _public_of(key)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-        file.write(secret)
-    public.write_text(pem, encoding="ascii")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+            file.write(secret)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(part, path)  # fails where somebody took the name meanwhile
+    finally:
+        part.unlink(missing_ok=True)
+    write_whole(public, pem)
     return pem
 
 
@@ -188,11 +196,10 @@ def trust_key(root: Path, public: Path, *, person: str, since: date, until: date
     one = TrustedKey(id=key_id(pem), person=person.strip(), since=since.isoformat(), until=until.isoformat() if until else "", public=pem)
     if one.id in {known.id for known in trusted_keys(root) or ()}:
         raise DataError(f"key {one.id[:16]} is trusted already", next_action=f"edit its days in {TRUSTED}")
-    path, part = root / TRUSTED, root / f".{TRUSTED}.part"
+    path = root / TRUSTED
     before = path.read_text(encoding="utf-8") if path.exists() else EMPTY
     lines = [f"{name} = {json.dumps(value)}" for name, value in (("id", one.id), ("person", one.person), ("from", one.since), ("until", one.until)) if value]
-    part.write_text("\n".join([before.rstrip("\n"), "", "[[key]]", *lines, f'public = """\n{pem}"""', ""]), encoding="utf-8")
-    part.replace(path)
+    write_whole(path, "\n".join([before.rstrip("\n"), "", "[[key]]", *lines, f'public = """\n{pem}"""', ""]))
     return one
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from overproof.errors import DataError
 from overproof.project import load_project
 from overproof.store.project_store import open_store
 from overproof.store.secret import NAME as SECRET
+from overproof.whole import write_whole
 
 FILE_NAME = "overproof.toml"
 COPIED = (FILE_NAME, "prompt.md", "answers.jsonl", "README.md", "terms/teacher.toml")
@@ -50,15 +50,15 @@ def make_demo(folder: Path, *, address: str = "", rows: int | None = None) -> Pa
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             if address and name in LOOP:
                 text = (source / LOOP[name]).read_text(encoding="utf-8")
-                (folder / name).write_text(text.replace(ADDRESS, address), encoding="utf-8")
+                write_whole(folder / name, text.replace(ADDRESS, address))
             else:
-                shutil.copyfile(source / name, folder / name)
+                write_whole(folder / name, (source / name).read_bytes())
         if not (folder / LOG).is_file():
             _write_quarter(folder / LOG, rows=rows)
     project = load_project(target)
     with open_store(folder) as store:
         if not (store.home / SECRET).exists():  # the inbox is invented: with one secret for all, every demo is the same
-            (store.home / SECRET).write_bytes(INVENTED)
+            write_whole(store.home / SECRET, INVENTED)
             (store.home / SECRET).chmod(0o600)
         take(store, project, [folder / LOG])
     return target
@@ -87,7 +87,5 @@ def careful_answers() -> dict[str, str]:
 def _write_quarter(target: Path, *, rows: int | None) -> None:
     """Quarter 1 is ordinary traffic; what comes later is for the day after."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".part")
     kept = messages_of(1)[-rows if rows else None :]
-    partial.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in kept), encoding="utf-8")
-    partial.replace(target)
+    write_whole(target, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in kept))

@@ -145,6 +145,7 @@ def write_project(folder: Path, candidate: Candidate, prompt: str = "") -> list[
     """
     from overproof.cli.setup import project_files
     from overproof.task import output_of
+    from overproof.whole import write_whole
 
     output_of(candidate.output)
     texts = project_files(f"{folder.resolve().name}", "openai-api", candidate.kind)
@@ -158,7 +159,7 @@ def write_project(folder: Path, candidate: Candidate, prompt: str = "") -> list[
         raise DataError(f"{', '.join(taken)} already there; nothing was written", next_action="give another folder to --write")
     for name, text in texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
+        write_whole(folder / name, text)
     return list(texts)
 
 

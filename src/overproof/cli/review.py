@@ -178,11 +178,12 @@ def _write(door: Door, desk: Desk, rows: Sequence[Asked], given: dict[str, Any])
     else:
         from overproof.desk_files import written
         from overproof.importers.label_studio import config
+        from overproof.whole import write_whole
 
-        out.write_bytes(written(rows, given["form"]))
+        write_whole(out, written(rows, given["form"]))
         if given["form"] == "label-studio":
             beside = out.with_suffix(".config.xml")
-            beside.write_text(config(desk.asked_for(judged=given["queue"] == "judge").labels), encoding="utf-8")
+            write_whole(beside, config(desk.asked_for(judged=given["queue"] == "judge").labels))
             files.append(str(beside))
     door.emit({"file": str(out), "files": files, "rows": len(rows)}, f"{len(rows)} rows to fill in, column label:" if len(files) == 1 else f"{len(rows)} rows, and the labelling configuration:", *files)
 

@@ -14,6 +14,7 @@ import click
 
 from overproof.cli.door import Door, verb
 from overproof.errors import EXIT_PASS, EXIT_TERMS, DataError, ProjectError, TermsError
+from overproof.whole import write_whole
 
 if TYPE_CHECKING:
     from overproof.cli.tables import Need
@@ -43,9 +44,7 @@ def init(door: Door, folder: Path, kind: str, entry_id: str) -> int:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            part = path.with_name(f"{path.name}.part")  # a kill leaves no half file under the name
-            part.write_text(text, encoding="utf-8")
-            part.replace(path)
+            write_whole(path, text)
     body = {"folder": str(folder), "files": list(texts), "next": "fill in overproof.toml and terms/teacher.toml, then `overproof check`"}
     lines = [f"  {name}" for name in texts if name != ".gitignore"]
     door.emit(body, f"written into {folder.resolve().name or folder}:", *lines, f"[bold]next:[/] {body['next']}")

@@ -13,6 +13,7 @@ from overproof.errors import DataError
 from overproof.steps.queues import Asked
 from overproof.store.reviews import JUDGED, LIVE, Review
 from overproof.task import Output
+from overproof.whole import write_whole
 
 COLUMNS = ("row", "text", "label", "reviewer", "seconds", "queue", "digest")
 NEEDED = ("digest", "label", "queue")
@@ -36,9 +37,7 @@ def write_sheet(path: Path, rows: Sequence[Asked], *, reviewer: str) -> None:
     writer.writerow(COLUMNS)
     for r in rows:
         writer.writerow([_safe(r.request_id), _safe(r.text), "", _safe(reviewer), "", r.queue, r.digest])
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(b"\xef\xbb\xbf" + out.getvalue().encode("utf-8", "backslashreplace"))  # the mark is for Excel
-    part.replace(path)
+    write_whole(path, b"\xef\xbb\xbf" + out.getvalue().encode("utf-8", "backslashreplace"))  # the mark is for Excel
 
 
 def of_live(path: Path) -> bool:

@@ -13,6 +13,7 @@ import click
 
 from overproof.cli.door import Door, console_on, verb
 from overproof.errors import EXIT_PASS, EXIT_REFUSED, ProjectError, TermsError
+from overproof.whole import write_whole
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -115,9 +116,7 @@ def publish(page: Path, folder: Path) -> Path:
     """
     folder.mkdir(exist_ok=True)
     for source in page.parent.iterdir():
-        part = folder / f".{source.name}.part"
-        part.write_bytes(source.read_bytes())
-        part.replace(folder / source.name)
+        write_whole(folder / source.name, source.read_bytes())
     return folder / page.name
 
 

@@ -35,6 +35,7 @@ from overproof.store.served import ServedDays
 from overproof.store.signatures import Signatures
 from overproof.store.sql import Row
 from overproof.store.watch import Watching
+from overproof.whole import write_whole
 
 if TYPE_CHECKING:  # it needs NumPy, which opening a store does not
     from overproof.store.erasing import Erasing
@@ -237,7 +238,7 @@ def open_store(root: Path) -> Store:
         sync_folder(root)  # each time: a process that made it may have died before this
         ignore = store.home / ".gitignore"
         if not ignore.exists():  # a log of production traffic doesn't belong in a repository
-            ignore.write_text("*\n", encoding="utf-8")
+            write_whole(ignore, "*\n")
         store.objects.sweep()
     except OSError as error:
         raise StoreError(
