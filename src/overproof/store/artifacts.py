@@ -17,7 +17,7 @@ from typing import Any, Concatenate, Generic, Literal, TypeVar, overload
 
 from overproof.data import digest_of
 from overproof.errors import StoreError
-from overproof.store.codec import Encoded, changed_type, decode, encode
+from overproof.store.codec import Written, changed_type, encode
 from overproof.store.objects import Objects
 
 A = TypeVar("A")
@@ -43,18 +43,19 @@ class Artifact(Generic[Value_co]):
         digest: SHA-256 of its canonical bytes; None for one that a dry memo could not find.
         load: brings the value.
         path: file that holds the bytes, where there is one.
+        keep: False for what is too large to stay in memory once a step has used it.
     """
 
-    __slots__ = ("_digest", "_load", "_value", "name", "path", "subject")
+    __slots__ = ("_digest", "_keep", "_load", "_value", "name", "path", "subject")
 
     def __init__(
-        self, name: str, digest: str | None, load: Callable[[], Value_co], *, path: Path | None = None
+        self, name: str, digest: str | None, load: Callable[[], Value_co], *, path: Path | None = None, keep: bool = True
     ) -> None:
         self.name = name
         self.path = path
         self.subject = ""
         self._digest = digest
-        self._load = load
+        self._load, self._keep = load, keep
         self._value: tuple[Value_co] | None = None
 
     @property
@@ -75,7 +76,10 @@ class Artifact(Generic[Value_co]):
         if self._value is None:
             if self._digest is None:
                 raise NotBuilt(f"{self.name} has no up-to-date result", next_action="overproof run")
-            self._value = (self._load(),)
+            value = self._load()
+            if not self._keep:
+                return value
+            self._value = (value,)
         return self._value[0]
 
     def __repr__(self) -> str:
@@ -323,12 +327,9 @@ class Memo:
 
         Returns: the value as an artifact.
         """
-        keep = self.objects.tree_digest if self.dry else self.objects.keep
-        encoded = encode(value, keep=keep)
         if self.dry:
-            return Artifact(name, encoded.digest, lambda: value)
-        self.objects.put_value(encoded.digest, encoded.data)
-        return self._stored(name, encoded.digest)
+            return Artifact(name, encode(value, keep=self.objects.tree_digest).digest, lambda: value)
+        return self._stored(name, self.objects.put(value).digest)
 
     def lazy(self, name: str, digest: str, load: Callable[[], A]) -> Artifact[A]:
         """
@@ -337,14 +338,14 @@ class Memo:
         Args:
             name: for messages.
             digest: 64 hexadecimal digits that change whenever the value does.
-            load: brings the value; called only where a step really runs.
+            load: brings the value; called only where a step really runs, and each time that one does.
 
         Returns: the value as an artifact.
         Raises: StoreError for a digest of another form.
         """
         if not re.fullmatch(r"[0-9a-f]{64}", digest):
             raise StoreError(f"{name}: {digest!r} is not a SHA-256", next_action="pass 64 hexadecimal digits")
-        return Artifact(name, digest, load)
+        return Artifact(name, digest, load, keep=False)
 
     def gather(self, parts: Sequence[Artifact[A]]) -> Artifact[tuple[A, ...]]:
         """
@@ -392,20 +393,18 @@ class Memo:
 
     def _make(
         self, step: Step[Any], inputs: Sequence[Artifact[Any]], recipe: Any, runtime: Mapping[str, Any]
-    ) -> Encoded:
+    ) -> Written:
         values = [part.value for part in inputs]
         workdir = self.objects.scratch() / f"{step.name}-{uuid.uuid4().hex[:8]}"
         workdir.mkdir()
         try:
             extra = {"workdir": workdir} if step.workdir else {}
             result = step.fn(*values, recipe, **runtime, **extra)
-            encoded = encode(result, keep=self.objects.keep)
-            self.objects.put_value(encoded.digest, encoded.data)
-            return encoded
+            return self.objects.put(result)
         finally:
             shutil.rmtree(workdir, ignore_errors=True)
 
-    def _write_manifest(self, call: _Call, encoded: Encoded, seconds: float, cpu_seconds: float) -> None:
+    def _write_manifest(self, call: _Call, encoded: Written, seconds: float, cpu_seconds: float) -> None:
         row = {
             "step": call.step.name,
             "version": call.step.version,
@@ -448,14 +447,8 @@ class Memo:
         return ", ".join(fewest) or "its manifest was lost"
 
     def _stored(self, name: str, digest: str, subject: str = "") -> Artifact[Any]:
-        path = self.objects.value_path(digest)
-
-        def load() -> Any:
-            return decode(
-                self.objects.get_value(digest), find=self.objects.find, where=f"{name} ({digest[:12]})"
-            )
-
-        found: Artifact[Any] = Artifact(name, digest, load, path=path)
+        load = partial(self.objects.value, digest, where=f"{name} ({digest[:12]})")
+        found: Artifact[Any] = Artifact(name, digest, load, path=self.objects.value_path(digest))
         found.subject = subject
         return found
 

@@ -7,19 +7,26 @@ import dataclasses
 import functools
 import hashlib
 import importlib
+import io
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from overproof.data import Folder
 from overproof.errors import CorruptArtifact, StoreError
+from overproof.store.window import Torn, Window
 
 FORMAT = 1
+_BLOCK = 1 << 20  # bytes
+_MANY = 1_000  # items whose trees exist at one time
+_SHORT = 32  # characters of a text that is worth a look whether it was there before
+_SHARED = 10_000  # different ones that are kept at a time
 _Readers = list[tuple[type, tuple[str, ...]]]
+_dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _REPEAT = "remove it from .overproof, then run again: the step will be repeated"
 
 
@@ -37,6 +44,28 @@ class Encoded:
     """(class as "module:name", field names) of every dataclass inside, in order of appearance."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Written:
+    """A value's canonical bytes in a file."""
+
+    digest: str
+    """SHA-256 of the bytes."""
+    folders: tuple[str, ...]
+    """See `Encoded`."""
+    types: tuple[tuple[str, tuple[str, ...]], ...]
+    """See `Encoded`."""
+    head: bytes
+    """What stands before the body: the classes are known only at its end."""
+    body: IO[bytes]
+
+    def blocks(self) -> Iterator[bytes]:
+        """All bytes, a block at a time."""
+        yield self.head
+        self.body.seek(0)
+        yield from iter(lambda: self.body.read(_BLOCK), b"")
+        yield b"}"
+
+
 def encode(value: Any, *, keep: Callable[[Folder], str] | None = None) -> Encoded:
     """
     Canonical bytes of a value.
@@ -50,26 +79,40 @@ def encode(value: Any, *, keep: Callable[[Folder], str] | None = None) -> Encode
     Returns: bytes, digest and references.
     Raises: StoreError that names the place of what can't be stored (NaN, infinity, a path, an unknown type).
     """
+    with io.BytesIO() as body:
+        written = write(value, body, keep=keep)
+        data = b"".join(written.blocks())
+    return Encoded(data=data, digest=written.digest, folders=written.folders, types=written.types)
+
+
+def write(value: Any, body: IO[bytes], *, keep: Callable[[Folder], str] | None = None) -> Written:
+    """
+    As `encode`, for a value whose bytes may be too many for the memory.
+
+    Args:
+        value: see `encode`.
+        body: takes most of the bytes; empty, and open for reading too.
+        keep: see `encode`.
+
+    Returns: digest and references, and the bytes block by block while `body` is open.
+    Raises: see `encode`.
+    """
     writer = _Writer(keep)
     try:
-        tree = writer.put(value)
+        for piece in writer.pieces(value):
+            body.write(piece.encode("utf-8", "surrogatepass"))
     except _Unfit as error:
         place = type(value).__name__ + "".join(reversed(error.place))
         raise StoreError(f"{place}: {error.what}", next_action=error.next_action) from error
-    head = [[name, list(fields)] for name, fields in writer.types.items()]
-    text = json.dumps(
-        {"format": FORMAT, "types": head, "value": tree},
-        separators=(",", ":"),
-        ensure_ascii=False,
-        allow_nan=False,
+    types = [[name, list(fields)] for name, fields in writer.types.items()]
+    head = f'{{"format":{FORMAT},"types":{_dumps(types)},"value":'.encode("utf-8", "surrogatepass")
+    written = Written(
+        digest="", folders=tuple(dict.fromkeys(writer.folders)), types=tuple(writer.types.items()), head=head, body=body
     )
-    data = text.encode("utf-8", "surrogatepass")
-    return Encoded(
-        data=data,
-        digest=hashlib.sha256(data).hexdigest(),
-        folders=tuple(dict.fromkeys(writer.folders)),
-        types=tuple(writer.types.items()),
-    )
+    whole = hashlib.sha256()
+    for block in written.blocks():
+        whole.update(block)
+    return dataclasses.replace(written, digest=whole.hexdigest())
 
 
 def decode(data: bytes, *, find: Callable[[str], Path], where: str = "artifact") -> Any:
@@ -84,22 +127,51 @@ def decode(data: bytes, *, find: Callable[[str], Path], where: str = "artifact")
     Returns: an equal value, with mappings in their order and folders at their place in the store.
     Raises: CorruptArtifact where the bytes are not readable; StoreError where a class has changed since.
     """
+    return read(io.BytesIO(data), find=find, where=where)
+
+
+def read(file: IO[bytes], *, find: Callable[[str], Path], where: str = "artifact") -> Any:
+    """
+    As `decode`, from a file; what it has in memory beside the value is a window of the bytes.
+
+    Args:
+        file: what `encode` or `write` made.
+        find: see `decode`.
+        where: see `decode`.
+
+    Returns: see `decode`.
+    Raises: see `decode`.
+    """
+    window, said = Window(file), dict[str, Any]()
     try:
-        document = json.loads(data.decode("utf-8", "surrogatepass"))
-        head, tree, version = document["types"], document["value"], document["format"]
-    except (ValueError, KeyError, TypeError) as error:
+        for key in window.keys():  # noqa: SIM118 - no mapping
+            if key == "value":
+                return _read_value(window, said, find, where)
+            said[key] = (window.whole() or (None,))[0]
+        raise Torn("it has no value")
+    except Torn as error:
         raise CorruptArtifact(f"{where} is not an artifact: {error}", next_action=_REPEAT) from error
-    if version != FORMAT:
+
+
+def _read_value(window: Window, said: Mapping[str, Any], find: Callable[[str], Path], where: str) -> Any:
+    if "types" not in said or "format" not in said:
+        raise Torn("it doesn't say its classes")
+    if said["format"] != FORMAT:
         raise StoreError(
-            f"{where} has artifact format {version!r}, this version reads {FORMAT}", next_action=_REPEAT
+            f"{where} has artifact format {said['format']!r}, this version reads {FORMAT}", next_action=_REPEAT
         )
-    readers = [(_class(name, where), tuple(fields)) for name, fields in head]
+    readers = [(_class(name, where), tuple(fields)) for name, fields in said["types"]]
     try:
-        return _get(tree, readers, find)
+        value = _Reader(window, readers, find).value()
+    except Torn:
+        raise
     except (TypeError, KeyError, IndexError, ValueError) as error:
         raise StoreError(
             f"{where} doesn't fit the classes of this version: {error}", next_action=_REPEAT
         ) from error
+    window.take("}")
+    window.end()
+    return value
 
 
 def changed_type(types: Iterable[tuple[str, Sequence[str]]]) -> str | None:
@@ -140,6 +212,28 @@ class _Writer:
         self.numbers: dict[type, tuple[str, tuple[str, ...]]] = {}
         self.folders: list[str] = []
 
+    def pieces(self, value: Any) -> Iterator[str]:
+        """The JSON text of one value; long tuples in the fields of dataclasses come in several pieces."""
+        if isinstance(value, tuple) and len(value) > _MANY:
+            for start in range(0, len(value), _MANY):
+                yield "," if start else "["
+                yield _dumps(self._items(value[start : start + _MANY], first=start))[1:-1]
+            yield "]"
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type | Folder):
+            number, fields = self._number(type(value))
+            mark = f'{{"{number}":['
+            for name in fields:
+                yield mark
+                mark = ","
+                try:
+                    yield from self.pieces(getattr(value, name))
+                except _Unfit as error:
+                    error.place.append(f".{name}")
+                    raise
+            yield "]}" if fields else f"{mark}]}}"
+        else:
+            yield _dumps(self.put(value))
+
     def put(self, value: Any) -> Any:
         """The JSON tree of one value."""
         if value is None or value is True or value is False or type(value) in (str, int):
@@ -177,13 +271,13 @@ class _Writer:
         self.folders.append(digest)
         return {"$folder": digest}
 
-    def _items(self, values: Sequence[Any]) -> list[Any]:
+    def _items(self, values: Sequence[Any], first: int = 0) -> list[Any]:
         done: list[Any] = []
         try:
             for item in values:
                 done.append(self.put(item))  # noqa: PERF401 - len(done) is the place of the failure
         except _Unfit as error:
-            error.place.append(f"[{len(done)}]")
+            error.place.append(f"[{first + len(done)}]")
             raise
         return done
 
@@ -195,15 +289,7 @@ class _Writer:
         return {"$map": [[self.put(key), item] for key, item in zip(keys, items, strict=True)]}
 
     def _record(self, value: Any) -> Any:
-        kind = type(value)
-        if kind not in self.numbers:
-            name = f"{kind.__module__}:{kind.__qualname__}"
-            if "<locals>" in name:
-                raise _Unfit(f"class {name} is local to a function", "define it at the top of its module")
-            fields = tuple(f.name for f in dataclasses.fields(kind) if f.init)
-            self.numbers[kind] = (f"${len(self.types)}", fields)
-            self.types[name] = fields
-        number, fields = self.numbers[kind]
+        number, fields = self._number(type(value))
         done: list[Any] = []
         try:
             for name in fields:
@@ -213,31 +299,96 @@ class _Writer:
             raise
         return {number: done}
 
+    def _number(self, kind: type) -> tuple[str, tuple[str, ...]]:
+        """A class's name in the text, and its fields."""
+        if kind not in self.numbers:
+            name = f"{kind.__module__}:{kind.__qualname__}"
+            if "<locals>" in name:
+                raise _Unfit(f"class {name} is local to a function", "define it at the top of its module")
+            fields = tuple(f.name for f in dataclasses.fields(kind) if f.init)
+            self.numbers[kind] = (f"${len(self.types)}", fields)
+            self.types[name] = fields
+        return self.numbers[kind]
 
-def _get(tree: Any, readers: _Readers, find: Callable[[str], Path]) -> Any:
-    if isinstance(tree, list):
-        return tuple(_get(item, readers, find) for item in tree)
-    if not isinstance(tree, dict):
-        return tree
-    if len(tree) == 1:
-        ((key, inner),) = tree.items()
-        if key.startswith("$"):
-            return _get_tagged(key, inner, readers, find)
-    return {key: _get(item, readers, find) for key, item in tree.items()}
 
+class _Reader:
+    """Builds a value from its JSON text; equal short texts and equal mappings of them become one object."""
 
-def _get_tagged(key: str, inner: Any, readers: _Readers, find: Callable[[str], Path]) -> Any:
-    if key == "$list":
-        return [_get(item, readers, find) for item in inner]
-    if key == "$map":
-        return {_get(k, readers, find): _get(v, readers, find) for k, v in inner}
-    if key == "$bytes":
-        return base64.b64decode(inner, validate=True)
-    if key == "$folder":
-        return Folder(path=find(inner), digest=inner)
-    kind, fields = readers[int(key[1:])]
-    values = (_get(item, readers, find) for item in inner)
-    return kind(**dict(zip(fields, values, strict=True)))
+    def __init__(self, window: Window, readers: _Readers, find: Callable[[str], Path]) -> None:
+        self._window, self._readers, self._find = window, readers, find
+        self._texts: dict[str, str] = {}
+        self._maps: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
+
+    def value(self) -> Any:
+        """The value that begins where the window stands."""
+        found = self._window.whole()
+        return self._of(found[0]) if found is not None else self._tagged() if self._window.peek() == "{" else tuple(self._items())
+
+    def _items(self) -> Iterator[Any]:
+        for _ in self._window.items():
+            yield self.value()
+
+    def _tagged(self) -> Any:
+        """A long object: its parts are read one by one."""
+        plain: dict[str, Any] = {}
+        for key in self._window.keys():  # noqa: SIM118 - no mapping
+            if not key.startswith("$"):
+                plain[sys.intern(key)] = self.value()
+                continue
+            inner = self._window.whole()
+            if inner is not None:
+                done = self._tag(key, inner[0])
+            elif key == "$list":
+                done = list(self._items())
+            elif key == "$map":
+                done = dict(self._items())
+            else:
+                done = self._made(key, self._items())
+            self._window.take("}")
+            return done
+        return plain
+
+    def _of(self, tree: Any) -> Any:
+        if isinstance(tree, str):
+            return self._text(tree)
+        if isinstance(tree, list):
+            return tuple([self._of(item) for item in tree])  # a list first: a tuple of a generator is copied as it grows
+        if not isinstance(tree, dict):
+            return tree
+        if len(tree) == 1:
+            ((key, inner),) = tree.items()
+            if key.startswith("$"):
+                return self._tag(key, inner)
+        return self._mapping({sys.intern(key): self._of(item) for key, item in tree.items()})
+
+    def _tag(self, key: str, inner: Any) -> Any:
+        if key == "$list":
+            return [self._of(item) for item in inner]
+        if key == "$map":
+            return {self._of(k): self._of(v) for k, v in inner}
+        if key == "$bytes":
+            return base64.b64decode(inner, validate=True)
+        if key == "$folder":
+            return Folder(path=self._find(inner), digest=inner)
+        return self._made(key, map(self._of, inner))
+
+    def _made(self, key: str, values: Iterable[Any]) -> Any:
+        kind, fields = self._readers[int(key[1:])]
+        return kind(**dict(zip(fields, values, strict=True)))
+
+    def _text(self, text: str) -> str:
+        if len(text) > _SHORT:
+            return text
+        if len(self._texts) >= _SHARED:  # texts that are new in every row must not fill the memory
+            self._texts.clear()
+        return self._texts.setdefault(text, text)
+
+    def _mapping(self, found: dict[str, Any]) -> dict[str, Any]:
+        if not all(type(text) is str and len(text) <= _SHORT for text in found.values()):
+            return found
+        if len(self._maps) >= _SHARED:
+            self._maps.clear()
+        return self._maps.setdefault(tuple(found.items()), found)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,17 +9,20 @@ import json
 import os
 import shutil
 import stat
+import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from overproof import progress
 from overproof.data import Folder, digest_of
 from overproof.errors import CorruptArtifact, DataError, StoreError
 from overproof.store.bucket import Bucket
+from overproof.store.codec import Written, read, write
 
 _BLOCK = 1 << 20
+_SMALL = 1 << 24  # bytes of a value that is put together in memory
 _SHOW_PROGRESS_ABOVE = (
     200_000_000  # bytes; hashing runs at about 1 GB/s, so this is where two seconds come near
 )
@@ -68,7 +71,7 @@ class Objects:
                 for path in [*self.home.glob("search*"), *self.home.glob("*.bak")]:
                     path.unlink(missing_ok=True)
             self._learnt = int(fresh[-1][0])
-            self.write_whole(note, str(self._learnt).encode())
+            self.write_whole(note, [str(self._learnt).encode()])
 
     def records(self, step: str = "*") -> dict[Path, Mapping[str, Any]]:
         """The records of steps that are here and can be read."""
@@ -106,38 +109,71 @@ class Objects:
         """True iff this machine has the value or the folder."""
         return self.value_path(digest).exists() or self._tree_list(digest).exists()
 
+    def put(self, value: Any) -> Written:
+        """
+        Store a value under the digest of its bytes; a large one goes to the disk piece by piece.
+
+        Args:
+            value: see `codec.encode`.
+
+        Returns: digest and references; the bytes are in the store.
+        Raises: StoreError for what can't be stored, and where there is no room.
+        """
+        place = self.scratch()
+        with tempfile.SpooledTemporaryFile(_SMALL, dir=place) as body:
+            with _clear_errors(place):
+                written = write(value, cast("IO[bytes]", body), keep=self.keep)
+            self._put(written.digest, written.blocks())
+        return written
+
     def put_value(self, digest: str, data: bytes) -> Path:
         """Store bytes under their digest; does nothing where they are there already."""
-        self.learn()
-        path = self.value_path(digest)
-        if not path.exists():
-            self.write_whole(path, data)
-        self._push(path)
-        return path
+        return self._put(digest, [data])
 
-    def get_value(self, digest: str) -> bytes:
+    @contextlib.contextmanager
+    def open_value(self, digest: str) -> Iterator[IO[bytes]]:
         """
-        The bytes of a value, verified.
+        A value's file, verified.
 
         Args:
             digest: SHA-256 of the bytes.
 
-        Returns: the bytes.
-        Raises: CorruptArtifact where they are missing or differ.
+        Returns: it, open at its beginning.
+        Raises: CorruptArtifact where it is missing or differs.
         """
         path = self.value_path(digest)
         if not path.exists():
             self.learn()
             self._fetch_value(path, digest)
         try:
-            data = path.read_bytes()
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                    raise self._corrupt(path, "doesn't have the digest that its name says")
+                file.seek(0)
+                yield file
         except FileNotFoundError as error:
             raise self._corrupt(path, "is missing") from error
         except OSError as error:
             raise self._corrupt(path, f"can't be read: {error.strerror}") from error
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise self._corrupt(path, "doesn't have the digest that its name says")
-        return data
+
+    def value(self, digest: str, *, where: str) -> Any:
+        """
+        A stored value.
+
+        Args:
+            digest: SHA-256 of its bytes.
+            where: name for messages.
+
+        Returns: the value; its bytes are never in memory whole.
+        Raises: CorruptArtifact where they are missing or differ; StoreError where a class has changed since.
+        """
+        with self.open_value(digest) as file:
+            return read(file, find=self.find, where=where)
+
+    def get_value(self, digest: str) -> bytes:
+        """The bytes of a value, verified; CorruptArtifact where they are missing or differ."""
+        with self.open_value(digest) as file:
+            return file.read()
 
     def keep(self, folder: Folder) -> str:
         """
@@ -203,12 +239,12 @@ class Objects:
         self._verified.add(digest)
         return place
 
-    def write_whole(self, path: Path, data: bytes) -> None:
+    def write_whole(self, path: Path, data: Iterable[bytes]) -> None:
         """Write a read-only file so that a reader sees all of it or none, also after a power cut."""
         scratch = self.scratch() / uuid.uuid4().hex
         with _clear_errors(path):
             with scratch.open("wb") as file:
-                file.write(data)
+                file.writelines(data)
                 file.flush()
                 os.fsync(file.fileno())
                 os.fchmod(file.fileno(), 0o444)
@@ -220,14 +256,14 @@ class Objects:
         """Record that a step is done: here last, so that what is recorded here is shared already."""
         if self._bucket is not None:
             self._bucket.put_new(self._key(path), data)
-        self.write_whole(path, data)
+        self.write_whole(path, [data])
 
     def noted(self, path: Path) -> bool:
         """Whether there is such a record; one that another machine made is brought here."""
         self.learn()
         if not path.exists() and self._bucket is not None:
             with contextlib.suppress(FileNotFoundError):
-                self.write_whole(path, b"".join(self._bucket.get(self._key(path))))
+                self.write_whole(path, [b"".join(self._bucket.get(self._key(path)))])
         return path.exists()
 
     def push_all(self) -> int:
@@ -302,6 +338,14 @@ class Objects:
     def _is_there(self, path: Path) -> bool:
         return path.exists() or (self._bucket is not None and self._bucket.has(self._key(path)))
 
+    def _put(self, digest: str, data: Iterable[bytes]) -> Path:
+        self.learn()
+        path = self.value_path(digest)
+        if not path.exists():
+            self.write_whole(path, data)
+        self._push(path)
+        return path
+
     def _push(self, path: Path) -> None:
         if self._bucket is not None and (key := self._key(path)) not in self._pushed:
             self._bucket.put_new(key, path)
@@ -323,7 +367,7 @@ class Objects:
             data = b"".join(self._bucket.get(self._key(path)))
             if hashlib.sha256(data).hexdigest() != digest:
                 raise self._foreign(path, "doesn't have the digest that its name says")
-            self.write_whole(path, data)
+            self.write_whole(path, [data])
 
     def _fetch_tree(self, digest: str) -> None:
         """Bring a folder here, every file checked before any of it is in its place."""
@@ -393,7 +437,7 @@ class Objects:
             _remove(place)  # without its list it's the leftover of a kill
             stage.rename(place)
             sync_folder(place.parent)
-        self.write_whole(self._tree_list(digest), json.dumps(rows).encode())
+        self.write_whole(self._tree_list(digest), [json.dumps(rows).encode()])
         if not own:  # a copied file may have changed under the hash
             self.find(digest)
         self._verified.add(digest)

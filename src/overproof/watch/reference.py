@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast
 
 from overproof.data import PromptSet
@@ -11,7 +11,7 @@ from overproof.errors import StoreError
 from overproof.evidence import Release
 from overproof.runs import RunRecord, runs_of
 from overproof.store.artifacts import Artifact
-from overproof.store.codec import decode, encode
+from overproof.store.codec import encode
 from overproof.store.project_store import Store
 from overproof.students.bundle import Bundle, load_bundle
 
@@ -47,11 +47,7 @@ class Reference:
                 f"run {self.run.id} has no result {name!r}", next_action=f"use one of {', '.join(sorted(self.run.digests))}"
             )
         objects = self._store.objects
-
-        def load() -> Any:
-            return decode(objects.get_value(digest), find=objects.find, where=name)
-
-        return Artifact(name, digest, load, path=objects.value_path(digest))
+        return Artifact(name, digest, partial(objects.value, digest, where=name), path=objects.value_path(digest))
 
     @cached_property
     def prompts(self) -> PromptSet:
