@@ -1,6 +1,8 @@
 """What all tests stand on."""
 
+import os
 import signal
+import sys
 
 from hypothesis import settings
 
@@ -10,3 +12,7 @@ settings.load_profile("untimed")
 # Started in the background of a script, the tests would hand "ignore Ctrl-C" on to every program that they start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Where Python is told to keep no bytecode, each of some hundred programs that the tests start would compile everything anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False

@@ -6,14 +6,16 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from overproof.errors import StoreError
-from overproof.evidence import Certificate, LookCounts
 from overproof.store.decisions import now
 from overproof.store.local import Db
 
-Seen = Mapping[str, Mapping[str, tuple[LookCounts, ...]]]
+if TYPE_CHECKING:  # as in releases.py
+    from overproof.evidence import Certificate, LookCounts
+
+Seen: TypeAlias = "Mapping[str, Mapping[str, tuple[LookCounts, ...]]]"
 """Label kind to certification slice to what each look so far saw."""
 
 
@@ -153,6 +155,8 @@ class Looks:
 
     def _earlier(self, plan_hash: str, look: int) -> Seen:
         """Counts of the looks before one; zeros, which pass nothing, for a look that was never evaluated."""
+        from overproof.evidence import LookCounts
+
         rows = self._db.rows("SELECT counts FROM look WHERE plan_hash=? AND look<? ORDER BY look", (plan_hash, look))
         bodies: list[dict[str, Any]] = [json.loads(text) if text else {} for (text,) in rows]
         shapes = {

@@ -6,14 +6,16 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from overproof.errors import StoreError
-from overproof.evidence import Release
 from overproof.store.codec import decode, encode
 from overproof.store.decisions import now
 from overproof.store.local import Db
 from overproof.store.sql import Row
+
+if TYPE_CHECKING:  # a gateway's log process opens a store as well, and reads no evidence
+    from overproof.evidence import Release
 
 Stage = Literal["candidate", "shadow", "canary", "full", "rolled-back"]
 SERVING: tuple[Stage, ...] = ("shadow", "canary", "full")
