@@ -13,6 +13,7 @@ from overproof.errors import MissingExtra, StoreError
 from overproof.progress import track
 
 TRIES = 3  # of a shard whose worker died: a lost machine takes one, a shard that kills its worker takes all
+STARTS = 3
 LOST = "the worker that made the call is lost"
 
 
@@ -43,9 +44,24 @@ class RayEngine:
             # Ray gives each process one thread, and sums of other numbers of threads differ in the last digit.
             threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1))
             more = {"address": self._address} if self._address else {"address": "local", "num_cpus": self._workers, "include_dashboard": False}
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}}, **more)
+            self._begin(ray, {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads}}, **more})
             self._started = True
         return ray
+
+    def _begin(self, ray: Any, asked: Mapping[str, Any]) -> None:
+        """Ray gives its own processes 30 seconds to come up, which a busy machine may not do at once."""
+        for left in reversed(range(1 if self._address else STARTS)):
+            try:
+                ray.init(**asked)
+            except Exception as error:
+                if left:
+                    continue
+                raise StoreError(
+                    f"Ray did not start: {str(error).strip() or type(error).__name__}",
+                    next_action=f"see that the cluster at {self._address} runs" if self._address else 'try again when the machine is less busy, or run with [run] engine = "local"',
+                ) from error
+            else:
+                return
 
     def map(self, fn: Callable[[Any, Any], Any], shards: Sequence[Any], *, shared: Any = None, what: str) -> list[Any]:
         """See `Engine.map`."""
