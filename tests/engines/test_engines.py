@@ -84,6 +84,29 @@ def test_both_engines_give_the_same_in_the_same_order(ray_engine):
     assert list(ray_engine.each(square, [], what="nothing")) == []
 
 
+@pytest.mark.parametrize(("failures", "address"), [(2, ""), (3, ""), (1, "10.0.0.1:6379")])
+def test_a_start_that_fails_on_a_busy_machine_is_tried_again_and_a_cluster_is_asked_once(monkeypatch, failures, address):
+    """Ray's own limit is 30 seconds; what doesn't come up is said in our words."""
+    ray = pytest.importorskip("ray")
+    tried = []
+
+    def start(**asked):
+        tried.append(asked["address"])
+        if len(tried) <= failures:
+            raise Exception("the current node timed out during startup")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", start)
+    engine = engine_of("ray", workers=2, address=address)
+    if failures == 2:
+        engine._ray()
+    else:
+        with pytest.raises(StoreError, match="Ray did not start: the current node timed out") as said:
+            engine._ray()
+        assert (address or "local") in said.value.next_action
+    assert tried == ([address] if address else ["local"] * 3)
+
+
 def test_a_worker_that_dies_changes_nothing(ray_engine, tmp_path):
     """A shard whose process is killed is run again elsewhere; one that always kills it ends in an error that says so."""
     found = list(ray_engine.each(die_once, [0, 1, 2, 3], shared=str(tmp_path), what="dying"))

@@ -1,5 +1,6 @@
 """Several gateways on one store: real processes, a real server, one of them cut off from it for a while."""
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from tests.postgres import Wire, running
+from tests.serve.test_capture import counts_of, row
+from tests.serve.test_keeping import keeping
 from tests.serve.test_moves import DAY, write_project
 from tests.serve.test_moves import Gateway as Counting
 from tests.serve.test_moves import release as release_of
@@ -19,7 +22,9 @@ from overproof.data import ALL, StageCounts
 from overproof.errors import StoreError
 from overproof.project import load_project
 from overproof.serve import moves
+from overproof.serve.capture import read_feedback
 from overproof.serve.evidence import Tally, Tick
+from overproof.serve.keeping import LogProcess
 from overproof.store import remote
 from overproof.store.place import NAME, Remote, put_remote
 from overproof.store.project_store import open_store
@@ -150,6 +155,32 @@ def test_rows_that_must_be_durable_are_counted_where_the_store_is_away(tmp_path,
         assert {row.request.id for row in store.traffic.read()} == set(kept)
         health = store.captured.health()
         assert (health.captured, health.dropped) == (10, 5)
+
+
+def test_a_writer_that_starts_while_the_store_is_away_gives_up_no_row(tmp_path, server, wire, monkeypatch):
+    """What waits is written once the store is back, even if the gateway ends meanwhile; who would wait for the disk is told at once, and counted."""
+    (tmp_path / ".overproof").mkdir()
+    put_remote(tmp_path / ".overproof", Remote(dsn_env=DSN, schema=f"t{abs(hash(str(tmp_path)))}"[:30]))
+    with open_store(tmp_path) as store:
+        store.secret()
+        monkeypatch.setenv(DSN, wire.dsn)
+
+        async def go():
+            wire.cut()
+            log = LogProcess(keeping(store))
+            early = asyncio.create_task(log.put_durable(row(0)))
+            assert all(log.put(row(number)) for number in range(1, 6))
+            assert not await early
+            assert "Postgres" in log.fault
+            assert not await log.put_durable(row(6))
+            assert await log.feedback(read_feedback(b'{"request_id": "req-1", "rating": 1}', key="")) == "refused"
+            assert (log.put(row(7)), log.state, log.dropped) == (True, "open", {("inbox", "tier=gold", "store busy"): 2})
+            asyncio.get_running_loop().call_later(0.5, wire.mend)
+            assert await log.close()
+
+        asyncio.run(go())
+        assert {record.request.id for record in store.traffic.read()} == {f"req-{number}" for number in (1, 2, 3, 4, 5, 7)}
+        assert counts_of(store) == {("inbox", "tier=gold"): {"captured": 6, "aside": 0, "store busy": 2}}
 
 
 def test_a_second_machine_serves_the_release_that_the_first_one_made(tmp_path, server, teacher):

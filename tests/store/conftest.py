@@ -13,6 +13,7 @@ DSN = "OVERPROOF_TEST_DSN"
 OF_THE_FILE = {  # they look into SQLite's own file, or hold what is SQLite's alone; test_remote.py has their like
     "test_keys.py": ["revoked_once"], "test_logs.py": ["through_the_database", "tampered", "forged", "first_schema"], "test_reviews.py": ["neither_changed"],
     "test_looks.py": ["older_schema"], "test_releases.py": ["older_schema"], "test_watch.py": ["write_that_fails"], "test_local.py": [""], "test_batches.py": ["killed_at"],
+    "test_glance.py": ["from_the_index"],
 }  # fmt: skip
 
 

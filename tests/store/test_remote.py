@@ -6,22 +6,30 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from tests.postgres import running
 from tests.store.conftest import DSN
 from tests.store.test_local import holder
+from tests.store.test_search import row
 
 from overproof.errors import DataError, StoreError
+from overproof.outputs import Classes
 from overproof.store.dialect import script, statement
 from overproof.store.move import digests_of, move
 from overproof.store.place import NAME, Remote, put_remote, remote_of
 from overproof.store.project_store import open_store
 from overproof.store.remote import PgDb
 from overproof.store.schema import PROJECT_SCHEMA, TRAFFIC_SCHEMA
+from overproof.store.search import Wanted
 
 HERE = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(DSN in os.environ, reason=f"has a server and stores of its own, and runs where {DSN} is not set")
+
+
 @pytest.fixture(scope="module")
 def server():
     with running() as found:
@@ -46,6 +54,24 @@ def test_the_tests_of_the_store_pass_on_postgres(server):
         [sys.executable, "-m", "pytest", "tests/store", "-q", "-m", "not slow", "-n", "2", "--timeout", "120"], cwd=HERE, env={**os.environ, DSN: server.dsn}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout[-4000:]
+
+
+def test_a_text_with_nul_half_a_pair_or_a_tiny_cost_is_logged_counted_and_found(root):
+    """Postgres refuses to read such JSON, and to square such a number; a row that a stranger sent must not stop the log, nor any look at it."""
+    texts = ["a\0 parcel", "b\ud800 parcel", r"c\u0000 \ud800 \ parcel", "d\\\0\\\ud800\\ parcel 😀"]
+    with open_store(root) as store:
+        rows = [row(at, text, minute=at) for at, text in enumerate(texts)]
+        cheap = replace(rows[0], request=replace(rows[0].request, id="cheap"), completion=replace(rows[0].completion, cost_usd=1e-200))
+        store.traffic.append([*rows, cheap], "test")
+        assert [one.request.fields["text"] for one in store.traffic.read()][:1] == texts[:1]
+        assert {one.request.fields["text"] for one in store.traffic.read()} == set(texts)
+        assert [(one.rows, one.usd) for one in store.served.months("")] == [(5, 1.0)]
+        assert store.search.catch_up(Classes(labels=("refund", "other")), wrong=list) == 5
+        assert len(store.search.find(Wanted(text="parcel")).rows) == 5
+        assert store.traffic.append([replace(rows[1], completion=replace(rows[1].completion, cost_usd=0.5))], "test", replace=True)
+        assert [(one.rows, one.usd) for one in store.served.months("")] == [(5, 1.25)]
+        assert store.traffic.first_asked("r1") == datetime(2026, 3, 1, tzinfo=UTC)
+        assert store.traffic.answered_by("", since=0) == []
 
 
 def test_decisions_reviews_and_keys_can_be_changed_by_nobody(root):

@@ -1,6 +1,7 @@
 """The search index follows the log, finds what is asked for, and can always be made anew."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -159,12 +160,19 @@ def test_replaced_rows_another_log_and_a_damaged_file_make_it_anew(store, tmp_pa
         assert again.search.caught().done == 0
         assert again.search.catch_up(OUTPUT, wrong=list) == 20
         assert names(again, text="word7") == ["q7"]
-    for name in ("traffic.db", "traffic.db-wal", "traffic.db-shm"):
-        (tmp_path / ".overproof" / name).unlink(missing_ok=True)
-    with open_store(tmp_path) as other:
+    home = tmp_path / "another" / ".overproof"
+    home.mkdir(parents=True)
+    shutil.copy(tmp_path / ".overproof" / "search.db", home)
+    with open_store(home.parent) as other:
         followed(other, [row(at, f"else{at}", minute=at) for at in range(30)])
         assert names(other, text="word7") == []
         assert len(names(other)) == 30
+
+
+def test_half_a_surrogate_pair_that_a_stranger_sent_stops_nobody_from_being_found(store):
+    """No index holds such a text; the rows before and after it are found, and so are its other words."""
+    assert followed(store, [row(1, "a\ud800 parcel"), row(2, r"\\ud800 b\0c parcel"), row(3, "parcel 😀", piece="x\udfff")]) == 3
+    assert names(store, text="parcel") == ["q3", "q2", "q1"]
 
 
 CHILD = """

@@ -89,10 +89,13 @@ class Told(msgspec.Struct, array_like=True):
     """Number to what became of it, for those that somebody waits for: "kept", "unknown" or "refused"."""
     lost: bool = False
     """Whether rows that had been taken were given up."""
+    unopened: bool = False
+    """Whether the store could not be opened: the writer ends, and the next one tries."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _told = msgspec.msgpack.Decoder(Told).decode
+_word = msgspec.msgpack.Decoder(Word).decode
 
 
 def framed(word: object) -> bytes:
@@ -152,6 +155,8 @@ class LogProcess:
         self._before_written = 0
         self._before_usage: Mapping[Usage, float] = {}
         self._closing = self._lost = self._clogged = False
+        self._unopened = False
+        self._give_up_at = float("inf")
         if self.mode != "off":
             self._start()
 
@@ -188,7 +193,7 @@ class LogProcess:
 
         Returns: what became of it; "kept" is durable.
         """
-        if self.mode == "off" or self.state != "open" or self._closing or self.waiting >= self._most:
+        if self.mode == "off" or self.state != "open" or self._unopened or self._closing or self.waiting >= self._most:
             return "refused"
         self._seq += 1
         self._hand_over(framed(PutWords(self._seq, list(words))), at_once=True)
@@ -219,12 +224,13 @@ class LogProcess:
 
         Returns: False where rows that had been taken were given up, which `dropped` tells.
         """
-        self._closing = True
+        self._closing, self._wait_s, self._give_up_at = True, FIRST_WAIT_S, time.monotonic() + within_s
         self._running()
-        end = time.monotonic() + within_s + END_S
         self._out += framed(End(within_s))
         self._flush()
-        while self._child is not None and time.monotonic() < end:  # noqa: ASYNC110 - the child's last words come by the loop
+        if self._child is None and self._kept:  # it could not open the store, or was killed: what it had not done is not given up
+            self._start()
+        while (self._child is not None or self._kept) and time.monotonic() < self._give_up_at + END_S:  # noqa: ASYNC110 - the child's last words come by the loop
             await asyncio.sleep(0.01)
         done = self._child is None and not self._kept and not self._lost
         self._stop()
@@ -236,6 +242,8 @@ class LogProcess:
             return False
         if self.state != "open" or self._closing:
             return self._drop(row, REFUSED.get(self.state, "closed"))
+        if self._unopened and durable:
+            return self._drop(row, "store busy")  # its answer goes out now
         if len(self._kept) >= self._most or self._bytes >= MOST_BYTES:
             return self._drop(row, "queue full")
         self._seq += 1
@@ -300,6 +308,8 @@ class LogProcess:
         self._out = bytearray(framed(self._keeping))
         for _, frame in self._kept:
             self._out += frame
+        if self._closing:
+            self._out += framed(End(max(0.0, self._give_up_at - time.monotonic())))
         if self._loop is not None:
             self._loop.add_reader(ours, self._hear)
         self._flush()
@@ -341,6 +351,9 @@ class LogProcess:
 
     def _take(self, told: Told) -> None:
         self._wait_s = FIRST_WAIT_S
+        self._unopened = told.unopened
+        if told.unopened:
+            self._refuse()
         if not self._closing or told.state != "closed":
             self.state = told.state
         self.fault, self._lost = told.fault, self._lost or told.lost
@@ -359,24 +372,41 @@ class LogProcess:
         """It is gone: as told, or not."""
         child = self._child
         self._stop()
-        if self._closing:
+        if self._closing and not self._kept:
             return
         code = child.wait() if child is not None else 0  # its end of the socket is closed, so it is as good as dead
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        self.fault = f"the log's writer ended ({how}) and is started again"
+        if not self._unopened:  # else it has said why
+            self.fault = f"the log's writer ended ({how}) and is started again"
         self._before += Counter(dict(self._told)) - Counter(key for seq, key in self._drops if seq <= self._taken)  # the next one is told again
         self._taken = 0
         self._before_written, self._before_usage, self._told = self.written, self.usage, {}
         self._again()
 
     def _again(self) -> None:
-        if self._loop is not None and not self._closing:
+        if self._loop is not None:
             self._loop.call_later(self._wait_s, self._start_again)
         self._wait_s = min(2 * self._wait_s, LONGEST_WAIT_S)
 
     def _start_again(self) -> None:
-        if not self._closing and self._child is None:
+        if self._child is None and (time.monotonic() < self._give_up_at if self._closing and self._kept else not self._closing):
             self._start()
+
+    def _refuse(self) -> None:
+        """Nobody waits for a store that may not be there for long: who waits is told, and what they waited for is dropped."""
+        held, self._kept, self._bytes = self._kept, deque(), 0
+        refused = []
+        for seq, frame in held:
+            if seq in self._futures:
+                refused.append((self._futures.pop(seq), _word(frame[4:])))
+            else:
+                self._kept.append((seq, frame))
+                self._bytes += len(frame)
+        for future, word in refused:
+            if isinstance(word, PutRow):
+                self._drop(word.row, "store busy")
+            if not future.done():
+                future.set_result("refused")
 
     def _stop(self) -> None:
         child, self._child = self._child, None

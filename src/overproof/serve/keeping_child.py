@@ -16,8 +16,9 @@ import uvloop
 
 from overproof.errors import OverproofError, StoreError
 from overproof.privacy.redact import redactor_of
-from overproof.serve.capture import Capture
+from overproof.serve.capture import Capture, State
 from overproof.serve.keeping import End, Keeping, PutDrop, PutWords, Told, Word, framed, unframed
+from overproof.store.captured import is_away
 from overproof.store.project_store import Store
 
 TELL_S = 0.01
@@ -58,7 +59,8 @@ class Keeper(asyncio.Protocol):
                 self._open(msgspec.msgpack.decode(body, type=Keeping))
             except OverproofError as error:  # the disk is full, for example: the gateway tries again later
                 assert self._transport is not None
-                self._transport.write(framed(Told(0, 0, "refusing", error.what, 0, [], [], [])))
+                state: State = "open" if isinstance(error, StoreError) and is_away(error) else "refusing"
+                self._transport.write(framed(Told(0, 0, state, error.what, 0, [], [], [], unopened=True)))
                 self._transport.close()
                 return
         if self._telling is None:

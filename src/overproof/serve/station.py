@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 import time
@@ -26,6 +27,7 @@ from overproof.settings import critical_slices
 from overproof.store.money import Prices
 from overproof.store.project_store import Store
 
+_log = logging.getLogger(__name__)
 TICK_S = 1.0
 REVIEW_S = 60.0  # a review is a matter of days
 END_S = 5.0
@@ -168,7 +170,8 @@ class Station:
 
     async def close(self) -> None:
         """Commit what was captured and counted, end the student."""
-        await self.capture.close()
+        if not await self.capture.close():
+            _log.error("%s: not all rows came into the log: %s waited, dropped were %s. %s", self.name, self.capture.waiting, dict(self.capture.dropped), self.capture.fault)
         await asyncio.to_thread(self._stop)
         await self.upstream.close()
 

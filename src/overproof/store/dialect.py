@@ -6,11 +6,12 @@ import re
 from functools import cache
 from typing import Final
 
-from overproof.store.served_schema import SERVED_POSTGRES, SERVED_SCHEMA
+from overproof.store.served_schema import SERVED_POSTGRES, SERVED_SCHEMA, json_of
 
 _STRING: Final = re.compile(r"('(?:[^']|'')*')")
 _PLACE: Final = re.compile(r"\?(\d*)|(?<![:\w]):([a-z_]\w*)")
 _JSON: Final = re.compile(r"(\w[\w.]*) ->> '\$\.([\w.]+)'|json_extract\((\w[\w.]*), '\$\.([\w.]+)'\)")
+_REMOVE: Final = re.compile(r"json_remove\((\w+), ('[^)]*')\)")
 _WHOLE: Final = (
     (re.compile(r"\(?\bat_us IS NULL\)? = 0"), "(at_us IS NULL) = false"),
     (re.compile(r"strftime\('%Y-%m', (\w+), 'unixepoch'\)"), r"to_char(to_timestamp(\1) AT TIME ZONE 'UTC', 'YYYY-MM')"),
@@ -44,7 +45,7 @@ def statement(sql: str) -> str:
     """
     for pattern, new in _WHOLE:
         sql = pattern.sub(new, sql)
-    sql = _JSON.sub(_path, sql)
+    sql = _JSON.sub(_path, _REMOVE.sub(_without, sql))
     counted = [0]
 
     def place(found: re.Match[str]) -> str:
@@ -77,7 +78,12 @@ def script(sql: str) -> str:
 
 def _path(found: re.Match[str]) -> str:
     column, keys = found[1] or found[3], found[2] or found[4]
-    return f"({column}::json #>> '{{{keys.replace('.', ',')}}}')"
+    return f"({json_of(column)} #>> '{{{keys.replace('.', ',')}}}')"
+
+
+def _without(found: re.Match[str]) -> str:
+    keys = found[2].replace("$.", "")
+    return f"(SELECT json_object_agg(key, value)::text FROM json_each({json_of(found[1])}) WHERE key NOT IN ({keys}))"  # noqa: S608 - of our own statements
 
 
 def _refusal(found: re.Match[str]) -> str:

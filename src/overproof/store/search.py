@@ -50,6 +50,7 @@ _DAILY = """INSERT INTO daily VALUES(?, ?, ?, ?, ?, ?, ?) ON CONFLICT(day, route
     DO UPDATE SET requests=requests+excluded.requests, usd=usd+excluded.usd"""
 _COLUMNS = "e.n, e.seq, e.at_us, e.route, e.reason, e.slice, e.release, e.confidence, e.differs"
 _TOGETHER = re.compile("([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff])")  # scripts without spaces: each sign is a word of its own
+_LONE = re.compile(r"\\u(?=[dD][89a-fA-F])")  # half a surrogate pair, the only one that a row's text spells: no index takes it
 _ASKED = re.compile(r'"([^"]*)"?|(\S+)')
 _WORD = re.compile(r"\w+")
 LEAST_BEGIN: Final = 3
@@ -293,7 +294,7 @@ def _take(db: Db, batch: Sequence[Row], output: Output, *, epoch: int) -> None:
     spilled: dict[int, int] = {}
     taken = _taken(db, batch)
     for seq, _, at_us, body in batch:
-        row = json.loads(body)
+        row = json.loads(_LONE.sub("/u", body))
         served, completion = row.get("served") or {}, row.get("completion") or {}
         n = place = seq if at_us is None else at_us // SLOT_US
         if n in taken:

@@ -42,16 +42,30 @@ SERVED_SCHEMA: Final = f"""
 """Kept by triggers: whatever writes to the log, the sums are the sums of its rows."""
 
 
-def _pg(sql: str) -> str:
-    """The same sums in Postgres' words."""
+def json_of(text: str) -> str:
+    """
+    A row's text as JSON for a server: NUL and half a surrogate pair, which it refuses to read, are spelled with another slash.
+
+    Args:
+        text: a column.
+
+    Returns: the expression. Whatever stands before the backslash, what comes out is JSON: of an escaped one it makes an escaped slash.
+    """
+    return f"regexp_replace({text}, '\\\\u(0000|[dD][89a-fA-F])', '/u\\1', 'g')::json"
+
+
+def _pg(sql: str, which: str = "") -> str:
+    """The same sums in Postgres' words; `which` row's text is cleaned once."""
     for old, new in _PG:
         sql = re.sub(old, new, sql)
-    return sql
+    if not which:
+        return sql.replace("body::json", json_of("body"))
+    return sql.replace(f"{which}.body::json", "seen.body").replace(" WHERE ", f" FROM (SELECT {json_of(f'{which}.body')} AS body OFFSET 0) AS seen WHERE ")
 
 
 _PG: Final = (
     (r"date\(([\w.]+) / 1000000, 'unixepoch'\)", r"to_char(to_timestamp(\1 / 1000000.0) AT TIME ZONE 'UTC', 'YYYY-MM-DD')"),
-    (r"json_extract\(([\w.]+), '\$\.(\w+)\.(weight|cost_usd)'\)", r"(\1::json #>> '{\2,\3}')::double precision"),
+    (r"json_extract\(([\w.]+), '\$\.(\w+)\.(weight|cost_usd)'\)", r"round((\1::json #>> '{\2,\3}')::numeric, 40)::double precision"),  # a tiny one's square is an error there
     (r"json_extract\(([\w.]+), '\$\.(\w+)\.(\w+)'\)", r"(\1::json #>> '{\2,\3}')"),
     (r"json_type\(([\w.]+), '\$\.served'\) = 'object'", r"json_typeof(\1::json #> '{served}') = 'object'"),
     (r"iif\((.+?) IS NULL, 0\.0, (coalesce\(.+?, 1\.0\))\)", r"CASE WHEN \1 IS NULL THEN 0.0 ELSE \2 END"),
@@ -61,9 +75,9 @@ _FUNCTION: Final = "CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS
 SERVED_POSTGRES: Final = "".join((
     SERVED_SCHEMA[: SERVED_SCHEMA.index(" STRICT, WITHOUT ROWID;")].replace("INTEGER", "BIGINT").replace("REAL", "DOUBLE PRECISION"), ";", _pg(_all()), ";",
     *(
-        _FUNCTION.format(name=name, when=when, body=_pg(body))
-        for name, when, body in (
-            ("served_added", "INSERT", _of("NEW", "+")), ("served_changed", "UPDATE OF at_us, body", f"{_of('OLD', '-')}; {_of('NEW', '+')}"), ("served_gone", "DELETE", _of("OLD", "-")),
+        _FUNCTION.format(name=name, when=when, body="; ".join(_pg(_of(which, sign), which) for which, sign in parts))
+        for name, when, parts in (
+            ("served_added", "INSERT", (("NEW", "+"),)), ("served_changed", "UPDATE OF at_us, body", (("OLD", "-"), ("NEW", "+"))), ("served_gone", "DELETE", (("OLD", "-"),)),
         )
     ),
 ))  # fmt: skip
