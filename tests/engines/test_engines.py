@@ -101,9 +101,8 @@ def test_a_start_that_fails_on_a_busy_machine_is_tried_again_and_a_cluster_is_as
     if failures == 2:
         engine._ray()
     else:
-        with pytest.raises(StoreError, match="Ray did not start: the current node timed out") as said:
+        with pytest.raises(StoreError, match=f"Ray can't be .*{address}: the current node timed out"):
             engine._ray()
-        assert (address or "local") in said.value.next_action
     assert tried == ([address] if address else ["local"] * 3)
 
 

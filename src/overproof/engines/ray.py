@@ -84,12 +84,13 @@ class RayEngine:
 
 def _start(ray: Any, **more: Any) -> None:
     """Ray gives its own helper processes 15 seconds (ray#65983), which a busy machine may not keep: then once more, and a third time."""
-    for at in range(STARTS):
+    tries = STARTS if more["address"] == "local" else 1
+    for at in range(tries):
         try:
             ray.init(**more)
         except Exception as error:  # a bare one of the library, whose cause is in its own log
             ray.shutdown()
-            if at == STARTS - 1 or "timed out during startup" not in str(error):
+            if at == tries - 1 or "timed out during startup" not in str(error):
                 where = str(more["address"])
                 raise StoreError(
                     f"Ray can't be {'started on this machine' if where == 'local' else f'reached at {where}'}: {str(error)[:200]}",
