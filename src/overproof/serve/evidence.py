@@ -138,7 +138,7 @@ class Tick:
         try:
             state = self._round()
         except Exception as error:
-            self._blind_since = self._blind_since or self._clock()
+            self.last, self._blind_since = None, self._blind_since or self._clock()
             with contextlib.suppress(Exception):  # whoever can't read the state either stops by the age of its last word
                 self._give_back(f"{type(error).__name__}: {error}"[:300])
             raise
@@ -165,12 +165,13 @@ class Tick:
         if (former := self._former()) is not None and former.epoch != state.epoch and self._watch(former, state, now):
             return rollouts.current(self._task)
         plan = self._plan(state.release_id)
-        self.last = decide(plan, state, self._evidence(state), now)
-        if self.last.move == "promote":  # never on counts that this process alone remembers
+        found = decide(plan, state, self._evidence(state), now)
+        if found.move == "promote":  # never on counts that this process alone remembers
             self._slots = {}
-            self.last = decide(plan, state, self._evidence(state), now)
-        if self.last.move == "promote" and (held := held_by(self._store, self._task, state.release_id)):
-            self.last = replace(self.last, move="hold", why=held)
+            found = decide(plan, state, self._evidence(state), now)
+        if found.move == "promote" and (held := held_by(self._store, self._task, state.release_id)):
+            found = replace(found, move="hold", why=held)
+        self.last = found
         facts = self.last.evidence or {}
         if self.last.move == "suspend-slice":
             rollouts.suspend(state, self.last.slices or {}, by=GATEWAY, evidence=facts, at=now)
