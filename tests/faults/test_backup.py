@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from click.testing import CliRunner
 from overproof.cli import main
 from overproof.data import Folder, Request, TrafficRecord
 from overproof.errors import CorruptArtifact, StoreError
-from overproof.runs import runs_of
 from overproof.store.artifacts import Step
 from overproof.store.backup import DATA, MANIFEST, back_up, restore
 from overproof.store.project_store import open_store
@@ -176,53 +174,6 @@ def test_what_has_rotted_in_an_earlier_backup_is_copied_anew(project: Path, tmp_
     if into == "another":
         with pytest.raises(CorruptArtifact):
             restore(first, tmp_path / "bad")
-
-
-@pytest.mark.slow
-def test_a_backup_under_a_gateway_and_a_run_is_of_one_moment(tmp_path: Path) -> None:
-    """Both in processes of their own, with requests all the time: each backup restores with its digest, and every artifact that a run names is there."""
-    from tests.flows.conftest import Maker  # here: this file is a program as well
-    from tests.serve.whole import Gateway, Teacher
-
-    root, teacher = Maker.project(tmp_path / "project"), Teacher()
-    with (root / "overproof.toml").open("a") as file:
-        file.write(f'[gateway]\nupstream = "{teacher.url}"\ncapture = "before_ack"\n')
-    gateway, over, answered = Gateway(root), threading.Event(), []
-
-    def call() -> None:
-        while not over.is_set():
-            answered.append(gateway.chat(f"please charge my card again {len(answered)}").status)
-
-    caller = threading.Thread(target=call)
-    run = subprocess.Popen([sys.executable, "-m", "overproof.cli", "run", "--project", str(root), "--json"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    caller.start()
-    made = []
-    try:
-        while run.poll() is None or len(made) < 3:
-            with open_store(root) as store:
-                made.append(back_up(store, tmp_path / f"b{len(made)}", since=tmp_path / f"b{len(made) - 1}" if made else None))
-            time.sleep(0.5)
-    finally:
-        over.set()
-        caller.join(60)
-        run.kill()
-        run.communicate()
-        assert gateway.stop() == 0
-        teacher.close()
-    print(f"{len(made)} backups, {len(answered)} requests")
-    assert set(answered) == {200}
-    for at, one in enumerate(made):
-        back = restore(tmp_path / f"b{at}", tmp_path / "back")
-        assert (back.snapshot, back.records) == (one.snapshot, one.records)
-        with open_store(tmp_path / "back") as store:
-            for found in runs_of(store):
-                assert all(store.objects.get_value(digest) for name, digest in found.digests.items() if store.objects.has_value(digest) or name == "verdict")
-            for row in store.objects.records().values():
-                assert store.objects.get_value(row["output"])
-                assert all(store.objects.find(folder) for folder in row["folders"])
-        shutil.rmtree(tmp_path / "back")
-    assert made[-1].records > made[0].records
-    assert run.returncode in (0, 1)
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone", "manifest", "row"])

@@ -126,14 +126,14 @@ def kept_on(engine: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     if engine == "files":
         yield lambda: b""
         return
-    from tests.postgres import running, server_folder  # here: this file is a program as well
+    from tests.postgres import running  # here: this file is a program as well
 
     with running() as server:
         monkeypatch.setenv("OVERPROOF_ERASED", server.dsn)
         move(root, Remote(dsn_env="OVERPROOF_ERASED", schema="erased"))
         for path in (root / HOME).glob("*.db*"):  # as docs/store.md says: they hold what they held
             path.unlink()
-        yield lambda: subprocess.run([f"{server_folder()}/pg_dump", "-d", server.dsn], capture_output=True, check=True).stdout
+        yield lambda: subprocess.run([f"{server._bins}/pg_dump", "-d", server.dsn], capture_output=True, check=True).stdout
 
 
 @pytest.mark.parametrize("engine", ["files", pytest.param("postgres", marks=pytest.mark.slow)])

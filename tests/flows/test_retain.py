@@ -185,7 +185,7 @@ def test_the_watch_applies_the_policy_once_a_day(kept: Path) -> None:
             waits = watch_once(store, project, now=NOW + timedelta(days=1), parts=real)
         assert (waits.retained_on, waits.notes, waits.blind) == ("2026-12-01", ("retention waits: a run is at work; the next pass of the watch applies it",), ())
         done = watch_once(store, project, now=NOW + timedelta(days=3), parts=real)
-        assert (done.retained_on, done.retained) == ("2026-12-04", {"context": 1, "key": 1})
+        assert (done.retained_on, done.retained) == ("2026-12-04", {"context": 1})
         with open_store(kept) as busy, busy.role("run"):
             assert watch_once(store, project, now=NOW + timedelta(days=9), parts=real).blind == ("retention",)
         assert [one.kind for one in store.decisions.read()].count("retention") == 2

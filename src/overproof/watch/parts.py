@@ -171,7 +171,8 @@ def _notices(store: Store, project: Project, report: WatchReport, *, now: dateti
 def _retention(store: Store, project: Project, *, now: datetime) -> Found:
     from overproof.watch.keeping import keep_today
 
-    return keep_today(store, project, now=now)
+    seen = keep_today(store, project, now=now)
+    return Found(notes=seen.notes, said=seen.done)
 
 
 REAL = Parts(
