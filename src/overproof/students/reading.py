@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from overproof.students.embedding import Over
 
 Reading = Literal["encoder", "ngrams"]
 NGRAM_COLUMNS = 256
 MAX_TERMS = 50_000
 
 
-def read_texts(texts: Sequence[str], *, reading: Reading, options: Mapping[str, Any], seed: int = 0, over: Over | None = None) -> NDArray[np.float32]:
+def read_texts(texts: Sequence[str], *, reading: Reading, options: Mapping[str, Any], seed: int = 0) -> NDArray[np.float32]:
     """
     One row of numbers for each text.
 
@@ -25,15 +22,14 @@ def read_texts(texts: Sequence[str], *, reading: Reading, options: Mapping[str, 
         reading: "encoder" as encoder.v1 reads, frozen; "ngrams" for word and character n-grams reduced to few columns.
         options: of encoder.v1: `model`, `weights`, `sha256`, `max_tokens`; empty for n-grams.
         seed: of the reduction.
-        over: where the encoder's passes run; None for here.
 
     Returns: shape (n, d).
     Raises: MissingExtra where the encoder's packages are not installed; DataError where its weights can't be found.
     """
-    return _encoded(texts, options, over) if reading == "encoder" else _reduced(texts, seed)
+    return _encoded(texts, options) if reading == "encoder" else _reduced(texts, seed)
 
 
-def _encoded(texts: Sequence[str], options: Mapping[str, Any], over: Over | None) -> NDArray[np.float32]:
+def _encoded(texts: Sequence[str], options: Mapping[str, Any]) -> NDArray[np.float32]:
     from overproof.students import bert_onnx
     from overproof.students.embedding import TOKENIZER, Tokens, embed
     from overproof.students.encoder import POOLING, EncoderStudent
@@ -45,7 +41,7 @@ def _encoded(texts: Sequence[str], options: Mapping[str, Any], over: Over | None
     config = bert_onnx.read_config(files.folder / "config.json")
     graph = bert_onnx.build(config, bert_onnx.read_weights(files.folder / "model.safetensors"), pooling=POOLING)
     tokens = Tokens(files.folder / TOKENIZER, max_tokens=min(settings["max_tokens"], config.max_positions), pad=config.pad_token_id)
-    return embed(tokens, graph.SerializeToString(deterministic=True), texts, width=bert_onnx.width_of(config, POOLING), over=over)
+    return embed(tokens, graph.SerializeToString(deterministic=True), texts, width=bert_onnx.width_of(config, POOLING))
 
 
 def _reduced(texts: Sequence[str], seed: int) -> NDArray[np.float32]:
