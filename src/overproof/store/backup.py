@@ -79,8 +79,8 @@ def back_up(store: Store, target: Path) -> BackupReport:
     Raises: StoreError for a folder with other things in it, inside the project, or one that can't be written; CorruptArtifact
         for a database that is damaged.
     """
-    target = target.absolute()
-    if target.is_relative_to(store.root):
+    target = target.resolve()  # "../elsewhere" is not inside
+    if target.is_relative_to(store.root.resolve()):
         raise StoreError("a backup inside the project would back itself up", next_action="name a folder elsewhere, on another disk if there is one")
     with _said(target):
         earlier = _admit(target)
