@@ -109,7 +109,7 @@ def test_a_text_that_was_cut_is_refused_through_a_small_window_too(value, data):
 
 def test_equal_short_texts_are_one_object():
     """A million rows with the same label hold it once."""
-    rows = tuple({"label": "".join(["re", "fund"]), "at": str(i)} for i in range(3))
+    rows = tuple({"label": str.join("", ("re", "fund")), "at": str(i)} for i in range(3))
     back = round_trip(rows)
     assert back == rows
     assert back[0]["label"] is back[2]["label"]

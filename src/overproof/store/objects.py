@@ -70,7 +70,7 @@ class Objects:
         Raises: StoreError for what can't be stored, and where there is no room.
         """
         place = self.scratch()
-        with tempfile.SpooledTemporaryFile(_SMALL, dir=place) as body:
+        with tempfile.SpooledTemporaryFile(_SMALL, dir=str(place)) as body:
             with _clear_errors(place):
                 written = write(value, cast("IO[bytes]", body), keep=self.keep)
             self._put(written.digest, written.blocks())
