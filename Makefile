@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-loop test test-slow check bench bench-data bench-students bench-gateway bench-watch bench-web bench-probes bench-reliability screenshots mutation prove clean
+.PHONY: help demo demo-loop test test-slow check bench bench-data bench-students bench-gateway bench-watch bench-web bench-probes bench-reliability bench-scale screenshots mutation prove clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -84,6 +84,11 @@ screenshots: $(STAMP) ## pictures of every page of the dashboard, in docs/images
 WALKED ?=
 bench-web: $(STAMP) ## every page over a store of a million rows: time and weight against their goals
 	$(BIN)/python -m benchmarks.web.million $(if $(WALKED),--project '$(WALKED)')
+
+# A quarter of an hour on a quiet machine; WALKED as above, without it no page is asked.
+SIZES ?= 100000,1000000
+bench-scale: $(STAMP) ## what rows cost from 100,000 to a million: import, prompt set, reports, backup, erasure, pages
+	$(BIN)/python -m benchmarks.scale.rows --sizes $(SIZES) $(if $(WALKED),--walked '$(WALKED)')
 
 # QUICK=1 for small counts; the whole takes an hour. strace is needed.
 bench-reliability: $(STAMP) ## power cuts, kills, a teacher in trouble, a control plane under chaos: the table of docs/reliability.md

@@ -151,26 +151,57 @@ def _get(url: str) -> tuple[int, bytes]:
         return found.code, found.read()
 
 
+def filled(home: Path, walked: Path | None, rows: int, draws: int) -> list[Timed]:
+    """
+    Every page over a new store.
+
+    Args:
+        home: where it is made.
+        walked: a walked loop to start from; None walks one.
+        rows: of the log.
+        draws: how often each address is asked.
+
+    Returns: one entry for each address.
+    """
+    _make(home, walked, home.parent, rows)
+    return _asked(home, draws).timed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Asked:
+    """What all addresses said."""
+
+    timed: list[Timed]
+    rows: int
+    took: tuple[float, tuple[float, ...]]
+    left: list[str]
+
+
 def _measure(home: Path, draws: int) -> int:
+    found = _asked(home, draws)
+    _print(found.timed, found.rows, found.took, found.left)
+    return int(not all(one.held for one in found.timed))
+
+
+def _asked(home: Path, draws: int) -> _Asked:
     from overproof.project import load_project
 
     task = load_project(home).task.name
     with open_store(home) as store:
         rows, run = store.traffic.version().last_seq, ([d.subject for d in store.decisions.read() if d.kind == "gate"] or [""])[-1]
         release = store.rollouts.current(task).release_id or ""
-    filled = {"task": task, "id": "req_000000000000000000000028", "run": run, "run_id": run, "release": release}
+    known = {"task": task, "id": "req_000000000000000000000028", "run": run, "run_id": run, "release": release}
     with _site(home) as url:
         took = _caught_up(home, f"{url}/ui/{quote(task)}/traffic")
         timed, left = [], []
         for view in (one for one in VIEWS if one.method == "GET" and (one.page or one.path in ALONE)):
             names = re.findall(r"{(\w+)}", view.path)
-            if not set(names) <= set(filled):
+            if not set(names) <= set(known):
                 left.append(view.path)
                 continue
-            path = "/ui" + re.sub(r"{(\w+)}", lambda found: quote(filled[found[1]], safe=""), view.path).rstrip("/")
+            path = "/ui" + re.sub(r"{(\w+)}", lambda found: quote(known[found[1]], safe=""), view.path).rstrip("/")
             timed += [_timed(url, view.path, f"{path}?{asked}".rstrip("?"), draws) for asked in QUERIES.get(view.path, ("",))]
-    _print(timed, rows, took, left)
-    return int(not all(one.held for one in timed))
+    return _Asked(timed=timed, rows=rows, took=took, left=left)
 
 
 def _caught_up(home: Path, page: str) -> tuple[float, tuple[float, ...]]:

@@ -216,6 +216,15 @@ def test_neither_end_overwrites_what_is_something_else(project: Path, tmp_path: 
     assert (tmp_path / "full" / "letter.txt").read_text() == "dear all"
 
 
+def test_a_folder_beside_the_project_may_be_named_from_inside_it(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path with ".." is where it leads to, not where it begins; inside stays refused however it is spelled."""
+    monkeypatch.chdir(project)
+    with open_store(project) as store:
+        assert back_up(store, Path("../beside")).target == str((tmp_path / "beside").resolve())
+        with pytest.raises(StoreError, match="inside the project"):
+            back_up(store, Path("../beside/..") / project.name / "copy")
+
+
 def test_what_was_erased_leaves_the_next_backup(project: Path, tmp_path: Path) -> None:
     """Files that the project no longer has are taken out of the backup."""
     with open_store(project) as store:

@@ -344,6 +344,13 @@ def test_a_lazy_input_is_read_only_where_a_step_runs(store):
         store.memo().lazy("log", "abc", lambda: 1)
 
 
+def test_a_lazy_input_goes_once_a_step_has_used_it(store):
+    """A whole log in memory beside what was made of it would double what a run needs."""
+    log = store.memo().lazy("log", "a" * 64, lambda: ["row"])
+    assert log.value == log.value
+    assert log.value is not log.value
+
+
 def test_thirty_unchanged_steps_take_under_50_ms(store):
     """Reuse reads manifests only: no value is loaded, and a chain of 30 steps is found in under 50 ms of processor time."""
     big = "x" * 1_000_000

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from overproof.data import Completion, Folder, PromptRow, Request, Traffic, TrafficRecord
 from overproof.errors import CorruptArtifact, StoreError
+from overproof.store import codec, window
 from overproof.store.codec import changed_type, decode, encode
 from overproof.task import Bar, Classes, Slice
 
@@ -77,6 +78,48 @@ def test_any_value_comes_back_the_same(value):
 def test_different_values_have_different_digests(left, right):
     """Two values share a digest only if they are the same value."""
     assert (encode(left).digest == encode(right).digest) == same(left, right)
+
+
+@given(values)
+@settings(max_examples=150, deadline=None)
+def test_what_is_longer_than_the_window_comes_back_the_same(value):
+    """With a window that no number is longer than, and tuples cut in twos, the bytes are the same and so is the value."""
+    whole = encode(value).data
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(window, "_AHEAD", 64)
+        patch.setattr(window, "_BLOCK", 3)
+        patch.setattr(codec, "_MANY", 2)
+        assert encode(value).data == whole
+        assert same(round_trip(value), value)
+
+
+@given(values, st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_text_that_was_cut_is_refused_through_a_small_window_too(value, data):
+    """No beginning of an artifact is an artifact, and nothing may stand behind one."""
+    whole = encode(value).data
+    cut = data.draw(st.integers(0, len(whole) - 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(window, "_AHEAD", 64)
+        patch.setattr(window, "_BLOCK", 3)
+        for bad in (whole[:cut], whole + b"}"):
+            with pytest.raises(CorruptArtifact):
+                decode(bad, find=nowhere)
+
+
+def test_equal_short_texts_are_one_object():
+    """A million rows with the same label hold it once."""
+    rows = tuple({"label": str.join("", ("re", "fund")), "at": str(i)} for i in range(3))
+    back = round_trip(rows)
+    assert back == rows
+    assert back[0]["label"] is back[2]["label"]
+
+
+def test_a_failure_in_a_long_tuple_is_named_with_its_place(monkeypatch):
+    """The place counts from the tuple's beginning, not from that of the piece."""
+    monkeypatch.setattr(codec, "_MANY", 2)
+    with pytest.raises(StoreError, match=r"Nest\.parts\[4\]\[0\]"):
+        encode(Nest(name="a", parts=(1, 2, 3, 4, (float("nan"),))))
 
 
 def test_rows_of_the_house_come_back():

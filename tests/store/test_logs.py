@@ -6,7 +6,7 @@ import json
 import apsw
 import pytest
 
-from overproof.data import Completion, Request, Served, Skipped, TrafficRecord, digest_of
+from overproof.data import Completion, Request, Served, Skipped, TrafficRecord, Turn, digest_of
 from overproof.errors import CorruptArtifact, StoreError
 from overproof.store import decisions, logs
 from overproof.store.project_store import open_store
@@ -39,6 +39,15 @@ def test_rows_come_back_as_they_went_in(store):
     back = list(store.traffic.read())
     assert back == [rows[0], row(2, 'ünï \x00 \U0001f600 \\ "', source="may.jsonl")]
     assert list(back[0].request.fields) == ["subject", "body"]
+
+
+def test_a_prompt_before_every_message_is_one_object(store):
+    """A million rows with the same system prompt hold it once; what a person said stays each row's own."""
+    turns = (Turn(role="system", text="Route the message."), Turn(role="user", text="Where is it?"))
+    store.traffic.append([dataclasses.replace(row(i), context=turns) for i in range(2)], "may.jsonl")
+    one, two = store.traffic.read(context=True)
+    assert one.context == two.context == turns
+    assert one.context[0] is two.context[0]
 
 
 def test_who_chose_a_row_for_a_true_label_is_kept_and_rows_without_a_mark_are_stored_as_before():

@@ -86,7 +86,7 @@ def sketch(texts: Sequence[str], *, long_from: int, short_below: float) -> Sketc
     >>> len(found.long.rows), len(found.short.rows)
     (0, 2)
     """
-    long, short = _Collector(), _Collector()
+    long, short = _Collector(len(texts)), _Collector(len(texts))
     for start in track(range(0, len(texts), STEP), "near-duplicates", total=-(-len(texts) // STEP)):
         part = texts[start : start + STEP]
         words = [words_of(text) for text in part]
@@ -147,12 +147,18 @@ class _Joiner:
 
 
 class _Collector:
-    """Gathers sketches chunk by chunk, so that no full signature outlives its chunk."""
+    """
+    Gathers sketches chunk by chunk, so that no full signature outlives its chunk.
 
-    def __init__(self) -> None:
-        self.rows: list[NDArray[np.int64]] = []
-        self.bands: list[NDArray[np.uint32]] = []
-        self.marks: list[NDArray[np.uint8]] = []
+    Args:
+        most: texts at most. Room that is never filled is never touched, and so takes no memory.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._n = 0
+        self._rows = np.empty(most, dtype=np.int64)
+        self._bands = np.empty((PERMUTATIONS // BAND_ROWS, most), dtype=np.uint32)
+        self._marks = np.empty((most, PERMUTATIONS), dtype=np.uint8)
 
     def add(self, rows: NDArray[np.int64], signatures: NDArray[np.uint32]) -> None:
         cut = signatures.reshape(len(signatures), -1, BAND_ROWS).astype(np.uint64)
@@ -160,22 +166,15 @@ class _Collector:
         for k in range(BAND_ROWS):
             mixed = (mixed ^ cut[:, :, k]) * _MIX
             mixed ^= mixed >> np.uint64(29)
-        self.rows.append(rows)
-        self.bands.append((mixed >> np.uint64(32)).astype(np.uint32).T)
-        self.marks.append(signatures.astype(np.uint8))  # the low byte
+        place = slice(self._n, self._n + len(rows))
+        self._rows[place] = rows
+        self._bands[:, place] = (mixed >> np.uint64(32)).T
+        self._marks[place] = signatures & np.uint32(0xFF)  # the low byte
+        self._n += len(rows)
 
     def done(self) -> Sketches:
-        """Everything in one piece."""
-        if not self.rows:
-            empty = np.empty((PERMUTATIONS // BAND_ROWS, 0), dtype=np.uint32)
-            return Sketches(
-                rows=np.empty(0, dtype=np.int64), bands=empty, marks=np.empty((0, PERMUTATIONS), dtype=np.uint8)
-            )
-        bands = np.ascontiguousarray(np.concatenate(self.bands, axis=1))
-        self.bands.clear()
-        marks = np.concatenate(self.marks)
-        self.marks.clear()
-        return Sketches(rows=np.concatenate(self.rows), bands=bands, marks=marks)
+        """Everything so far."""
+        return Sketches(rows=self._rows[: self._n], bands=self._bands[:, : self._n], marks=self._marks[: self._n])
 
 
 def _matrix(digests: object, n: int) -> NDArray[np.uint32]:

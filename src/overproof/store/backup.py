@@ -84,8 +84,8 @@ def back_up(store: Store, target: Path, *, since: Path | None = None) -> BackupR
     Raises: StoreError for a folder with other things in it, inside the project, or one that can't be written, and for a `since` that is
         the target or on another disk; CorruptArtifact for a database that is damaged, and a `since` that is no backup.
     """
-    target = target.absolute()
-    if target.is_relative_to(store.root):
+    target = target.resolve()  # "../elsewhere" is not inside
+    if target.is_relative_to(store.root.resolve()):
         raise StoreError("a backup inside the project would back itself up", next_action="name a folder elsewhere, on another disk if there is one")
     with _said(target):
         earlier, shelf = _admit(target), _Shelf(target, since)

@@ -147,8 +147,8 @@ def read(file: IO[bytes], *, find: Callable[[str], Path], where: str = "artifact
         for key in window.keys():  # noqa: SIM118 - no mapping
             if key == "value":
                 return _read_value(window, said, find, where)
-            said[key] = (window.whole() or (None,))[0]
-        raise Torn("it has no value")
+            (said[key],) = window.whole(large=True) or (None,)
+        return _read_value(window, {}, find, where)
     except Torn as error:
         raise CorruptArtifact(f"{where} is not an artifact: {error}", next_action=_REPEAT) from error
 

@@ -443,6 +443,7 @@ class _Shared:
 
     def __init__(self) -> None:
         self._attributes: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}
+        self._said: dict[str, Turn] = {}
 
     def attributes(self, found: dict[str, str]) -> Mapping[str, str]:
         """An equal mapping, the same one for equal ones; keys and values are few, so their strings are shared too."""
@@ -454,6 +455,14 @@ class _Shared:
             known = {sys.intern(name): value for name, value in found.items()}
             self._attributes[key] = known
         return known
+
+    def turn(self, row: Mapping[str, Any]) -> Turn:
+        """A turn; a prompt that stands in front of every message is one object."""
+        if row["role"] != "system":
+            return _turn_of(row)
+        if len(self._said) >= SHARED:
+            self._said.clear()
+        return self._said.setdefault(row["text"], _turn_of(row))
 
 
 def _record_of(body: str, source: str, *, context: bool, shared: _Shared) -> TrafficRecord:
@@ -471,7 +480,7 @@ def _record_of(body: str, source: str, *, context: bool, shared: _Shared) -> Tra
         gold=row["gold"],
         gold_from=row.get("gold_from", "log"),
         source=sys.intern(source),
-        context=tuple(_turn_of(turn) for turn in row.get("context", ())) if context else (),
+        context=tuple(map(shared.turn, row.get("context", ()))) if context else (),
         calls=tuple(ToolCall(**call) for call in row.get("calls", ())) if context else (),
         served=Served(**row["served"]) if "served" in row else None,
     )

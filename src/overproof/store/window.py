@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 _BLOCK = 1 << 20  # bytes read at a time
-_AHEAD = 1 << 16  # characters: what is shorter is parsed in one go
+_AHEAD = 1 << 16  # characters: what is shorter is parsed in one go; no number that Python reads is longer
 _DECODER = json.JSONDecoder()
 
 
@@ -29,12 +29,13 @@ class Window:
         self._bytes = codecs.getincrementaldecoder("utf-8")("surrogatepass")
         self._text, self._at, self._ended = "", 0, False
 
-    def whole(self, *, least: int = 0) -> tuple[Any] | None:
+    def whole(self, *, least: int = 0, large: bool = False) -> tuple[Any] | None:
         """
         The next value in a tuple; None, and nothing is taken, for an array or object longer than the window.
 
         Args:
             least: characters that the window shall have at least.
+            large: take any value whole.
 
         Returns: the value.
         Raises: Torn where the text is damaged.
@@ -46,12 +47,11 @@ class Window:
             if self._ended:
                 raise Torn(str(error)) from error
         else:
-            if self._ended or end < len(self._text):  # else a number may go on behind the window
-                self._at = end
-                return (value,)
-        if self._text[self._at] in "[{":
+            self._at = end
+            return (value,)
+        if not large and self._text[self._at] in "[{":
             return None
-        return self.whole(least=2 * (len(self._text) - self._at))
+        return self.whole(least=2 * (len(self._text) - self._at), large=large)
 
     def items(self) -> Iterator[None]:
         """Stops before each item of the array that begins here; whoever asks for the next must have taken the last one."""
