@@ -477,6 +477,8 @@ class _Reader:
 
     def on_dup(self, args: list[bytes], result: int) -> None:
         old = int(args[0])
+        if old == result:
+            return
         for known in (self._open, self._paths, self._place):
             known.pop(result, None)
             if old in known:
