@@ -236,7 +236,7 @@ MEASURED = ("dossier", "out", "back", "backup", "shared", "keys")
 
 
 def _theirs(way: str) -> bool:
-    return not any(part in (HOME, *MEASURED) or part.endswith((".part", ".tmp")) for part in way.split("/"))
+    return not unfinished(way) and not any(part in (HOME, *MEASURED) for part in way.split("/"))
 
 
 def unfinished(way: str) -> bool:
