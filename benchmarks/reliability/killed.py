@@ -19,7 +19,6 @@ from typing import Any
 
 from benchmarks.reliability.disk import Disk, _apply, _File, _Folder, _set
 
-from overproof.data import Folder
 from overproof.errors import OverproofError
 from overproof.store.backup import MANIFEST, restore
 from overproof.store.bucket import bucket_of
