@@ -78,6 +78,8 @@ class Case:
     during: Callable[[subprocess.Popen[str]], None] | None = None
     remote: str = ""
     """Where `store move` goes."""
+    stride: int = 1
+    """Of the points where each takes a process of its own, every so many."""
     captures: bool = False
     """Whether each answer that it gives is in the log before it is given."""
     posts: tuple[str, ...] = ()
@@ -373,8 +375,8 @@ CASES: Final = (
     Case(name="sign release", args=("sign", "release", "--key", "keys/one", *HERE), covers="sign release", before=trusted),
     Case(name="export", args=("export", "--to", "out", *HERE), whole=("out",), again_codes=(2,)),
     Case(name="store push", args=("store", "push", *HERE), covers="store push", before=shared),
-    Case(name="store move to Postgres", args=("store", "move", "--to", "postgres"), covers="store move", remote="postgres"),
-    Case(name="store move to files", args=("store", "move", "--to", "files"), covers="store move", remote="files"),
+    Case(name="store move to Postgres", args=("store", "move", "--to", "postgres"), covers="store move", remote="postgres", stride=40),
+    Case(name="store move to files", args=("store", "move", "--to", "files"), covers="store move", remote="files", stride=40),
     Case(name="ablate", args=("ablate", *HERE), finish=5),
     Case(name="demo", args=("demo", "shop"), base="empty", finish=1),
 )

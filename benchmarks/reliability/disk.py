@@ -238,6 +238,7 @@ class _Reader:
         self._paths: dict[int, bytes] = {}  # of open folders
         self._next = 1
         self._half = b""
+        self._heads: frozenset[int] = frozenset()  # sockets that have sent a head and no body
 
     def take_up(self, folder: Path, number: int) -> None:
         """What is there already, and synced."""
@@ -341,13 +342,17 @@ class _Reader:
         self._sizes[number] = size
         self.ops.append(("put", number, size, None))
 
-    def _answered(self, data: bytes) -> None:
-        if data.startswith(b"HTTP/1.1 200 "):
+    def _answered(self, handle: int, data: bytes) -> None:
+        """An answer may leave as a head and, later, a body: it is given with the body."""
+        begun = data.startswith(b"HTTP/1.1 200 ")
+        body = data.partition(b"\r\n\r\n")[2] if begun else data
+        if body and (begun or handle in self._heads):
             self.ops.append(("say", "answered"))
+        self._heads = self._heads | {handle} if begun and not body else self._heads - {handle}
 
     def _do_write(self, handle: int, data: bytes, offset: int | None) -> None:
         if handle not in self._open:
-            self._answered(data)
+            self._answered(handle, data)
             if handle == 1:
                 *whole, self._half = (self._half + data).split(b"\n")
                 self.ops.extend(("say", one.decode()) for one in whole)
@@ -459,7 +464,7 @@ class _Reader:
         del result
         if args[1].startswith(b"POST "):
             self.ops.append(("say", "wire"))
-        self._answered(args[1])
+        self._answered(int(args[0]), args[1])
 
     def on_lseek(self, args: list[bytes], result: int) -> None:
         if int(args[0]) in self._open:
@@ -472,6 +477,8 @@ class _Reader:
 
     def on_dup(self, args: list[bytes], result: int) -> None:
         old = int(args[0])
+        if old == result:
+            return
         for known in (self._open, self._paths, self._place):
             known.pop(result, None)
             if old in known:

@@ -8,7 +8,6 @@ point. What a look has found sound is not read again while not one byte of it ha
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -20,10 +19,10 @@ from typing import Any
 
 from benchmarks.reliability.disk import Disk, _apply, _File, _Folder, _set
 
-from overproof.data import Folder
 from overproof.errors import OverproofError
 from overproof.store.backup import MANIFEST, restore
 from overproof.store.bucket import bucket_of
+from overproof.store.local import Db
 from overproof.store.objects import Objects
 from overproof.store.project_store import HOME, Store, open_store
 
@@ -32,7 +31,7 @@ LOST, DOUBLED, TORN = "labels lost", "labels duplicated", "artifacts torn"
 UNSOUND, BOOKS, STATE, AGAIN = "databases or chains unsound", "books below the bill", "neither old nor new", "run again: another end"
 WRONG = (LOST, DOUBLED, TORN, UNSOUND, BOOKS, STATE, AGAIN)
 PEOPLES = ("label", "review")
-COUNTERS = ("role", "budget", "attempt", "sqlite_sequence", "erasing", "stage_count", "capture_count", "served_day", "drift_day")
+COUNTERS = ("role", "budget", "attempt", "sqlite_sequence", "erasing", "stage_count", "capture_count", "served_day", "drift_day", "meta", "delivery")
 """Tables whose rows change on the way from the old state to the new one."""
 ENDS = {
     "record": "id, digest", "label": "key", "review": "digest, reviewer, label, kind", "api_key": "name, revoked IS NULL", "release": "task",
@@ -105,7 +104,7 @@ class Kept(Disk):
 class Look:
     """What a place holds: tables by project and name, and what is wrong."""
 
-    tables: dict[str, Counter[bytes]] = field(default_factory=dict)
+    tables: dict[str, Counter[Any]] = field(default_factory=dict)
     faults: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -126,7 +125,7 @@ class Looker:
     def look(self, root: Path, now: Signature) -> Look:
         """Everything at one kill point; `now` says what has changed since the last."""
         whole = Look()
-        for name in sorted({way.split("/", 1)[0] for way in now if f"/{HOME}/" in way}):
+        for name in sorted({way.split("/", 1)[0] for way in now if f"/{HOME}/" in way and not unfinished(way.split("/", 1)[0])}):
             files = {way: at for way, at in now.items() if way.startswith(f"{name}/{HOME}/")}
             self._redirect(root / name)
             one = self._project(root / name, name, files)
@@ -156,17 +155,18 @@ class Looker:
             whole.faults.append((TORN, f"{what}: {type(error).__name__}: {error}"))
 
     def _project(self, root: Path, name: str, files: Signature) -> Look:
-        held = {way: at for way, at in files.items() if not any(part in way for part in (f"/{HOME}/objects/", f"/{HOME}/steps/", f"/{HOME}/tmp/"))}
         found = Look()
         try:
             with open_store(root) as store:
-                if (before := self._said.get(name)) is not None and before[0] == (held, tuple(self.money)):
-                    found.tables = before[1].tables
-                else:
-                    found = self._databases(store, name)
-                    if not found.faults:
-                        self._said[name] = ((held, tuple(self.money)), found)
-                        found = Look(tables=found.tables)
+                for db, more in ((store._traffic_db, lambda *_: None), (store._project_db, self._books)):
+                    what = f"{name}/{HOME}/{db.path.name}"
+                    state = {way: at for way, at in files.items() if way.startswith(what)}, len(self.money)
+                    if (before := self._said.get(what)) is None or before[0] != state:
+                        said = Look(tables={f"{name}.{table}": rows for table, rows in tables_of(db).items()}, faults=[(UNSOUND, f"{what}: {one}") for one in db.check()])
+                        more(store, said)
+                        before = self._said[what] = (state, said)
+                    found.tables |= before[1].tables
+                    found.faults += before[1].faults
                 self._artifacts(store, name, files, found)
                 ignored = store.home / ".gitignore"
                 if not ignored.exists() or ignored.read_text() != "*\n":
@@ -175,9 +175,7 @@ class Looker:
             found.faults.append((UNSOUND, f"{name}: {type(error).__name__}: {error}"))
         return found
 
-    def _databases(self, store: Store, name: str) -> Look:
-        found = Look(tables=tables_of(store, name))
-        found.faults += [(UNSOUND, f"{db.path.name}: {one}") for db in (store._traffic_db, store._project_db) for one in db.check()]
+    def _books(self, store: Store, found: Look) -> None:
         if store.decisions.verify() != len(list(store.decisions.read())):
             found.faults.append((UNSOUND, "the chain of decisions is shorter than the log"))
         tried = store._project_db.rows("SELECT count(*) FROM attempt")[0][0]
@@ -190,7 +188,6 @@ class Looker:
             found.faults.append((BOOKS, f"{counts.held_usd} USD are set aside for ever"))
         if counts.labels > counts.attempts.get("ok", 0):
             found.faults.append((DOUBLED, f"{counts.labels} labels of {counts.attempts.get('ok', 0)} paid answers"))
-        return found
 
     def _artifacts(self, store: Store, name: str, files: Signature, found: Look) -> None:
         by_digest: dict[str, dict[str, Any]] = {}
@@ -212,22 +209,19 @@ class Looker:
     def _fetched(self, root: Path, digest: str) -> None:
         with tempfile.TemporaryDirectory(dir=root) as scratch:
             found = Objects(Path(scratch) / HOME, bucket_of((root / "shared").as_uri())).find(digest)
-            assert isinstance(found, Folder | Path)
+            assert found
 
 
-def tables_of(store: Store, name: str) -> dict[str, Counter[bytes]]:
-    """Each table's rows, hashed."""
-    found = {}
-    for db in (store._traffic_db, store._project_db):
-        for (table,) in db.rows("SELECT name FROM sqlite_master WHERE type = 'table'"):
-            found[f"{name}.{table}"] = Counter(hashlib.sha256(repr(row).encode("utf-8", "surrogatepass")).digest() for row in db.rows(f"SELECT * FROM {table}"))
-    return found
+def tables_of(db: Db) -> dict[str, Counter[Any]]:
+    """Each table's rows."""
+    names = [name for (name,) in db.rows("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    return {name: Counter(db.rows(f"SELECT * FROM {name}")) for name in names}
 
 
 def ended_at(root: Path) -> dict[str, Any]:
     """Where a verb ended, without times and without what is made of measured ones."""
     found: dict[str, Any] = {}
-    for home in sorted(root.glob(f"*/{HOME}")):
+    for home in sorted(home for home in root.glob(f"*/{HOME}") if not unfinished(home.parent.name)):
         with open_store(home.parent) as store:
             tables = {table: db for db in (store._traffic_db, store._project_db) for (table,) in db.rows("SELECT name FROM sqlite_master WHERE type = 'table'")}
             for table, columns in ENDS.items():
@@ -241,7 +235,7 @@ MEASURED = ("dossier", "out", "back", "backup", "shared", "keys")
 
 
 def _theirs(way: str) -> bool:
-    return not any(part in (HOME, *MEASURED) or part.endswith((".part", ".tmp")) for part in way.split("/"))
+    return not unfinished(way) and not any(part in (HOME, *MEASURED) for part in way.split("/"))
 
 
 def unfinished(way: str) -> bool:
@@ -257,6 +251,8 @@ def compare(now: Look, before: Look, after: Look) -> list[tuple[str, str]]:
         if table in COUNTERS:
             continue
         held, old, new = (one.tables.get(name, Counter()) for one in (now, before, after))
+        if held in (old, new):
+            continue
         if not (old & new) <= held:
             wrong.append((LOST if table in PEOPLES else STATE, f"{name}: rows are gone"))
         if not held <= (old | new):
@@ -273,7 +269,7 @@ def torn(disk: Kept, now: Signature, before: Signature, after: Signature, old: M
         if disk.bytes_of(at[0]) not in (old.get(way), new.get(way)):
             wrong.append((TORN, f"{way}: neither the old file nor the new one"))
     for folder in whole:
-        there, want = ({way for way in one if way.startswith(f"{folder}/")} for one in (now, after))
+        there, want = ({way for way in one if way.startswith(f"{folder}/") and not way.endswith(("-wal", "-shm", ".lock"))} for one in (now, after))
         if there and there != want:
             wrong.append((TORN, f"{folder}: {len(there)} of {len(want)} files"))
     return wrong

@@ -61,8 +61,9 @@ def swept(case: Case, place: Path, *, step: int, finish: int, seed: int, say: Ca
             _move_away(place / "project")
         want = held(place / "project")
         points = points_of(place, case.remote)
-        ends = set(random.Random(seed).sample(range(len(points)), min(finish, len(points))))
-        for number, (call, nth) in list(enumerate(points))[::step]:
+        chosen = list(enumerate(points))[::step]
+        ends = {number for number, _ in random.Random(seed).sample(chosen, min(finish, len(chosen)))}
+        for number, (call, nth) in chosen:
             where, copy = f"{call} {nth}, {number + 1} of {len(points)}", place.with_name("copy")
             shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(place, copy)

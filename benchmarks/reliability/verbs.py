@@ -89,7 +89,7 @@ class Sweep:
         ends = set(random.Random(seed).sample(points, min(finish, len(points)))) if self.case.again else set()
         disk.advance(start)
         old_files, (before, after), new_files, ended = self._sides(ops, start, looker)
-        known, was = Counter[bytes](), disk.signature()
+        known, was = Counter[Any](), disk.signature()
         for number, at in enumerate(points):
             disk.advance(at)
             now = disk.signature()
@@ -100,7 +100,7 @@ class Sweep:
                 self.seen["kills"] += 1
                 faults = look.faults or compare(look, before, after)
                 faults += torn(disk, now, was, self._last, old_files, new_files, self.case.whole)
-                labels = sum((one for table, one in look.tables.items() if table.endswith(".label")), Counter[bytes]())
+                labels = sum((one for table, one in look.tables.items() if table.endswith(".label")), Counter[Any]())
                 if not known <= labels and not self.case.removes:
                     faults.append((LOST, "labels that were there at an earlier call"))
                 known = labels
@@ -193,7 +193,7 @@ def campaign(*, step: int, finish: int, seed: int, only: tuple[str, ...] = (), s
             try:
                 bases.copy(case, place)
                 if case.remote:
-                    found[case.name] = moved.swept(case, place, step=step, finish=finish, seed=seed, say=say)
+                    found[case.name] = moved.swept(case, place, step=step * case.stride, finish=finish, seed=seed, say=say)
                 else:
                     found[case.name] = Sweep(case, place, say).go(step=step, finish=min(finish, case.finish), seed=seed)
             except moved.NoServer as error:
@@ -222,6 +222,7 @@ def main() -> int:
     given = parser.parse_args()
     if shutil.which("strace") is None:
         sys.exit("strace is needed: it records what the process asks of the kernel")
+    os.umask(0o077)  # a private key that others may read is refused, and recordings hold no modes
     found = campaign(step=given.step, finish=given.finish, seed=given.seed, only=tuple(given.only), say=lambda one: print(one, file=sys.stderr, flush=True))
     total: Counter[str] = Counter()
     for one in found.values():
