@@ -154,16 +154,22 @@ def maker() -> type[Maker]:
     return Maker
 
 
+@pytest.fixture(scope="session")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The easy project, to be copied."""
+    return make_project(tmp_path_factory.mktemp("imported") / "easy")
+
+
 @pytest.fixture
-def easy(tmp_path: Path) -> Path:
-    return make_project(tmp_path / "easy")
+def easy(imported: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(imported, tmp_path / "easy")
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template(imported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The easy project twice: "calibrate" has stopped before a sealed row was opened, "gate" has its verdict."""
     folder = tmp_path_factory.mktemp("template")
-    root = make_project(folder / "calibrate")
+    root = shutil.copytree(imported, folder / "calibrate")
     for stage in ("calibrate", "gate"):
         with open_store(root) as store:
             distil(store, load_project(root), to=stage)

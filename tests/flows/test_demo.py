@@ -23,8 +23,9 @@ def overproof(*words: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     folder = tmp_path_factory.mktemp("demo") / "inbox"
-    # one runtime: how the fastest of six is chosen has tests of its own
-    return folder, overproof("demo", str(folder), "--set", "student.1.c=10.0", "--set", "student.2.runtime=onnx-fp32")
+    # fewer terms, short texts, one runtime: a minute less of fitting and reading; how the fastest of six is chosen has tests of its own
+    quick = ("student.1.c=10.0", "student.1.max_terms=4000", "student.2.max_tokens=10", "student.2.runtime=onnx-fp32")
+    return folder, overproof("demo", str(folder), *(word for one in quick for word in ("--set", one)))
 
 
 def test_the_demo_tells_its_story_and_ends_well(demo) -> None:

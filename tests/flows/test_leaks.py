@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[2]
 
 def test_seventy_planted_entities_are_found_nowhere_and_without_redaction_all_of_them_are() -> None:
     """Store, write-ahead logs, artifacts, dossier, standard output and error; the control shows that the search finds."""
-    assert trial(800, 70, 3) == []
-    off = trial(400, 70, 3, extra='[privacy]\nmode = "off"\nreason = "the control"\n')
+    assert trial(560, 70, 3) == []
+    off = trial(280, 70, 3, extra='[sizing]\nseeds = 1\nbudgets = [1.0]\n[privacy]\nmode = "off"\nreason = "the control"\n')
     assert len({line.rpartition(" in ")[0] for line in off}) == 70
 
 

@@ -41,7 +41,7 @@ def noise(n: int) -> list[str]:
     return letters + rolled + signs
 
 
-def served(use: str, sizes: tuple[int, int, int], folder: Path, *, out_of_scope: str = "other"):
+def served(use: str, sizes: tuple[int, int, int], folder: Path, *, out_of_scope: str = "other", **options):
     """From the bundled inbox to a bundle through the steps themselves; labels are the queues."""
     text = (Path(overproof.__file__).parent / "inbox" / "messages.jsonl").read_text(encoding="utf-8")
     rows = [json.loads(line) for line in text.splitlines()]
@@ -56,7 +56,7 @@ def served(use: str, sizes: tuple[int, int, int], folder: Path, *, out_of_scope:
     sealed = TestSet(examples=tuple(examples[b:c]), labels=labels)
     for name in ("fit", "dev", "test", "pack"):
         (folder / name).mkdir()
-    trained = train(learn, StudentRecipe(name="small", use=use), workdir=folder / "fit")
+    trained = train(learn, StudentRecipe(name="small", use=use, options=options), workdir=folder / "fit")
     costs = PredictRecipe(cost_usd_per_cpu_hour=0.05)
     seen, tested = predict_dev(trained, dev, costs, workdir=folder / "dev"), predict_test(trained, sealed, costs, workdir=folder / "test")
     calibration = calibrate(seen, dev, CalibrateRecipe(slices=SLICES, out_of_scope=out_of_scope, mixed_share=0.03))
@@ -100,7 +100,7 @@ def test_the_bundle_serves_the_certified_confidence_and_route(inbox) -> None:
 
 def test_an_encoder_serves_the_certified_confidence_too(tmp_path) -> None:
     """Each row was read alone, as a server does: no padding moves a digit; unused training features stay at home."""
-    report, bundle, sealed, reading, folder = served("encoder.v1", (120, 60, 40), tmp_path)
+    report, bundle, sealed, reading, folder = served("encoder.v1", (120, 60, 40), tmp_path, max_tokens=16)
     check_served(report, bundle, sealed, reading)
     rules = [rule.score for rule in bundle.card.confidence.scope]
     assert (folder / "student" / "neighbours.npz").exists() == any(rule.startswith("nearest_") for rule in rules)

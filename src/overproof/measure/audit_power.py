@@ -140,7 +140,7 @@ def _wrong_at(n: int, bar: float, level: float) -> int | None:
 
     def reached(wrong: int) -> bool:
         gains = increment(wrong, n, bar)
-        return float(scipy.special.logsumexp(gains)) - math.log(len(gains)) >= level
+        return float(np.logaddexp.reduce(gains)) - math.log(len(gains)) >= level
 
     if not reached(n):
         return None

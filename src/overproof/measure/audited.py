@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
 from numpy.typing import ArrayLike
 
 from overproof.errors import MeasureError
@@ -182,7 +181,7 @@ def since_when(gains: ArrayLike) -> Since:
     if found.ndim != 2 or not len(found):
         raise MeasureError(f"a record has shape (days, bets), got {found.shape!r}", next_action="stack the days' increments")
     ahead = found[::-1].cumsum(axis=0)[::-1]
-    each = scipy.special.logsumexp(ahead, axis=1)
+    each = np.logaddexp.reduce(ahead, axis=1)
     near = np.flatnonzero(each >= each.max() - _NEARLY)
     return Since(first=int(each.argmax()), earliest=int(near[0]), latest=int(near[-1]))
 
@@ -207,7 +206,7 @@ def _betting(days: Sequence[Counted], d: float) -> Interval:
             state += (requests - sum(counts.values())) * np.log1p(-bet * rate)
             for pi, count in counts.items():
                 state += count * np.log1p(bet * (1.0 / pi - rate))
-        return bool(scipy.special.logsumexp(state) - math.log(_BETS) >= level)
+        return bool(np.logaddexp.reduce(state) - math.log(_BETS) >= level)
 
     return Interval(
         low=_edge(lambda rate: refuted(rate, up), outside=0.0, inside=1.0),

@@ -161,18 +161,25 @@ def reliability_curve(confidence: ArrayLike, correct: ArrayLike, *, bins: int = 
     )
 
 
+def _places(stated: NDArray[np.float64], bins: int) -> NDArray[np.intp]:
+    """Each row's bin."""
+    edges = np.sort(stated)[np.arange(1, bins) * stated.size // bins]
+    fresh = np.ones(edges.size, dtype=np.bool_)
+    fresh[1:] = edges[1:] != edges[:-1]
+    return np.searchsorted(edges[fresh], stated, side="right")
+
+
 def _binned(stated: NDArray[np.float64], right: NDArray[np.float64] | NDArray[np.bool_], bins: int) -> NDArray[np.float64]:
     """Rows, sum of confidences and hits of each bin that has rows."""
-    edges = np.unique(np.sort(stated)[np.arange(1, bins) * stated.size // bins])
-    place = np.searchsorted(edges, stated, side="right")
-    found = np.stack([np.bincount(place, weights=some, minlength=edges.size + 1) for some in (np.ones_like(stated), stated, right)])
-    return np.asarray(found[:, found[0] > 0], dtype=np.float64)
+    place = _places(stated, bins)
+    found = np.array([np.bincount(place), np.bincount(place, weights=stated), np.bincount(place, weights=right)])
+    return found if found[0].all() else found[:, found[0] > 0]
 
 
-def _gap(stated: NDArray[np.float64], right: NDArray[np.float64] | NDArray[np.bool_], bins: int) -> float:
+def _gap(binned: NDArray[np.float64], n: int) -> float:
     """The calibration error of what has been checked before: a band asks a thousand times."""
-    count, total, good = _binned(stated, right, bins)
-    return math.fsum(count / stated.size * np.abs(good / count - total / count))
+    count, total, good = binned
+    return math.fsum(count / n * np.abs(good / count - total / count))
 
 
 def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, *, bins: int = 15) -> float:
@@ -297,11 +304,15 @@ def calibration_band(
         )
     stated, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
     rng = np.random.default_rng(seed)
+    place = _places(stated, bins)  # chance moves hits alone
+    rows, sums, _ = _binned(stated, right, bins)
+    some = np.bincount(place) > 0
     seen, chance = [], []
     for _ in range(draws):
         pick = rng.integers(0, stated.size, stated.size)
-        seen.append(_gap(stated[pick], right[pick], bins))
-        chance.append(_gap(stated, rng.random(stated.size) < stated, bins))
+        seen.append(_gap(_binned(stated[pick], right[pick], bins), stated.size))
+        good = np.bincount(place, weights=rng.random(stated.size) < stated)[some]
+        chance.append(_gap(np.array([rows, sums, good]), stated.size))
     # A resample adds noise of its own to an error that noise only makes larger: the band is moved back by the mean of it.
     shift = float(np.mean(seen)) - value
     low, high = np.quantile(seen, [(1.0 - level) / 2.0, (1.0 + level) / 2.0]) - shift

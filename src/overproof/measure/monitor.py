@@ -11,7 +11,6 @@ from itertools import groupby
 from typing import Literal
 
 import numpy as np
-import scipy  # its submodules load on first use: a run that reuses everything computes nothing
 from numpy.typing import ArrayLike, NDArray
 
 from overproof.errors import MeasureError
@@ -541,7 +540,7 @@ def _step(state: Vector | None, gain: Vector, start: float | None) -> Vector:
 
 def _log_e(state: Vector, rule: Rule, number: ArrayLike) -> Vector:
     """Log of the mean over the bets; a life alarm also holds the wealth that has not been bet yet."""
-    mean = scipy.special.logsumexp(state, axis=-1) - math.log(_BETS)
+    mean = np.logaddexp.reduce(state, axis=-1) - math.log(_BETS)
     return np.asarray(np.logaddexp(mean, np.log(_unbet(rule, number))) if rule in {"restart", "life"} else mean)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # its submodules load on first use
 from numpy.typing import ArrayLike, NDArray
 
 from overproof.errors import MeasureError
@@ -124,7 +123,7 @@ def read_lane(
     pages: list[Page] = []
     for epoch in range(k.shape[1]):
         state = np.logaddexp(state, 0.0) + gains[:, :, epoch]
-        evidence = scipy.special.logsumexp(state, axis=-1) - math.log(gains.shape[-1])
+        evidence = np.logaddexp.reduce(state, axis=-1) - math.log(gains.shape[-1])
         for stream in np.flatnonzero((evidence >= levels).any(axis=0)).tolist():
             side = int(evidence[:, stream].argmax())
             begun = _since(gains[side, stream, int(fresh[stream]) : epoch + 1]) + int(fresh[stream])
@@ -153,7 +152,7 @@ def would_see(rows: float, bound: float, *, level: float) -> bool:
     if bound >= MOST or rows <= 0:
         return False
     gain = increment(rows * min(max(2.0 * bound, bound + 0.05), (1.0 + bound) / 2.0), rows, bound)
-    return bool(scipy.special.logsumexp(gain) - math.log(gain.size) >= level)
+    return bool(np.logaddexp.reduce(gain) - math.log(gain.size) >= level)
 
 
 def _epochs(daily: NDArray[np.float64], days: int) -> Vector:
@@ -177,4 +176,4 @@ def _gains(k: Vector, n: Vector, bounds: Sequence[ShareBounds], falls: NDArray[n
 def _since(gains: Vector) -> int:
     """The start whose evidence up to now is greatest."""
     left = np.cumsum(gains[::-1], axis=0)[::-1]
-    return int(scipy.special.logsumexp(left, axis=-1).argmax())
+    return int(np.logaddexp.reduce(left, axis=-1).argmax())
