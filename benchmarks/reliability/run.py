@@ -89,6 +89,8 @@ def measured(row: Row, *, quick: bool) -> tuple[bool, str]:
     began = time.monotonic()
     done = subprocess.run([sys.executable, *command], check=False, capture_output=True, text=True)
     took = time.monotonic() - began
+    if done.returncode:
+        print(done.stdout[-6000:], done.stderr[-2000:], file=sys.stderr, flush=True)
     shown = "python " + " ".join(command)
     if row.tests:
         last = (done.stdout.strip().splitlines() or ["no output"])[-1]

@@ -27,6 +27,8 @@ WINDOW_S: Final = 0.005
 READ_BYTES: Final = 262_144
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 30.0
 END_S: Final = 5.0
+START_S: Final = 35.0
+"""A child that has said nothing yet may be slow for the machine's sake: that is no disk that takes nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,7 +157,7 @@ class LogProcess:
         self._before_written = 0
         self._before_usage: Mapping[Usage, float] = {}
         self._closing = self._lost = self._clogged = False
-        self._unopened = False
+        self._unopened = self._heard = False
         self._give_up_at = float("inf")
         if self.mode != "off":
             self._start()
@@ -230,7 +232,7 @@ class LogProcess:
         self._flush()
         if self._child is None and self._kept:  # it could not open the store, or was killed: what it had not done is not given up
             self._start()
-        while (self._child is not None or self._kept) and time.monotonic() < self._give_up_at + END_S:  # noqa: ASYNC110 - the child's last words come by the loop
+        while (self._child is not None or self._kept) and time.monotonic() < self._give_up_at + (END_S if self._heard else START_S):  # noqa: ASYNC110 - the child's last words come by the loop
             await asyncio.sleep(0.01)
         done = self._child is None and not self._kept and not self._lost
         self._stop()
@@ -303,7 +305,7 @@ class LogProcess:
         finally:
             theirs.close()
         ours.setblocking(False)
-        self._socket = ours
+        self._socket, self._heard = ours, False
         self._in.clear()
         self._out = bytearray(framed(self._keeping))
         for _, frame in self._kept:
@@ -350,7 +352,7 @@ class LogProcess:
             self._take(_told(body))
 
     def _take(self, told: Told) -> None:
-        self._wait_s = FIRST_WAIT_S
+        self._wait_s, self._heard = FIRST_WAIT_S, True
         self._unopened = told.unopened
         if told.unopened:
             self._refuse()
