@@ -375,6 +375,7 @@ CASES: Final = (
     Case(name="sign release", args=("sign", "release", "--key", "keys/one", *HERE), covers="sign release", before=trusted),
     Case(name="export", args=("export", "--to", "out", *HERE), whole=("out",), again_codes=(2,)),
     Case(name="store push", args=("store", "push", *HERE), covers="store push", before=shared),
+    Case(name="store new-secret", args=("store", "new-secret", "--by", "Dana Ruiz", "--why", "a sweep", *HERE), covers="store new-secret"),
     Case(name="store move to Postgres", args=("store", "move", "--to", "postgres"), covers="store move", remote="postgres", stride=40),
     Case(name="store move to files", args=("store", "move", "--to", "files"), covers="store move", remote="files", stride=40),
     Case(name="ablate", args=("ablate", *HERE), finish=5),

@@ -11,9 +11,10 @@ from typing import Any, Literal
 import msgspec
 
 from overproof.data import BY_STUDENT, Completion, Served
+from overproof.serve.acked import Acked
 from overproof.serve.admission import Incoming
 from overproof.serve.arms import teacher_failed
-from overproof.serve.asgi import JSON, Headers, Message, Refusal, Send, answer
+from overproof.serve.asgi import JSON, Headers, Refusal, Send, answer
 from overproof.serve.connection import FaultKind, Reply, UpstreamError
 from overproof.serve.leaving import Leaving
 from overproof.serve.live import Current
@@ -331,7 +332,7 @@ class Gateway:
         """The way back; where rows come before answers, one on which the end waits for the row."""
         if one.station.project.gateway.capture != "before_ack" or one.request.method != "POST":
             return send
-        return _Acked(send, lambda: self._durable(one, routed, sent, summary))
+        return Acked(send, summary, lambda: self._durable(one, routed, sent, summary))
 
     async def _durable(self, one: Exchange, routed: Routed, sent: Reply, summary: Kept) -> None:
         done = time.perf_counter()
@@ -575,17 +576,3 @@ class Gateway:
                 task.cancel()
         while self._waiting:  # noqa: ASYNC110 - each for `LOOK_S` at most
             await asyncio.sleep(0.01)
-
-
-class _Acked:
-    """The way back that lets an answer end only when its row is durable."""
-
-    __slots__ = ("_durable", "_send")
-
-    def __init__(self, send: Send, durable: Any) -> None:
-        self._send, self._durable = send, durable
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.body" and not message.get("more_body"):
-            await self._durable()
-        await self._send(message)
