@@ -20,6 +20,7 @@ from overproof.store.local import Db
 from overproof.store.logs import TrafficLog
 from overproof.store.project_store import HOME, Store
 from overproof.store.schema import PROJECT_SCHEMA, TRAFFIC_SCHEMA
+from overproof.whole import sync_folder, whole_folder
 
 MANIFEST = "backup.json"
 DATA = "data"
@@ -130,15 +131,10 @@ def restore(source: Path, into: Path) -> RestoreReport:
         _verify(_blob(source, digest), size, digest)
     if into.exists() and any(into.iterdir()):
         raise StoreError(f"{str(into)!r} is not empty; nothing was written", next_action="name an empty folder")
-    part = into.with_name(f".{into.name}.part-{uuid.uuid4().hex[:8]}")
-    with _said(into):
+    with _said(into), whole_folder(into) as part:
         for name, size, digest, mode in track(body["files"], "restoring", total=len(body["files"])):
             _lay(_blob(source, digest), part / name, mode)
             _verify(part / name, size, digest)
-        if into.exists():
-            into.rmdir()
-        part.rename(into)
-        _sync(into.parent)
     log = Db(into / HOME / "traffic.db", TRAFFIC_SCHEMA)
     book = Db(into / HOME / "project.db", PROJECT_SCHEMA)
     try:
@@ -225,7 +221,7 @@ class _Shelf:
         row[1:3] = part.stat().st_size, _hash(part)  # it may have changed since; what was copied is what counts
         to = self._place(row[2])
         part.replace(to)
-        _sync(to.parent)
+        sync_folder(to.parent)
         self.copied += 1
         return row
 
@@ -243,7 +239,7 @@ class _Shelf:
             self.rotten.add(digest)
             return False
         os.link(there, self._place(digest))
-        _sync(to.parent)
+        sync_folder(to.parent)
         self.linked += 1
         return True
 
@@ -264,7 +260,7 @@ def _lay(path: Path, to: Path, mode: int) -> None:
         file.flush()
         os.fsync(file.fileno())
         os.fchmod(file.fileno(), mode)
-    _sync(to.parent)
+    sync_folder(to.parent)
 
 
 def _admit(target: Path) -> dict[str, Sequence[Any]]:
@@ -335,15 +331,7 @@ def _write(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(path.parent)
 
 
 class _said:  # noqa: N801 - reads as a phrase

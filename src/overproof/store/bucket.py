@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 from overproof.errors import DataError, MissingExtra, StoreError
+from overproof.whole import sync_folder
 
 BLOCK: Final = 1 << 20
 TRIES, TIMEOUT_S = 3, 60
@@ -95,7 +96,7 @@ class FolderBucket:
                     os.link(part, target)
             finally:
                 part.unlink(missing_ok=True)
-            _sync(target.parent)
+            sync_folder(target.parent)
 
     def get(self, key: str) -> Iterator[bytes]:
         """See `Bucket.get`."""
@@ -112,7 +113,7 @@ class FolderBucket:
         target = self._root / key
         with self._clear_errors(), contextlib.suppress(FileNotFoundError):
             target.unlink()
-            _sync(target.parent)
+            sync_folder(target.parent)
 
     def _refuse(self, error: OSError) -> None:
         """A folder that can't be read is not an empty one."""
@@ -197,10 +198,3 @@ def _pieces(path: Path) -> Iterator[bytes]:
         while piece := file.read(BLOCK):
             yield piece
 
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

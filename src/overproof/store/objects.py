@@ -20,6 +20,7 @@ from overproof.data import Folder, digest_of
 from overproof.errors import CorruptArtifact, DataError, StoreError
 from overproof.store.bucket import Bucket
 from overproof.store.codec import Written, read, write
+from overproof.whole import sync_folder
 
 _BLOCK = 1 << 20
 _SMALL = 1 << 24  # bytes of a value that is put together in memory
@@ -514,22 +515,6 @@ def _sync_file(path: Path) -> None:
     try:
         os.fsync(handle)
         os.fchmod(handle, 0o444)
-    finally:
-        os.close(handle)
-
-
-def sync_folder(path: Path) -> None:
-    """
-    Make the names in a folder durable.
-
-    Args:
-        path: an existing folder.
-
-    Raises: OSError as the system says it.
-    """
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
     finally:
         os.close(handle)
 

@@ -23,7 +23,7 @@ from overproof.store.labels import LabelLedger
 from overproof.store.local import Db
 from overproof.store.logs import TrafficLog
 from overproof.store.looks import Looks
-from overproof.store.objects import Objects, sync_folder
+from overproof.store.objects import Objects
 from overproof.store.place import objects_of, open_db, remote_of, role_on
 from overproof.store.releases import Releases
 from overproof.store.reviews import ReviewLog
@@ -35,7 +35,7 @@ from overproof.store.served import ServedDays
 from overproof.store.signatures import Signatures
 from overproof.store.sql import Row
 from overproof.store.watch import Watching
-from overproof.whole import write_whole
+from overproof.whole import sync_folder, write_whole
 
 if TYPE_CHECKING:  # it needs NumPy, which opening a store does not
     from overproof.store.erasing import Erasing

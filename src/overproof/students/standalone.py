@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from overproof.students.card import RELEASE, read_card
 from overproof.students.runtimes import FP32, runtime_of
 from overproof.students.settings import read_settings
 from overproof.students.weights import sha256_of
+from overproof.whole import whole_folder
 
 BUNDLE, INSTALL, README = "bundle", "serve.txt", "README.md"
 PAGE = """# {task}: {candidate}
@@ -84,10 +84,7 @@ def write_standalone(
         if certified
         else "**Not certified.** Every request is left to the teacher; `answer.guess` is what the student would say."
     )
-    to = to.absolute()
-    to.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{to.name}.part-", dir=to.parent))
-    try:
+    with whole_folder(to.absolute()) as part:
         shutil.copytree(bundle, part / BUNDLE)
         verify_files(part / BUNDLE)
         (part / INSTALL).write_text(requirement(bundle, version=version) + "\n", encoding="utf-8")
@@ -99,8 +96,3 @@ def write_standalone(
         (part / README).write_text(page, encoding="utf-8")
         for name, body in (papers or {}).items():
             (part / name).write_bytes(body)
-        part.chmod(0o755)
-        part.rename(to)  # onto nothing, or an empty folder: there is no moment with half of it
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
