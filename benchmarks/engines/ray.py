@@ -182,8 +182,8 @@ def main() -> int:
     """Print a JSON line and a table; 1 where a claim does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=lambda text: Path(text).resolve(), help="folder that holds banking77.jsonl.gz")
-    parser.add_argument("--rows", type=int, default=6_000, help="training rows")
-    parser.add_argument("--answers", type=int, default=6_000, help="further rows, which are answered")
+    parser.add_argument("--rows", type=int, default=5_000, help="training rows")
+    parser.add_argument("--answers", type=int, default=10_000, help="further rows, which are answered")
     parser.add_argument("--pairs", type=int, default=2, help="runs of each kind; the quickest of each counts")
     parser.add_argument("--one", choices=("local", "ray", "killed"), help=argparse.SUPPRESS)
     given = parser.parse_args()
