@@ -2,7 +2,7 @@
 Ray with two workers beside this process alone: the same bytes, with a worker killed too, and how much sooner.
 
 Near-duplicate sketches, two encoders and a linear student fitted, and their answers to other rows, all by the package's own
-steps: python -m benchmarks.engines.ray --data FOLDER --rows 4000. FOLDER holds banking77.jsonl.gz; without it, the messages of
+steps: python -m benchmarks.engines.ray --data FOLDER. FOLDER holds banking77.jsonl.gz; without it, the messages of
 the built-in demo are used, written in several ways until there are enough. Every process, also the one alone, has one thread
 (OMP_NUM_THREADS=1, which the encoder's library is given too): one process against two. The clock starts before Ray does.
 """
@@ -182,8 +182,8 @@ def main() -> int:
     """Print a JSON line and a table; 1 where a claim does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=lambda text: Path(text).resolve(), help="folder that holds banking77.jsonl.gz")
-    parser.add_argument("--rows", type=int, default=4_000, help="training rows")
-    parser.add_argument("--answers", type=int, default=4_000, help="further rows, which are answered")
+    parser.add_argument("--rows", type=int, default=5_000, help="training rows")
+    parser.add_argument("--answers", type=int, default=10_000, help="further rows, which are answered")
     parser.add_argument("--pairs", type=int, default=2, help="runs of each kind; the quickest of each counts")
     parser.add_argument("--one", choices=("local", "ray", "killed"), help=argparse.SUPPRESS)
     given = parser.parse_args()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from overproof.data import Completion, Outcome, Request
@@ -16,6 +18,7 @@ from overproof.progress import track
 TRIES = 3  # of a shard whose worker died: a lost machine takes one, a shard that kills its worker takes all
 AHEAD = 2  # shards a worker that are under way or done and not yet taken: fewer leave workers idle, more fill the object store
 STARTS = 3
+SHARERS = 2  # calls whose shards a worker has at hand: two fits may embed at the same time
 LOST = "the worker that made the call is lost"
 
 
@@ -45,8 +48,11 @@ class RayEngine:
         if not ray.is_initialized():
             # Ray gives each process one thread, and sums of other numbers of threads differ in the last digit.
             threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1))
-            more = {"address": self._address} if self._address else {"address": "local", "num_cpus": self._workers, "include_dashboard": False}
-            _start(ray, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}}, **more)
+            more: dict[str, Any] = {"address": "local", "num_cpus": self._workers, "include_dashboard": False}
+            if self._address:
+                more = {"address": self._address, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads}}}
+            with _said("OMP_NUM_THREADS", threads):  # what is started here has it from us, seconds sooner than by `runtime_env`
+                _start(ray, log_to_driver=False, logging_level=logging.ERROR, **more)
             self._started = True
         return ray
 
@@ -55,12 +61,13 @@ class RayEngine:
         if not shards:
             return
         ray = self._ray()
-        task, common, rest = ray.remote(_work).options(max_retries=TRIES), [ray.put(shared)], iter(shards)
-        ahead = deque(task.remote(fn, common, shard) for shard in itertools.islice(rest, AHEAD * self._workers))
+        task, common, rest = ray.remote(_work).options(max_retries=TRIES), ray.put(shared), iter(shards)
+        send = partial(task.remote, fn, common.hex(), common)
+        ahead = deque(send(shard) for shard in itertools.islice(rest, AHEAD * self._workers))
         try:
             for _ in track(shards, what, total=len(shards)):
                 yield _got(ray, ahead.popleft(), what)  # in no name of ours: it goes with the one that takes it
-                ahead.extend(task.remote(fn, common, shard) for shard in itertools.islice(rest, 1))
+                ahead.extend(send(shard) for shard in itertools.islice(rest, 1))
         finally:
             for one in ahead if ray.is_initialized() else ():
                 ray.cancel(one)
@@ -80,6 +87,17 @@ class RayEngine:
         if self._started:
             self._started = False
             self._ray().shutdown()
+
+
+@contextlib.contextmanager
+def _said(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
 
 
 def _start(ray: Any, **more: Any) -> None:
@@ -105,17 +123,15 @@ def _engine(workers: int, address: str) -> RayEngine:
 
 
 _SHARED: dict[str, Any] = {}
-"""In a worker: the value that its last shard shared with others."""
+"""In a worker: the values that its last shards shared with others, with what functions left in them."""
 
 
-def _work(fn: Callable[[Any, Any], Any], common: list[Any], shard: Any) -> Any:
-    """One shard, in a worker. The reference comes in a list, else Ray would read the value anew for each shard."""
-    name = common[0].hex()
+def _work(fn: Callable[[Any, Any], Any], name: str, shared: Any, shard: Any) -> Any:
+    """One shard, in a worker. Ray reads the value anew for each, arrays without a copy; the one that was there first is used."""
     if name not in _SHARED:
-        import ray
-
-        _SHARED.clear()
-        _SHARED[name] = ray.get(common[0])
+        if len(_SHARED) == SHARERS:
+            del _SHARED[next(iter(_SHARED))]
+        _SHARED[name] = shared
     return fn(_SHARED[name], shard)
 
 
