@@ -10,8 +10,7 @@ from overproof.cli.door import Door
 from overproof.cli.loop import Pace, loop
 
 SMALL = {  # fewer signals, passes and terms: less time, and less that can be shown, so that the owner's margins are wider
-    "max_terms = 4000": "max_terms = 500\nchar_ngrams = [2, 3]", '[[student]]\nuse = "linear.v1"\n\n': '[[student]]\nuse = "linear.v1"\nmax_terms = 12000\n\n',
-    "\nmargin = 0.12": "\nmargin = 0.25", "challenger_margin = 0.08": "challenger_margin = 0.25",
+    "max_terms = 4000": "max_terms = 500", "\nmargin = 0.12": "\nmargin = 0.25", "challenger_margin = 0.08": "challenger_margin = 0.25",
     "challenger_slice_margin = 0.25": "challenger_slice_margin = 0.40", 'canaries = "7d"': 'canaries = "off"',
     "[watch]\n": '[watch]\ndrift = ["shares", "vocabulary"]\n',
 }  # fmt: skip

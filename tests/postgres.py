@@ -121,11 +121,13 @@ class Wire:
             while piece := source.recv(65536):
                 self._flowing.wait()
                 lost = forth and self.lose_commit and b"COMMIT" in piece
-                if self.lose_commit != "on the way" or not lost:
-                    sink.sendall(piece)
+                on_the_way = lost and self.lose_commit == "on the way"
                 if lost:  # it is made, or lost on the way, and nobody hears of it
                     self.lose_commit, self.mode = False, self.then
                     source.shutdown(socket.SHUT_RDWR)
+                if not on_the_way:
+                    sink.sendall(piece)
+                if lost:
                     sink.shutdown(socket.SHUT_WR)
         for one in (source, sink):
             with contextlib.suppress(OSError):

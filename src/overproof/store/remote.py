@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Found = TypeVar("Found")
 
 WAIT_S: Final = 5.0
+SILENT_S: Final = 20.0
+"""How long a writer may say nothing in the middle of a transaction: with one that is cut off from the server all others would wait for hours."""
 AGAIN_S: Final = 0.1
 PATIENCE_S: Final = 30.0
 """So long a run, or a watch, waits for a server that is away, each time."""
@@ -244,7 +246,8 @@ class PgDb(Db):
         writer = self._writer = self._live(self._writer)
         self._number += 1
         try:
-            writer.execute("BEGIN")  # "read committed": what comes after the lock sees what the last holder wrote
+            # "read committed": what comes after the lock sees what the last holder wrote
+            writer.execute(f"BEGIN; SET LOCAL idle_in_transaction_session_timeout={int(SILENT_S * 1000)}".encode())
             writer.execute(_OURS, (self._id, self._number, self._turn))
         except BaseException:
             _undo(writer)
@@ -313,6 +316,8 @@ class PgDb(Db):
             raise StoreError(f"the disk under {self._name} is full; nothing was written", next_action="free some space on the server, then run again") from error
         except psycopg.errors.LockNotAvailable as error:
             raise StoreError(f"another process has been writing to {self._name} for over {WAIT_S:g} seconds", next_action="wait for it, then run again") from error
+        except psycopg.errors.IdleInTransactionSessionTimeout as error:
+            raise StoreError(f"Postgres, schema {self._name}: nothing was heard of this process for {SILENT_S:g} seconds in the middle of a write, which is undone", next_action=_UP) from error
         except psycopg.OperationalError as error:
             raise StoreError(f"Postgres, schema {self._name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}", next_action=_UP) from error
 
