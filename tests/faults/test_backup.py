@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -103,6 +104,52 @@ def test_a_backup_while_another_process_writes_refers_to_nothing_that_it_lacks(p
         writer.kill()
         writer.wait()
     assert counts[-1] > 5, "the writer must have written"
+
+
+@pytest.mark.slow
+def test_a_backup_under_a_gateway_and_a_run_is_of_one_moment(tmp_path: Path) -> None:
+    """Both in processes of their own, with requests all the time: each backup restores with its digest, and every artifact that a run names is there."""
+    from tests.flows.conftest import Maker  # here: this file is a program as well
+    from tests.serve.whole import Gateway, Teacher
+
+    root, teacher = Maker.project(tmp_path / "project"), Teacher()
+    with (root / "overproof.toml").open("a") as file:
+        file.write(f'[gateway]\nallow_private = true\nupstream = "{teacher.url}"\ncapture = "before_ack"\n')
+    gateway, over, answered = Gateway(root), threading.Event(), []
+
+    def call() -> None:
+        while not over.is_set():
+            answered.append(gateway.chat(f"please charge my card again {len(answered)}").status)
+
+    caller = threading.Thread(target=call)
+    run = subprocess.Popen([sys.executable, "-m", "overproof.cli", "run", "--project", str(root), "--json"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    caller.start()
+    made = []
+    try:
+        while run.poll() is None or len(made) < 3:
+            with open_store(root) as store:
+                made.append(back_up(store, tmp_path / f"b{len(made)}", since=tmp_path / f"b{len(made) - 1}" if made else None))
+            time.sleep(2.0)
+    finally:
+        over.set()
+        caller.join(60)
+        run.kill()
+        run.wait()
+        assert gateway.stop() == 0
+        teacher.close()
+    print(f"{len(made)} backups, {len(answered)} requests")
+    assert set(answered) == {200}
+    for at, one in enumerate(made):
+        back = restore(tmp_path / f"b{at}", tmp_path / "back")
+        assert (back.snapshot, back.records) == (one.snapshot, one.records)
+        with open_store(tmp_path / "back") as store:
+            for row in store.objects.records().values():
+                with store.objects.open_value(row["output"]) as file:
+                    assert file.read(1)
+                assert all(store.objects.find(folder) for folder in row["folders"])
+        shutil.rmtree(tmp_path / "back")
+    assert made[-1].records > made[0].records
+    assert run.returncode in (0, 1)
 
 
 def test_a_backup_that_is_killed_is_refused_and_an_earlier_one_stands(project: Path, tmp_path: Path) -> None:
