@@ -13,7 +13,7 @@ from pathlib import Path
 
 def write_whole(path: Path, data: bytes | str) -> None:
     """
-    Write a file beside its name, then put it there; what stood there stays until then.
+    Write a file beside its name, then put it there; what stood there stays until then. Of several writers at once each writes whole, one after the other.
 
     Args:
         path: in a folder that is there.
@@ -21,12 +21,25 @@ def write_whole(path: Path, data: bytes | str) -> None:
 
     Raises: OSError as the system says it.
     """
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        file.write(data.encode("utf-8") if isinstance(data, str) else data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    part = path.with_name(f".{path.name}.part")  # one name, so that the next call takes what a killed one left
+    while True:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666), "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not _is_at(part, file.fileno()):
+                continue  # whoever had it put it in place while we waited
+            file.truncate(0)
+            file.write(data.encode("utf-8") if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+            part.replace(path)
+            return
+
+
+def _is_at(path: Path, held: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(held))
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager
@@ -45,10 +58,8 @@ def whole_folder(to: Path) -> Iterator[Path]:
     for left in to.parent.iterdir():
         if left.name.startswith(start):
             _clear(left)
-    part = Path(tempfile.mkdtemp(prefix=start, dir=to.parent))
-    held = os.open(part, os.O_RDONLY)
+    part, held = _own_folder(start, to.parent)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX)  # as long as somebody fills it
         yield part
         part.chmod(0o755)
         part.rename(to)
@@ -58,6 +69,18 @@ def whole_folder(to: Path) -> Iterator[Path]:
         raise
     finally:
         os.close(held)
+
+
+def _own_folder(start: str, parent: Path) -> tuple[Path, int]:
+    """A new folder and the lock on it, which says that somebody fills it; between the two, another call may take it for a killed one's."""
+    while True:
+        part = Path(tempfile.mkdtemp(prefix=start, dir=parent))
+        with contextlib.suppress(FileNotFoundError):
+            held = os.open(part, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(held, fcntl.LOCK_EX)
+            if _is_at(part, held):
+                return part, held
+            os.close(held)
 
 
 def _clear(left: Path) -> None:

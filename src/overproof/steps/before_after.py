@@ -13,6 +13,7 @@ from overproof.evidence import Figure
 from overproof.measure.intervals import figure
 from overproof.measure.paired import difference_interval
 from overproof.steps.dossier import _environment, percent
+from overproof.whole import write_whole
 
 LEVEL = 0.95
 PAGE, FACTS = "watch.html", "watch.json"
@@ -177,9 +178,7 @@ def write_mended(mended: Mended, folder: Path) -> Path:
     for alarm in facts["alarms"]:
         del alarm["examples"]  # people's own words stay in the page
     for name, text in ((PAGE, page), (FACTS, json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n")):
-        part = folder / f".{name}.part"
-        part.write_text(text, encoding="utf-8")
-        part.replace(folder / name)
+        write_whole(folder / name, text)
     return folder / PAGE
 
 
