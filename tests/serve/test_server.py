@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import uvicorn
@@ -14,7 +15,7 @@ import uvloop
 
 from overproof.errors import StoreError
 from overproof.serve.asgi import answer
-from overproof.serve.server import GatewayProtocol, _Server, listen
+from overproof.serve.server import GatewayProtocol, _refuse_new, _Server, listen
 
 STREAM = b"POST /v1/completions?%s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -119,6 +120,25 @@ def test_restarts_at_one_port_fail_no_request(start, tmp_path):
         caller.join()
     assert [caller.failed for caller in callers] == [[], [], [], []]
     assert sum(caller.fine for caller in callers) >= 100
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_listener_that_is_about_to_close_lets_nobody_in_who_would_be_reset(host):
+    """Who comes between the last look at its queue and its end is heard by the next listener."""
+    old = listen(host, 0, reuse_port=True)
+    address = old.getsockname()[:2]
+    _refuse_new(old)
+    with ThreadPoolExecutor() as pool:
+        late = pool.submit(socket.create_connection, address, timeout=10)
+        time.sleep(0.2)
+        with pytest.raises(BlockingIOError):
+            old.accept()
+        old.close()
+        with contextlib.closing(listen(host, address[1], reuse_port=True)) as new, late.result() as line:
+            line.sendall(b"late")
+            served, _ = new.accept()
+            assert served.recv(4) == b"late"
+            served.close()
 
 
 class Quick:

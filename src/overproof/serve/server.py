@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import signal
 import socket
+import struct
 from collections.abc import Callable, Generator, Sequence
 from types import FrameType
 from typing import Any, Final, Protocol
@@ -24,7 +26,11 @@ LAME_S: Final = 0.5
 IDLE_S: Final = 75  # longer than clients' pools keep connections, so that it is they who close them
 BACKLOG: Final = 2048
 TURNS: Final = 10
-"""So often the queue of a listener that is about to close is looked at; one connection at a time still gets in meanwhile."""
+"""So often the queue of a listener that is about to close is looked at; handshakes that have begun still end in it."""
+
+SO_ATTACH_FILTER: Final = 26
+NO_SYN: Final = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
+"""Classic BPF, of the kernel's filter.h: load the TCP flags; where SYN is set, drop; else keep all bytes."""
 
 
 class Served(Protocol):
@@ -142,6 +148,20 @@ def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     return found
 
 
+def _refuse_new(sock: socket.socket) -> None:
+    """
+    Let the kernel begin no more connections for a listener, and finish those that it has begun.
+
+    A filter drops first packets: their senders try again after a second, at whoever listens by then. Where there are no
+    such filters, an empty backlog lets one at a time still in, and closing may reset that one.
+    """
+    code = (ctypes.c_uint64 * len(NO_SYN))(*(op | jt << 16 | jf << 24 | k << 32 for op, jt, jf, k in NO_SYN))
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(NO_SYN), ctypes.addressof(code)))
+    except OSError:
+        sock.listen(0)
+
+
 def _unheard(host: str, port: int, error: OSError) -> StoreError:
     return StoreError(
         f"[gateway] can't listen at {host!r}, port {port}: {error.strerror or error}",
@@ -204,14 +224,14 @@ class _Server(uvicorn.Server):
 
     async def _take_all(self, sockets: Sequence[socket.socket]) -> None:
         """
-        Connections that the kernel has accepted for us would be reset by closing; an empty backlog makes it accept no more.
+        Connections that the kernel has accepted for us would be reset by closing; it is told to accept no more.
 
         The loop still accepts as well, of the same queue, and only its next turns tell us. Closing the server before that
         loses connections: asyncio drops one whose server is closed when it gets to it, and leaves its caller to wait. So the
         loop gets its turns first, and the server is closed in the same turn in which nothing was found any more.
         """
         for sock in sockets:
-            sock.listen(0)
+            _refuse_new(sock)
         for _ in range(TURNS):
             await asyncio.sleep(0.02)
             if not sum([await self._take_queued(sock) for sock in sockets]):
