@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,7 @@ def discover_tasks(
     from overproof.steps.discover import DiscoverRecipe, discover, redacted
 
     skipped: list[str] = []
-    records = list(_read(paths, format_name, pairs, skipped) if paths else _log(door))
+    records = list(_lean(_read(paths, format_name, pairs, skipped) if paths else _log(door)))
     if not records:
         why = f", the first because: {skipped[0]}" if skipped else ""
         raise DataError(f"no row could be read ({len(skipped)} skipped{why})", next_action="name the request's column: --map text=COLUMN")
@@ -100,6 +100,20 @@ def _log(door: Door) -> Iterator[TrafficRecord]:
         raise DataError("there is neither a file to read nor a project here", next_action="name log files: `overproof discover FILES`")
     with open_store(door.root) as store:
         yield from store.traffic.read(context=True)
+
+
+def _lean(rows: Iterable[TrafficRecord]) -> Iterator[TrafficRecord]:
+    """Without what was sent beside the request, but for one row of each system prompt: the same words a million times need gigabytes."""
+    from dataclasses import replace
+
+    from overproof.steps.discover import SYSTEM
+
+    shown = set[str]()
+    for row in rows:
+        digest = row.request.attributes.get(SYSTEM, "")
+        keep = digest and row.context and digest not in shown
+        shown.add(digest if keep else "")
+        yield row if keep else replace(row, context=(), calls=())
 
 
 def _chosen(found: Discovery, name: str | None) -> Candidate:

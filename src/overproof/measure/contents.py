@@ -21,6 +21,8 @@ SAMPLE = 3_000
 LEAST_TEXTS = 120
 MOST_CLUSTERS = 6
 TOPICS = 48
+PIECE = 10_000
+"""Requests whose words are held at a time."""
 LEAST_ROWS = 30
 JOINS = 0.05
 """Two clusters whose answers overlap by more than this are one task: its topics, its languages."""
@@ -105,12 +107,16 @@ class _Space:
         self._rarity = TfidfTransformer(sublinear_tf=True).fit(counts)
         self._down = TruncatedSVD(TOPICS, n_iter=3, random_state=SEED).fit(self._rarity.transform(counts))
 
-    def points(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        found = self._down.transform(self._rarity.transform(self._hash.transform(texts)))
-        return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12))
+    def points(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Shape (n, topics), each of length 1; in pieces, since a row's words take ten times the memory of its point."""
+        found = np.empty((len(texts), TOPICS), dtype=np.float32)
+        for at in range(0, len(texts), PIECE):
+            some = self._down.transform(self._rarity.transform(self._hash.transform(texts[at : at + PIECE])))
+            found[at : at + PIECE] = some / np.maximum(np.linalg.norm(some, axis=1, keepdims=True), 1e-12)
+        return found
 
 
-def _divided(points: NDArray[np.float64], rows: NDArray[np.float64], answers: Sequence[str], k: int) -> Parts | None:
+def _divided(points: NDArray[np.float32], rows: NDArray[np.float32], answers: Sequence[str], k: int) -> Parts | None:
     """The division from k clusters, where it stands: of the whole sample, and of either half."""
     index = _joined(_clusters(points, rows, k), answers)
     count = int(index.max()) + 1
@@ -132,11 +138,11 @@ def _divided(points: NDArray[np.float64], rows: NDArray[np.float64], answers: Se
     return Parts(index=index, count=count, shared=shared, why=why)
 
 
-def _clusters(points: NDArray[np.float64], rows: NDArray[np.float64], k: int) -> NDArray[np.int64]:
+def _clusters(points: NDArray[np.float32], rows: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     from sklearn.cluster import KMeans
 
     centres = np.asarray(KMeans(k, n_init=2, random_state=SEED).fit(points).cluster_centers_)
-    return np.asarray(((centres**2).sum(axis=1) - 2 * rows @ centres.T).argmin(axis=1), dtype=np.int64)
+    return np.asarray(((centres**2).sum(axis=1) - 2 * (rows @ centres.T)).argmin(axis=1), dtype=np.int64)
 
 
 def _joined(index: NDArray[np.int64], answers: Sequence[str]) -> NDArray[np.int64]:
