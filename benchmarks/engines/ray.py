@@ -183,7 +183,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=lambda text: Path(text).resolve(), help="folder that holds banking77.jsonl.gz")
     parser.add_argument("--rows", type=int, default=5_000, help="training rows")
-    parser.add_argument("--answers", type=int, default=10_000, help="further rows, which are answered")
+    parser.add_argument("--answers", type=int, default=30_000, help="further rows, which are answered; with fewer, Ray's start and loading weigh more")
     parser.add_argument("--pairs", type=int, default=2, help="runs of each kind; the quickest of each counts")
     parser.add_argument("--one", choices=("local", "ray", "killed"), help=argparse.SUPPRESS)
     given = parser.parse_args()
