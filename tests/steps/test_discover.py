@@ -6,11 +6,14 @@ from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from overproof.cli import main
-from overproof.data import Completion, Request, Served, TrafficRecord
+from overproof.cli.discover import _lean
+from overproof.data import Completion, Request, Served, TrafficRecord, Turn
+from overproof.measure import contents
 from overproof.project import load_project
 from overproof.serve.rows import Row, record_of
 from overproof.steps.discover import DiscoverRecipe, Discovery, discover
@@ -275,3 +278,23 @@ def test_calls_that_the_gateway_knew_no_task_for_become_the_next_candidate() -> 
     assert {name for name, _ in first.labels} == {"sun", "rain"}
     assert first.frame == "weather in town {text}"
     assert first.system_prompt != second.system_prompt
+
+
+def test_one_row_of_each_prompt_is_kept_with_what_was_sent_beside_the_request():
+    """It is where the prompt is read from; a million copies of it would fill the memory."""
+    beside = (Turn(role="system", text="Sort."),)
+    rows = [replace(row(i, f"text {i}", "yes", system=system), context=beside) for i, system in enumerate(("a", "a", None, "b", "a"))]
+    lean = list(_lean([replace(rows[0], context=()), *rows]))
+    assert [one.request.id for one in lean if one.context] == ["r0", "r3"]
+    assert [replace(one, context=()) for one in lean[1:]] == [replace(one, context=()) for one in rows]
+
+
+def test_a_request_lies_at_the_same_point_however_many_are_looked_at_together(monkeypatch):
+    """Each of length 1, in the order of the requests."""
+    texts = [f"{verb} {noun} and {other}" for verb in VERBS for noun in NOUNS for other in NOUNS]
+    space = contents._Space(texts)
+    whole = space.points(texts)
+    monkeypatch.setattr(contents, "PIECE", 7)
+    assert np.allclose(space.points(texts), whole, atol=1e-6)
+    assert np.allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-5)
+    assert np.unique(whole.round(4), axis=0).shape[0] > len(texts) / 3

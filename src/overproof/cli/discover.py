@@ -110,10 +110,12 @@ def _lean(rows: Iterable[TrafficRecord]) -> Iterator[TrafficRecord]:
 
     shown = set[str]()
     for row in rows:
-        digest = row.request.attributes.get(SYSTEM, "")
-        keep = digest and row.context and digest not in shown
-        shown.add(digest if keep else "")
-        yield row if keep else replace(row, context=(), calls=())
+        digest = row.request.attributes.get(SYSTEM)
+        if digest and row.context and digest not in shown:
+            shown.add(digest)
+            yield row
+        else:
+            yield replace(row, context=(), calls=())
 
 
 def _chosen(found: Discovery, name: str | None) -> Candidate:
