@@ -155,7 +155,7 @@ def _refuse_new(sock: socket.socket) -> None:
     A filter drops first packets: their senders try again after a second, at whoever listens by then. Where there are no
     such filters, an empty backlog lets one at a time still in, and closing may reset that one.
     """
-    code = (ctypes.c_uint64 * len(NO_SYN))(*(op | jt << 16 | jf << 24 | k << 32 for op, jt, jf, k in NO_SYN))
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in NO_SYN))
     try:
         sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(NO_SYN), ctypes.addressof(code)))
     except OSError:
